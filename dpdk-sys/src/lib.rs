@@ -1,0 +1,2 @@
+//! Bindings.
+#![allow(missing_docs)]

@@ -1,0 +1,3 @@
+//! The control side: one thread, may allocate, never sees an mbuf.
+
+pub mod config;

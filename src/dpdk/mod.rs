@@ -1,0 +1,1 @@
+//! Safe, owning wrappers of DPDK, and the only `unsafe` of this crate.

@@ -1,0 +1,58 @@
+//! Small numbers that name things, one type each, so that they cannot be mixed up.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($int:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $int);
+
+        impl $name {
+            /// The number as an index into the table of its kind.
+            #[inline]
+            pub const fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A DPDK port as EAL numbers it.
+    PortId(u16)
+);
+id!(
+    /// A receive or transmit queue of one port.
+    QueueId(u16)
+);
+id!(
+    /// A configured interface, in the order of the configuration file.
+    InterfaceId(u8)
+);
+id!(
+    /// A worker: 0 to workers - 1.
+    WorkerId(u16)
+);
+id!(
+    /// A virtual service's slot in the counters; kept for its whole life, across snapshots.
+    ServiceId(u16)
+);
+id!(
+    /// A real server's slot within the counters (one slot for each server of each service).
+    ServerSlot(u16)
+);
+id!(
+    /// The version of a service table; it grows with every snapshot.
+    TableVersion(u64)
+);
+id!(
+    /// A CPU as the operating system numbers it.
+    CpuId(u16)
+);

@@ -1,0 +1,21 @@
+//! A real server as the operator states it.
+
+use std::net::SocketAddr;
+
+/// A real server of one virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RealServer {
+    /// Address and port that packets are rewritten to; the VIP's family.
+    pub address: SocketAddr,
+    /// Share of new connections, relative to the other servers. 0: existing connections go on,
+    /// new ones go elsewhere (quiesced).
+    pub weight: u32,
+}
+
+impl RealServer {
+    /// Weight of a server whose weight is not stated.
+    pub const DEFAULT_WEIGHT: u32 = 1;
+    /// The largest weight that schedulers accept, the limit of the kernel's ipvsadm interface
+    /// before 1.31.
+    pub const MAX_WEIGHT: u32 = 65_535;
+}

@@ -1,0 +1,145 @@
+//! A virtual service as the operator states it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::RealServer;
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP, IP protocol 6.
+    Tcp = 6,
+    /// UDP, IP protocol 17.
+    Udp = 17,
+}
+
+impl Protocol {
+    /// The name as it is written in `listen` and in labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a service listens: protocol, VIP and port. Written `tcp://203.0.113.10:80`,
+/// `udp://[2001:db8::10]:53`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Listen {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The VIP and its port (never 0).
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.protocol, self.address)
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected tcp://ADDRESS:PORT or udp://ADDRESS:PORT \
+                        (an IPv6 address in brackets)";
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| format!("no protocol in {text:?}: {expected}"))?;
+        let protocol = match scheme {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(format!("unknown protocol {scheme:?}: {expected}")),
+        };
+        let address: SocketAddr = rest
+            .parse()
+            .map_err(|_| format!("{rest:?} is not an address with a port: {expected}"))?;
+        if address.port() == 0 {
+            return Err(format!("port 0 in {text:?}: a service needs a port from 1 to 65535"));
+        }
+        if address.ip().is_unspecified() || address.ip().is_multicast() {
+            return Err(format!("{} cannot be a virtual service's address", address.ip()));
+        }
+        Ok(Self { protocol, address })
+    }
+}
+
+/// How a service chooses the real server of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum SchedulerKind {
+    /// Round robin.
+    RoundRobin,
+    /// Weighted round robin.
+    WeightedRoundRobin,
+    /// Least connections.
+    LeastConnections,
+    /// Weighted least connections, the default of IPVS and of pointsman.
+    #[default]
+    WeightedLeastConnections,
+}
+
+impl SchedulerKind {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 4] = [
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::LeastConnections,
+        Self::WeightedLeastConnections,
+    ];
+
+    /// The name that IPVS uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "rr",
+            Self::WeightedRoundRobin => "wrr",
+            Self::LeastConnections => "lc",
+            Self::WeightedLeastConnections => "wlc",
+        }
+    }
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SchedulerKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
+            format!("unknown scheduler {text:?}; known: {}", known.join(", "))
+        })
+    }
+}
+
+/// A virtual service: clients connect to `listen`, one of `servers` answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualService {
+    /// The operator's name, unique; a label in metrics.
+    pub name: String,
+    /// Protocol, VIP, port.
+    pub listen: Listen,
+    /// Chooses the server of a new connection.
+    pub scheduler: SchedulerKind,
+    /// In the order of the file; at least one.
+    pub servers: Vec<RealServer>,
+    /// Whether a TCP segment that is not a SYN and belongs to no connection opens one
+    /// (IPVS `sloppy_tcp`).
+    pub sloppy_tcp: bool,
+    /// UDP: idle time after which a flow is forgotten; `None`: the director's.
+    pub udp_timeout: Option<Duration>,
+}
