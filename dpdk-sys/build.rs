@@ -100,7 +100,8 @@ const CONSTANTS: &[&str] = &[
     "SHIM_TX_OFFLOAD_MULTI_SEGS",
 ];
 
-/// Passed by pointer only. Their layout differs between releases and breaks bindgen in places.
+/// Passed by pointer only. Their layout differs between releases and breaks bindgen in places, so
+/// they get no fields; the shim has the offsets of the mbuf fields that Rust reads.
 const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device"];
 
 /// The libraries called directly. The drivers are loaded by EAL from its own plugin directory.
@@ -274,7 +275,9 @@ fn write_bindings(cflags: &[String]) -> Result<(), String> {
         builder = builder.allowlist_var(name);
     }
     for name in OPAQUE {
-        builder = builder.opaque_type(name);
+        builder = builder.blocklist_type(name).raw_line(format!(
+            "#[repr(C)] #[derive(Debug)] pub struct {name} {{ _private: [u8; 0] }}"
+        ));
     }
     let bindings = builder.generate().map_err(|e| {
         format!(
