@@ -153,8 +153,8 @@ impl Range {
 
 impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ((a, b), (c, d)) = (self.min, self.max);
-        write!(f, "{a}.{b:02} to {c}.{d:02}")
+        let (min, max) = (self.min, self.max);
+        write!(f, "{}.{:02} to {}.{:02}", min.0, min.1, max.0, max.1)
     }
 }
 
@@ -221,9 +221,10 @@ impl Dpdk {
 }
 
 fn missing(range: &Range, error: &pkg_config::Error) -> String {
-    let cause = match error {
-        pkg_config::Error::Command { .. } => "pkg-config does not run: install the package pkgconf",
-        _ => "libdpdk was not found by pkg-config",
+    let cause = if matches!(error, pkg_config::Error::Command { .. }) {
+        "pkg-config does not run: install the package pkgconf"
+    } else {
+        "libdpdk was not found by pkg-config"
     };
     format!(
         "{cause}; install package libdpdk-dev (Debian, Ubuntu) or dpdk-devel (Fedora), DPDK \

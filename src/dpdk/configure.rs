@@ -91,10 +91,13 @@ pub(super) fn configure(
     }
     let setup = Setup { port, name, capabilities, settings, pools };
     let mut granted = setup.plan()?;
+    let mtu_before = setup.mtu();
     setup.configure_device(&granted)?;
     setup.adjust_descriptors(&mut granted)?;
     setup.make_queues(&granted)?;
-    setup.set_mtu(&mut granted);
+    if mtu_before != granted.mtu {
+        setup.set_mtu(&mut granted);
+    }
     setup.set_mac(&mut granted);
     setup.receive_all(&mut granted);
     setup.report(&granted);
@@ -223,11 +226,14 @@ impl Setup<'_> {
         // SAFETY: DPDK checks the port.
         let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.port.0, granted.mtu) };
         self.note("MTU", code);
-        let mut mtu = granted.mtu;
+        granted.mtu = self.mtu();
+    }
+
+    fn mtu(&self) -> u16 {
+        let mut mtu = 0;
         // SAFETY: DPDK checks the port and writes the number.
-        if unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.port.0, &raw mut mtu) } == 0 {
-            granted.mtu = mtu;
-        }
+        unsafe { dpdk_sys::rte_eth_dev_get_mtu(self.port.0, &raw mut mtu) };
+        mtu
     }
 
     fn set_mac(&self, granted: &mut Granted) {

@@ -182,9 +182,10 @@ impl Eal {
 
     /// The release of DPDK that runs, as it calls itself.
     pub fn version(&self) -> String {
-        // SAFETY: gives a C string that is never freed.
-        let text = unsafe { CStr::from_ptr(dpdk_sys::rte_version()) };
-        text.to_string_lossy().into_owned()
+        // SAFETY: only gives a pointer.
+        let text = unsafe { dpdk_sys::rte_version() };
+        // SAFETY: it points to a C string that is never freed.
+        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
 
     /// Counts of lcores that run something.

@@ -183,7 +183,7 @@ impl<T> fmt::Debug for HugeSlice<T> {
             .field("len", &self.len)
             .field("octets", &self.mapped)
             .field("page_size", &self.page_size)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -103,16 +103,9 @@ impl Device {
     fn drain(&self, rx_queues: u16) {
         let mut burst = Burst::new();
         for queue in 0..rx_queues {
-            for _ in 0..DRAINED_BURSTS {
-                let (next, room) = burst::spare(&mut burst);
-                let room = u16::try_from(room).unwrap_or(0);
-                // SAFETY: the port runs, all its queues are gone, so this is their only user.
-                let came = unsafe { dpdk_sys::shim_rx_burst(self.id.0, queue, next, room) };
-                // SAFETY: DPDK wrote `came` packets there and handed them to us alone.
-                unsafe { burst::grow(&mut burst, usize::from(came)) };
-                if came == 0 {
-                    break;
-                }
+            let mut polls = 0..DRAINED_BURSTS;
+            // SAFETY: the port runs, all its queues are gone, so this is their only user.
+            while polls.next().is_some() && unsafe { receive(self.id, queue, &mut burst) } > 0 {
                 burst::free_all(&mut burst);
             }
         }
@@ -148,6 +141,22 @@ impl Drop for Device {
         self.eal.release_port(self.id);
         // The pools go with `control`, after the queues that were filled from them.
     }
+}
+
+/// Adds what has arrived to `burst`, as far as there is room. How many packets came.
+///
+/// # Safety
+/// The port runs and has this queue, and no one else polls it now.
+#[inline]
+pub(super) unsafe fn receive(port: PortId, queue: u16, burst: &mut Burst) -> usize {
+    let (next, room) = burst::spare(burst);
+    let room = u16::try_from(room).unwrap_or(0);
+    // SAFETY: the caller vouches for the queue, and there is room for `room` pointers.
+    let came = unsafe { dpdk_sys::shim_rx_burst(port.0, queue, next, room) };
+    let came = usize::from(came);
+    // SAFETY: DPDK wrote `came` packets there and handed them to us alone.
+    unsafe { burst::grow(burst, came) };
+    came
 }
 
 /// A port, from opening to closing. Open, configure, start, take its queues.

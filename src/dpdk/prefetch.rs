@@ -18,7 +18,6 @@ pub fn prefetch_slot<T>(slice: &[T], index: usize) {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "one instruction; a call would cost more than it saves")]
 fn prefetch_address(address: *const i8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {

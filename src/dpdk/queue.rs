@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::burst::{self, Burst};
-use super::port::Device;
+use super::port::{Device, receive};
 use crate::ids::{PortId, QueueId};
 
 macro_rules! queue {
@@ -62,15 +62,8 @@ impl RxQueue {
     /// Adds what has arrived to `burst`, as far as there is room. How many packets came.
     #[inline]
     pub fn rx_burst(&mut self, burst: &mut Burst) -> usize {
-        let (next, room) = burst::spare(burst);
-        let room = u16::try_from(room).unwrap_or(0);
-        // SAFETY: the port runs and has this queue, `&mut self` is its only user, and there is room
-        // for `room` pointers.
-        let came = unsafe { dpdk_sys::shim_rx_burst(self.port.0, self.queue.0, next, room) };
-        let came = usize::from(came);
-        // SAFETY: DPDK wrote `came` packets there and handed them to us alone.
-        unsafe { burst::grow(burst, came) };
-        came
+        // SAFETY: the port runs and has this queue, and `&mut self` is its only user.
+        unsafe { receive(self.port, self.queue.0, burst) }
     }
 }
 
