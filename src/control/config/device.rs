@@ -4,6 +4,7 @@ use toml::de::DeValue;
 
 use super::model::Device;
 use super::reader::{Wrong, nearest};
+use super::value::kind;
 
 /// The drivers of virtual devices that DPDK has, with the argument that each cannot do without.
 const DRIVERS: [(&str, &[&str]); 14] = [
@@ -80,7 +81,7 @@ pub(super) fn device(value: &DeValue<'_>) -> Result<Device, Wrong> {
     let help = "write a PCI address (\"0000:3b:00.0\", see dpdk-devbind.py --status) or a DPDK \
                 virtual device (\"net_af_packet,iface=eth0\")";
     let Some(text) = value.as_str().map(str::trim) else {
-        let found = value.type_str();
+        let found = kind(value);
         return Err(Wrong::new(format!("expected a string, found {found}")).help(help));
     };
     if let Some(address) = pci_address(text) {

@@ -205,6 +205,16 @@ impl Source<'_> {
         }
     }
 
+    /// Whether a line with a key or a table begins here.
+    pub(super) fn begins_statement(self, offset: usize) -> bool {
+        let (Some(before), Some(rest)) = (self.text.get(..offset), self.text.get(offset..)) else {
+            return false;
+        };
+        let line = rest.lines().next().unwrap_or_default();
+        before.rsplit('\n').next().unwrap_or_default().trim().is_empty()
+            && (line.starts_with('[') || line.contains('='))
+    }
+
     fn char_boundary(self, offset: usize) -> usize {
         let mut offset = offset.min(self.text.len());
         while !self.text.is_char_boundary(offset) {

@@ -172,13 +172,10 @@ fn idle(value: &DeValue<'_>) -> Result<Idle, Wrong> {
         Some(text) if text.starts_with(|c: char| c.is_ascii_digit()) => {
             value::duration(SHORTEST_SLEEP..=LONGEST_SLEEP)(value).map(Idle::Adaptive)
         }
-        Some(_) | None => {
-            let words = [("busy", Idle::Busy), ("adaptive", Idle::Adaptive(Idle::DEFAULT_SLEEP))];
-            value::word(&words)(value).map_err(|wrong| Wrong {
-                message: format!("{}, or a sleeping time such as \"100us\"", wrong.message),
-                ..wrong
-            })
-        }
+        Some(_) | None => Err(Wrong::new(format!(
+            "expected \"busy\", \"adaptive\" or a sleeping time such as \"100us\", found {}",
+            value.as_str().map_or_else(|| value::kind(value), |text| format!("{text:?}")),
+        ))),
     }
 }
 

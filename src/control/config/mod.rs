@@ -131,21 +131,46 @@ fn with_syntax_errors(
     errors: &[toml::de::Error],
     findings: Vec<Finding>,
 ) -> Vec<Finding> {
+    let mut errors: Vec<_> =
+        errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+    errors.sort_by_key(|(span, _)| span.start);
     let mut all: Vec<Finding> = Vec::new();
     let mut lines = Vec::new();
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
+    let mut readable = source.text.len();
+    for (span, message) in errors {
+        // An array that is not closed swallows the rest of the file.
+        if message.contains("between array elements") && source.begins_statement(span.start) {
+            readable = span.start;
+            let finding = Finding::error(span, "syntax: an array before this line is not closed");
+            all.push(finding.help("close it with `]`; what follows has not been checked"));
+            break;
+        }
+        // One mistake often makes several errors on its line; the first one says most.
         let line = source.line_of(span.start);
-        // One mistake often makes several errors; the first one says most.
         if lines.contains(&line) {
             continue;
         }
         lines.push(line);
-        all.push(Finding::error(span, format!("syntax: {}", error.message())));
+        let finding = Finding::error(span, format!("syntax: {message}"));
+        all.push(match syntax_help(message) {
+            Some(help) => finding.help(help),
+            None => finding,
+        });
     }
     all.extend(findings.into_iter().filter(|finding| {
-        let line = finding.span.as_ref().map(|span| source.line_of(span.start));
-        !finding.absence && line.is_none_or(|line| !lines.contains(&line))
+        let start = finding.span.as_ref().map_or(0, |span| span.start);
+        !finding.absence && start < readable && !lines.contains(&source.line_of(start))
     }));
     all
+}
+
+/// What a syntax error of the TOML parser is probably about.
+fn syntax_help(message: &str) -> Option<&'static str> {
+    let helps = [
+        ("duplicate key", "it is stated above already: remove one of the two"),
+        ("string values must be quoted", "write it in quotes"),
+        ("unclosed table", "close it with `]`"),
+        ("unclosed array of tables", "close it with `]]`"),
+    ];
+    helps.iter().find(|(part, _)| message.contains(part)).map(|(_, help)| *help)
 }

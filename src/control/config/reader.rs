@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Finding, Span};
+use super::value::kind;
 
 /// The findings so far.
 #[derive(Debug, Default)]
@@ -91,8 +92,8 @@ impl<'a> Section<'a> {
         if let Some(table) = value.as_table() {
             return Some(Self { title, table, span: Some(span), asked: Vec::new(), problems });
         }
-        let found = value.type_str();
-        problems.add(Finding::error(span, format!("{title} must be a table, found {found}")));
+        let message = format!("{title} must be a table, found {}", kind(value));
+        problems.add(Finding::error(span, message));
         None
     }
 
@@ -160,7 +161,7 @@ impl<'a> Section<'a> {
         let Some(value) = self.find(key) else { return list };
         list.span = Some(value.span());
         let Some(array) = value.get_ref().as_array() else {
-            let found = value.get_ref().type_str();
+            let found = kind(value.get_ref());
             let message = format!("{key}: expected an array, found {found}");
             let help = format!("write for example: {key} = {example}");
             self.problems.add(Finding::error(value.span(), message).help(help));
@@ -188,7 +189,7 @@ impl<'a> Section<'a> {
         list.span = Some(value.span());
         let Some(array) = value.get_ref().as_array() else {
             let message =
-                format!("{key}: expected an array of tables, found {}", value.get_ref().type_str());
+                format!("{key}: expected an array of tables, found {}", kind(value.get_ref()));
             self.problems.add(
                 Finding::error(value.span(), message).help(format!("begin each with {title}")),
             );
@@ -251,13 +252,18 @@ impl<'a> Section<'a> {
 
 /// "did you mean", or else what there is.
 pub(super) fn nearest(wrong: &str, known: &[&str], what: &str) -> String {
+    match likeliest(wrong, known) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => format!("known {what}: {}", known.join(", ")),
+    }
+}
+
+/// The known word that was probably meant.
+pub(super) fn likeliest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
     let best = known
         .iter()
         .map(|word| (strsim::jaro_winkler(&wrong, word), word))
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    match best {
-        Some((likeness, word)) if likeness > 0.8 => format!("did you mean `{word}`?"),
-        _ => format!("known {what}: {}", known.join(", ")),
-    }
+    best.filter(|(likeness, _)| *likeness > 0.8).map(|(_, word)| *word)
 }

@@ -10,20 +10,33 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::model::MacAddress;
-use super::reader::{Wrong, nearest};
+use super::reader::{Wrong, likeliest};
 use crate::service::Listen;
 
 type Read<T> = Result<T, Wrong>;
 
 fn unexpected(value: &DeValue<'_>, expected: &str) -> Wrong {
-    Wrong::new(format!("expected {expected}, found {}", value.type_str()))
+    Wrong::new(format!("expected {expected}, found {}", kind(value)))
+}
+
+/// What a value is, with its article.
+pub(super) fn kind(value: &DeValue<'_>) -> String {
+    let kind = value.type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
+
+/// As [`unexpected`], for what is right but for its quotes.
+fn unquoted<T: FromStr>(value: &DeValue<'_>, expected: &str) -> Wrong {
+    let wrong = unexpected(value, expected);
+    match value.as_str() {
+        Some(text) if text.parse::<T>().is_ok() => wrong.help("write it without quotes"),
+        Some(_) | None => wrong,
+    }
 }
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Read<bool> {
-    value.as_bool().ok_or_else(|| {
-        let wrong = unexpected(value, "true or false");
-        if value.is_str() { wrong.help("write it without quotes") } else { wrong }
-    })
+    value.as_bool().ok_or_else(|| unquoted::<bool>(value, "true or false"))
 }
 
 pub(super) fn string(value: &DeValue<'_>) -> Read<String> {
@@ -40,8 +53,7 @@ pub(super) fn integer<T: TryFrom<i64>>(
     move |value| {
         let expected = format!("an integer from {} to {}", range.start(), range.end());
         let Some(integer) = value.as_integer() else {
-            let wrong = unexpected(value, &expected);
-            return Err(if value.is_str() { wrong.help("write it without quotes") } else { wrong });
+            return Err(unquoted::<i64>(value, &expected));
         };
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
         number
@@ -59,8 +71,11 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Rea
         let found = text(value, &expected)?;
         let known = words.iter().find(|(name, _)| *name == found);
         known.map(|(_, meaning)| *meaning).ok_or_else(|| {
-            Wrong::new(format!("{found:?} is unknown: expected {expected}"))
-                .help(nearest(found, &names, "words"))
+            let wrong = Wrong::new(format!("{found:?} is unknown: expected {expected}"));
+            match likeliest(found, &names) {
+                Some(name) => wrong.help(format!("did you mean \"{name}\"?")),
+                None => wrong,
+            }
         })
     }
 }
@@ -179,8 +194,8 @@ pub(super) fn own_address(value: &DeValue<'_>) -> Read<IpNet> {
     let net = network_text(text)?;
     host_address(net.addr())?;
     let (widest, ends) = match net {
-        IpNet::V4(_) => (32, "the network's or its broadcast address"),
-        IpNet::V6(_) => (128, "the network's own (the routers' anycast) address"),
+        IpNet::V4(_) => (32, "the network or broadcast address"),
+        IpNet::V6(_) => (128, "the network's own address, the routers' anycast address,"),
     };
     if net.prefix_len() == 0 {
         return Err(Wrong::new(format!("{net} has no network: the prefix length is 0")));

@@ -78,6 +78,7 @@ fn check_vip(service: &ServiceDraft, draft: &Draft, networks: &Networks<'_>, pro
         let help = "use an address on the side of the clients";
         let finding = Finding::error(listen.span(), message);
         problems.add(finding.first_stated(own.span()).help(help));
+        return;
     }
     if let Some(net) = networks.edge(vip) {
         let message = format!("listen: {vip} is no host's address in {net}");
