@@ -194,6 +194,29 @@ fn connections_are_shared_by_the_families_that_are_served() {
     }
 }
 
+/// The manual's first example stands alone; the others, together, are a file.
+#[test]
+fn the_examples_of_the_manual_are_valid() {
+    let manual = include_str!("../docs/configuration.md");
+    let mut examples =
+        manual.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    good(examples.next().unwrap());
+    let rest: String = examples.collect();
+    let loaded = parse(&rest, "manual", &machine()).unwrap_or_else(|e| panic!("{}", Listing(&e)));
+    assert!(loaded.warnings.is_empty(), "{}", Listing(&loaded.warnings));
+}
+
+#[test]
+fn the_manual_names_every_key() {
+    let manual = include_str!("../docs/configuration.md");
+    for line in include_str!("config/everything.toml").lines() {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        if !key.starts_with(['"', '#']) {
+            assert!(manual.contains(&format!("`{key}`")), "{key} is not in the manual");
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_not_a_wrong_file() {
     let error = load_for(Path::new("/nonexistent.toml"), &machine()).unwrap_err();
@@ -228,6 +251,14 @@ fn well_formed(text: &str) {
             assert!(!diagnostic.message.is_empty());
             assert!(diagnostic.to_string().starts_with("f:"));
         }
+    }
+}
+
+#[test]
+fn deep_nesting_does_not_exhaust_the_stack() {
+    for open in ["[", "{a=", "a.", "[["] {
+        well_formed(&format!("a = {}", open.repeat(50_000)));
+        well_formed(&open.repeat(50_000));
     }
 }
 

@@ -87,96 +87,56 @@ fn nothing_is_wrong_with_a_machine_that_has_everything() {
     }
 }
 
+/// Wants one error that says `message`, with a remedy that says `help`.
+fn obstacle(device: &str, dpdk: &str, host: &TestHost, message: &str, help: &str) {
+    let found = finding(device, dpdk, host);
+    assert!(found.starts_with("test.toml: error: "), "{found}");
+    assert!(found.contains(message) && found.contains(help), "{found}");
+}
+
 #[test]
-fn every_obstacle_is_named_with_its_remedy() {
-    let host = TestHost::default;
-    let cases = [
-        (
-            "net_null",
-            "",
-            TestHost { huge_pages_mib: 24, ..host() },
-            "1024 MiB of huge pages are asked for, 24 MiB are free",
-            "+ 500",
-        ),
-        (
-            "net_null",
-            "hugepages = false",
-            TestHost { memory_mib: Some(100), ..host() },
-            "512 MiB are asked for, 100 MiB are available",
-            "smaller",
-        ),
-        (
-            "net_null",
-            "mbufs = 1_000_000",
-            host(),
-            "do not hold the packet buffers, about 2259 MiB",
-            "2304MiB",
-        ),
-        ("net_af_packet,iface=eth7", "", host(), "no network interface eth7", "ip link"),
-        ("net_af_xdp,iface=eth7", "", host(), "no network interface eth7", "ip link"),
-        ("net_pcap,iface=eth7", "", host(), "no network interface eth7", "ip link"),
-        (
-            "net_pcap,rx_pcap=x.pcap",
-            "",
-            TestHost { files: Err(io::ErrorKind::NotFound), ..host() },
-            "cannot read x.pcap",
-            "capture file",
-        ),
-        (
-            "3b:00.0",
-            "",
-            TestHost { pci: PciDevice::Absent, ..host() },
-            "no PCI device 0000:3b:00.0",
-            "--status",
-        ),
-        (
-            "3b:00.0",
-            "",
-            TestHost { pci: PciDevice::Unbound, ..host() },
-            "0000:3b:00.0 has no driver",
-            "--bind=vfio-pci",
-        ),
-        (
-            "3b:00.0",
-            "",
-            TestHost { pci: PciDevice::Bound("ixgbe".into()), ..host() },
-            "kernel's driver ixgbe",
-            "--bind=vfio-pci",
-        ),
-        (
-            "net_null",
-            "",
-            TestHost { listen: Err(io::ErrorKind::AddrInUse), ..host() },
-            "cannot listen on 127.0.0.1:9464",
-            "another process",
-        ),
-        (
-            "net_null",
-            "",
-            TestHost { listen: Err(io::ErrorKind::AddrNotAvailable), ..host() },
-            "cannot listen on 127.0.0.1:9464",
-            "127.0.0.1:9464",
-        ),
-        (
-            "net_null",
-            "",
-            TestHost { socket: SocketState::NotASocket, ..host() },
-            "is not a socket",
-            "remove it",
-        ),
-        (
-            "net_null",
-            "",
-            TestHost { directories: Err(io::ErrorKind::PermissionDenied), ..host() },
-            "cannot create a socket in /run/pointsman",
-            "as root",
-        ),
-    ];
-    for (device, dpdk, host, message, help) in cases {
-        let found = finding(device, dpdk, &host);
-        assert!(found.starts_with("test.toml: error: "), "{found}");
-        assert!(found.contains(message) && found.contains(help), "{found}");
+fn too_little_memory_is_named_with_its_remedy() {
+    let good = TestHost::default();
+    let message = "do not hold the packet buffers, about 2259 MiB";
+    obstacle("net_null", "mbufs = 1_000_000", &good, message, "2304MiB");
+    let host = TestHost { huge_pages_mib: 24, ..TestHost::default() };
+    let message = "1024 MiB of huge pages are asked for, 24 MiB are free";
+    obstacle("net_null", "", &host, message, "+ 500");
+    let host = TestHost { memory_mib: Some(100), ..TestHost::default() };
+    let message = "512 MiB are asked for, 100 MiB are available";
+    obstacle("net_null", "hugepages = false", &host, message, "smaller");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_with_its_remedy() {
+    for device in ["net_af_packet,iface=eth7", "net_af_xdp,iface=eth7", "net_pcap,iface=eth7"] {
+        obstacle(device, "", &TestHost::default(), "no network interface eth7", "ip link");
     }
+    let host = TestHost { files: Err(io::ErrorKind::NotFound), ..TestHost::default() };
+    obstacle("net_pcap,rx_pcap=x.pcap", "", &host, "cannot read x.pcap", "capture file");
+    for (pci, message, help) in [
+        (PciDevice::Absent, "no PCI device 0000:3b:00.0", "--status"),
+        (PciDevice::Unbound, "0000:3b:00.0 has no driver", "--bind=vfio-pci"),
+        (PciDevice::Bound("ixgbe".into()), "kernel's driver ixgbe", "--bind=vfio-pci"),
+    ] {
+        obstacle("3b:00.0", "", &TestHost { pci, ..TestHost::default() }, message, help);
+    }
+}
+
+#[test]
+fn a_listener_that_cannot_be_is_named_with_its_remedy() {
+    for (kind, help) in [
+        (io::ErrorKind::AddrInUse, "another process"),
+        (io::ErrorKind::AddrNotAvailable, "127.0.0.1:9464"),
+    ] {
+        let host = TestHost { listen: Err(kind), ..TestHost::default() };
+        obstacle("net_null", "", &host, "cannot listen on 127.0.0.1:9464", help);
+    }
+    let host = TestHost { socket: SocketState::NotASocket, ..TestHost::default() };
+    obstacle("net_null", "", &host, "is not a socket", "remove it");
+    let host =
+        TestHost { directories: Err(io::ErrorKind::PermissionDenied), ..TestHost::default() };
+    obstacle("net_null", "", &host, "cannot create a socket in /run/pointsman", "as root");
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Draft {
                 Err(wrong) => {
                     let finding = Finding::error(entry.key_span.clone(), wrong.message);
                     problems.add(finding.help(wrong.help.unwrap_or_default()));
-                    entry.key.to_owned()
+                    entry.key.escape_debug().to_string()
                 }
             };
             let title = format!("[interface.{}]", entry.key.escape_debug());
