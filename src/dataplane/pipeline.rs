@@ -19,7 +19,7 @@ use super::next_hop::{AdjacencyId, NextHops, Reachability, RouteSpec, Waiting};
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::clock::Tick;
-use crate::dpdk::memory::MemoryError;
+use crate::dpdk::memory::{HugePages, MemoryError};
 use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::{Address, V4, V6};
@@ -42,6 +42,9 @@ pub struct PipelineSettings {
     pub timeouts: StateTimeouts,
     /// Connections that fit, IPv4 and IPv6.
     pub connections: (u32, u32),
+    /// Whether the connection tables may take reserved huge pages. If so they are taken whole at
+    /// the start, so that no packet waits for a page.
+    pub huge_pages: HugePages,
     /// Secret of the connection tables' hash; any, per worker.
     pub table_secret: HashSecret,
     /// Which worker owns a flow; the same for all workers.
@@ -109,8 +112,8 @@ impl<F: Frame> Pipeline<F> {
         stats.table_v4.capacity.set(u64::from(v4));
         stats.table_v6.capacity.set(u64::from(v6));
         Ok(Self {
-            v4: ConnectionTable::new(v4, settings.table_secret, now)?,
-            v6: ConnectionTable::new(v6, settings.table_secret, now)?,
+            v4: ConnectionTable::new(v4, settings.table_secret, settings.huge_pages, now)?,
+            v6: ConnectionTable::new(v6, settings.table_secret, settings.huge_pages, now)?,
             shared: Shared {
                 worker: settings.worker,
                 interfaces: settings.interfaces,

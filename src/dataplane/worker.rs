@@ -41,12 +41,12 @@ pub enum Egress {
 }
 
 /// The rings to and from one other worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Peer {
     /// Packets of flows that the other owns.
-    pub to_owner: RingProducer,
+    pub to_owner: Option<RingProducer>,
     /// Packets of our flows that the other received.
-    pub from_owner: RingConsumer,
+    pub from_owner: Option<RingConsumer>,
     /// Packets that leave by the other's transmit queue, by interface.
     pub to_proxy: Vec<Option<RingProducer>>,
     /// Packets of the other that leave by our transmit queue, by interface.
@@ -136,8 +136,9 @@ impl Worker {
         Tick(ms)
     }
 
-    /// Polls until told to stop; gives the queues and buffers back by being dropped.
-    pub fn run(mut self) {
+    /// Polls until told to stop. Queues and buffers are given back; what lies in the rings from
+    /// other workers is for the caller to clear once all of them have ended.
+    pub fn run(mut self) -> Leftovers {
         let mut before = tsc::now();
         let mut empty_rounds: u32 = 0;
         let mut rounds: u32 = 0;
@@ -163,7 +164,9 @@ impl Worker {
                 }
             }
         }
-        self.shut_down();
+        self.pipeline.shut_down(&mut self.exits);
+        self.exits.flush();
+        Leftovers { peers: self.exits.peers, stats: self.stats }
     }
 
     fn count_round(&self, packets: usize, cycles: u64) {
@@ -196,7 +199,7 @@ impl Worker {
             let Some(peer) = self.exits.peers.get_mut(worker).and_then(Option::as_mut) else {
                 continue;
             };
-            let taken = peer.from_owner.pop_burst(&mut burst);
+            let taken = peer.from_owner.as_mut().map_or(0, |ring| ring.pop_burst(&mut burst));
             if taken > 0 {
                 packets += taken;
                 self.stats.handed_in.add(taken as u64);
@@ -207,11 +210,29 @@ impl Worker {
         }
         packets
     }
+}
 
-    /// Drops what is still under way, so that the books balance.
-    fn shut_down(&mut self) {
-        self.pipeline.shut_down(&mut self.exits);
-        self.exits.flush();
+/// The rings of a worker that has ended.
+#[derive(Debug)]
+pub struct Leftovers {
+    peers: Vec<Option<Peer>>,
+    stats: Arc<WorkerStats>,
+}
+
+impl Leftovers {
+    /// Drops what others had put into the rings, so that the books balance. To be called when no
+    /// worker runs any more.
+    pub fn clear(&mut self) {
+        for peer in self.peers.iter_mut().flatten() {
+            let rings = peer.from_owner.iter_mut().chain(peer.from_proxy.iter_mut().flatten());
+            for ring in rings {
+                let mut burst = Burst::new();
+                while ring.pop_burst(&mut burst) > 0 {
+                    self.stats.handed_in.add(burst.len() as u64);
+                    give_up(&mut burst, DropReason::Shutdown, &self.stats);
+                }
+            }
+        }
     }
 }
 
@@ -290,7 +311,7 @@ impl Exits {
             return;
         }
         let peer = self.peers.get_mut(worker).and_then(Option::as_mut);
-        let ring = peer.map(|peer| &mut peer.to_owner);
+        let ring = peer.and_then(|peer| peer.to_owner.as_mut());
         push(ring, burst, DropReason::HandOverFull, &self.stats);
     }
 

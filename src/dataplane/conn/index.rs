@@ -9,7 +9,7 @@
 
 use zerocopy::FromZeros;
 
-use crate::dpdk::memory::{HugeSlice, MemoryError};
+use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
 use crate::dpdk::prefetch::prefetch_slot;
 use crate::wire::flow_key::Direction;
 
@@ -116,9 +116,13 @@ pub(super) struct Full;
 
 impl Index {
     /// An index with room for `entries`, at most two thirds full.
-    pub(super) fn new(entries: usize) -> Result<Self, MemoryError> {
+    pub(super) fn new(entries: usize, huge_pages: HugePages) -> Result<Self, MemoryError> {
         let buckets = (entries.saturating_mul(3) / 2).div_ceil(WAYS).next_power_of_two().max(2);
-        Ok(Self { buckets: HugeSlice::zeroed(buckets)?, mask: buckets - 1 })
+        let mut slice = HugeSlice::zeroed_on(buckets, huge_pages)?;
+        if huge_pages == HugePages::Try {
+            slice.prefault();
+        }
+        Ok(Self { buckets: slice, mask: buckets - 1 })
     }
 
     #[inline]

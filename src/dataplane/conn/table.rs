@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::index::{Full, Index, Reference};
 use super::timer_wheel::{Linked, Links, NIL, TimerWheel};
 use crate::clock::Tick;
-use crate::dpdk::memory::{HugeSlice, MemoryError};
+use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
 use crate::dpdk::prefetch::prefetch_slot;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
@@ -102,12 +102,20 @@ impl<A: Address> ConnectionTable<A> {
     ///
     /// # Errors
     /// When the memory cannot be had.
-    pub fn new(capacity: u32, secret: HashSecret, now: Tick) -> Result<Self, MemoryError> {
+    pub fn new(
+        capacity: u32,
+        secret: HashSecret,
+        huge_pages: HugePages,
+        now: Tick,
+    ) -> Result<Self, MemoryError> {
         let capacity = capacity.min(Reference::MAX_RECORDS);
-        let slab = HugeSlice::zeroed(capacity as usize)?;
+        let mut slab = HugeSlice::zeroed_on(capacity as usize, huge_pages)?;
+        if huge_pages == HugePages::Try {
+            slab.prefault();
+        }
         Ok(Self {
             records: Records { slab, free: NIL, fresh: 0 },
-            index: Index::new(capacity as usize * 2)?,
+            index: Index::new(capacity as usize * 2, huge_pages)?,
             wheel: TimerWheel::new(now)?,
             secret,
             used: 0,
