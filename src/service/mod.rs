@@ -5,7 +5,13 @@
 mod virtual_service;
 mod real_server;
 mod timeouts;
+mod load;
+pub mod scheduler;
+mod table;
 
+pub use load::{ServerLoad, ServerLoads};
 pub use real_server::RealServer;
+pub use scheduler::SchedulerState;
+pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable, SlotRegistry};
 pub use timeouts::{TimeoutPreset, Timeouts};
 pub use virtual_service::{Listen, Protocol, SchedulerKind, VirtualService};

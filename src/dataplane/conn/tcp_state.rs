@@ -1,0 +1,230 @@
+//! The states of a connection: those of Linux IPVS, as one table.
+
+use std::fmt;
+
+use crate::service::Timeouts;
+use crate::wire::flow_key::Direction;
+use crate::wire::tcp::flags;
+
+/// The state of a connection. Names and meaning are those that `ipvsadm -lnc` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum ConnectionState {
+    /// No packet has been judged yet.
+    #[default]
+    None = 0,
+    /// The handshake is complete.
+    Established = 1,
+    /// The server sent a SYN first.
+    SynSent = 2,
+    /// The client's SYN went to the server.
+    SynRecv = 3,
+    /// The server sent a FIN.
+    FinWait = 4,
+    /// Both sent a FIN.
+    TimeWait = 5,
+    /// Reset or done.
+    Close = 6,
+    /// The client sent a FIN.
+    CloseWait = 7,
+    /// The last acknowledgement is awaited.
+    LastAck = 8,
+    /// Unused by traffic; kept for IPVS's table and its synchronisation messages.
+    Listen = 9,
+    /// As [`ConnectionState::Listen`].
+    SynAck = 10,
+    /// A UDP flow.
+    Udp = 11,
+}
+
+impl ConnectionState {
+    /// How many there are.
+    pub const COUNT: usize = 12;
+
+    /// All of them, by their number.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::None,
+        Self::Established,
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait,
+        Self::TimeWait,
+        Self::Close,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Listen,
+        Self::SynAck,
+        Self::Udp,
+    ];
+
+    /// The state with this number; [`ConnectionState::None`] for a number that is none.
+    #[inline]
+    pub fn from_number(number: u8) -> Self {
+        Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::None)
+    }
+
+    /// The name that `ipvsadm -lnc` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Established => "ESTABLISHED",
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::Listen => "LISTEN",
+            Self::SynAck => "SYNACK",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// Whether the connection counts as active in `ActiveConn` and for the schedulers. UDP flows
+    /// and connections that are closing count as inactive, as in IPVS.
+    #[inline]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+    }
+
+    /// The state after a TCP segment with these control bits.
+    #[inline]
+    #[must_use]
+    pub fn next(self, from: Direction, control: u8) -> Self {
+        let rows = match from {
+            Direction::Inbound => &INBOUND,
+            Direction::Reply => &REPLY,
+        };
+        let [syn, fin, ack, rst] = rows;
+        // A reset outweighs a SYN, a SYN a FIN, a FIN an acknowledgement.
+        let row = if control & flags::RST != 0 {
+            rst
+        } else if control & flags::SYN != 0 {
+            syn
+        } else if control & flags::FIN != 0 {
+            fin
+        } else if control & flags::ACK != 0 {
+            ack
+        } else {
+            return self;
+        };
+        row.get(self as usize).copied().unwrap_or(self)
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+use ConnectionState as S;
+
+type Row = [S; ConnectionState::COUNT];
+
+/// Client to server, for SYN, FIN, ACK, RST; the columns are the present states in their order.
+#[rustfmt::skip]
+const INBOUND: [Row; 4] = [
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
+    [S::SynRecv,     S::Established, S::Established, S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::Udp],
+    [S::Close,       S::CloseWait,   S::SynSent,     S::TimeWait,    S::TimeWait,    S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::Close,       S::Listen,      S::Established, S::Udp],
+    [S::Close,       S::Close,       S::Close,       S::SynRecv,     S::Close,       S::Close,       S::Close,       S::Close,       S::LastAck,     S::Listen,      S::SynRecv,     S::Udp],
+];
+
+/// Server to client.
+#[rustfmt::skip]
+const REPLY: [Row; 4] = [
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
+    [S::SynSent,     S::Established, S::SynSent,     S::SynRecv,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::Listen,      S::SynRecv,     S::Udp],
+    [S::TimeWait,    S::FinWait,     S::SynSent,     S::TimeWait,    S::FinWait,     S::TimeWait,    S::Close,       S::TimeWait,    S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Established, S::Established, S::Udp],
+    [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close,       S::Udp],
+];
+
+/// Idle times by state, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct StateTimeouts([u32; ConnectionState::COUNT]);
+
+/// IPVS forgets a connection in state NONE after two seconds.
+const NONE_MS: u32 = 2_000;
+
+impl StateTimeouts {
+    /// From the operator's settings. Times beyond 24 days count as 24 days.
+    pub fn new(timeouts: &Timeouts) -> Self {
+        let ms = |duration: std::time::Duration| {
+            let limited = duration.min(crate::clock::Tick::MAX_SPAN);
+            u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
+        };
+        Self([
+            NONE_MS,
+            ms(timeouts.established),
+            ms(timeouts.syn_sent),
+            ms(timeouts.syn_recv),
+            ms(timeouts.fin_wait),
+            ms(timeouts.time_wait),
+            ms(timeouts.close),
+            ms(timeouts.close_wait),
+            ms(timeouts.last_ack),
+            ms(timeouts.listen),
+            ms(timeouts.synack),
+            ms(timeouts.udp),
+        ])
+    }
+
+    /// The idle time of a state.
+    #[inline]
+    pub fn of(&self, state: ConnectionState) -> u32 {
+        self.0.get(state as usize).copied().unwrap_or(NONE_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_its_state() {
+        for (number, state) in ConnectionState::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, number);
+            assert_eq!(ConnectionState::from_number(u8::try_from(number).unwrap()), state);
+        }
+    }
+
+    #[test]
+    fn a_connection_lives_from_syn_to_time_wait() {
+        use Direction::{Inbound, Reply};
+        use flags::{ACK, FIN, SYN};
+        let life = [
+            (Inbound, SYN, S::SynRecv),
+            (Reply, SYN | ACK, S::SynRecv),
+            (Inbound, ACK, S::Established),
+            (Reply, ACK, S::Established),
+            (Inbound, FIN | ACK, S::CloseWait),
+            (Reply, ACK, S::CloseWait),
+            (Reply, FIN | ACK, S::TimeWait),
+            (Inbound, ACK, S::TimeWait),
+        ];
+        let mut state = S::None;
+        for (from, control, expected) in life {
+            state = state.next(from, control);
+            assert_eq!(state, expected, "after {from:?} {control:#x}");
+        }
+    }
+
+    #[test]
+    fn a_segment_without_control_bits_changes_nothing() {
+        for state in S::ALL {
+            assert_eq!(state.next(Direction::Inbound, 0), state);
+        }
+    }
+
+    #[test]
+    fn udp_never_leaves_its_state() {
+        for control in 0..=0x1f {
+            assert_eq!(S::Udp.next(Direction::Reply, control), S::Udp);
+            assert_eq!(S::Udp.next(Direction::Inbound, control), S::Udp);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What a worker counts. One writer each: the worker; the control thread reads.
+//!
+//! The conservation law, for the sum over all workers and for each of them:
+//! `received + handed_in + originated = transmitted + handed_out + consumed + dropped + held`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+
+use super::conn::tcp_state::ConnectionState;
+use crate::ids::ServerSlot;
+
+/// A number with a single writer. Adding compiles to one plain instruction, no lock prefix.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. For the owner only.
+    #[inline]
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `n`. For the owner only.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes one away, of a gauge. For the owner only.
+    #[inline]
+    pub fn decrement(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// Sets a gauge. For the owner only.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// The present value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why a packet was dropped: the values of label `reason` of
+        /// `pointsman_packets_dropped_total`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The label's value.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+
+            /// One sentence for the operator.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before a header that it announces.
+    Truncated = "truncated",
+    /// The Ethernet address is another station's, or a group that the director does not listen to.
+    NotForUs = "not_for_us",
+    /// Neither IPv4, IPv6 nor ARP.
+    UnknownEtherType = "unknown_ether_type",
+    /// A header contradicts itself: version, header length, total length, data offset.
+    Malformed = "malformed",
+    /// The IPv4 header checksum is wrong.
+    BadChecksum = "bad_checksum",
+    /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback.
+    Martian = "martian",
+    /// An ARP or Neighbor Discovery packet that breaks its RFC.
+    BadNeighborMessage = "bad_neighbor_message",
+    /// An IP fragment; not supported yet.
+    Fragment = "fragment",
+    /// More IPv6 extension headers than are walked, or one that is not known.
+    ExtensionHeader = "extension_header",
+    /// An IP protocol other than TCP, UDP and ICMP.
+    UnknownProtocol = "unknown_protocol",
+    /// An ICMP message other than echo to an address of the director; errors are not translated yet.
+    IcmpUnsupported = "icmp_unsupported",
+    /// To an address of the director, but no service listens there.
+    NoService = "no_service",
+    /// To an address that the director neither owns nor has a connection for.
+    NotOwned = "not_owned",
+    /// A TCP segment that belongs to no connection and may not open one.
+    NoConnection = "no_connection",
+    /// No real server of the service has a weight above 0.
+    NoServer = "no_server",
+    /// The connection table is full.
+    TableFull = "table_full",
+    /// The real server already has a connection with this client address and port, of another service.
+    ReplyTupleTaken = "reply_tuple_taken",
+    /// No network, route or gateway leads to the destination.
+    NoRoute = "no_route",
+    /// The neighbour table is full.
+    NeighborTableFull = "neighbor_table_full",
+    /// Too many packets wait for a neighbour's Ethernet address.
+    NeighborQueueFull = "neighbor_queue_full",
+    /// A neighbour did not answer ARP or Neighbor Discovery.
+    NeighborUnreachable = "neighbor_unreachable",
+    /// The TTL or hop limit would fall to 0.
+    TtlExpired = "ttl_expired",
+    /// Larger than the MTU of the interface it leaves by.
+    MtuExceeded = "mtu_exceeded",
+    /// The transmit queue did not take the packet.
+    TransmitFull = "transmit_full",
+    /// The ring to the owning worker was full.
+    HandOverFull = "hand_over_full",
+    /// Still waiting or in a ring when the director stopped.
+    Shutdown = "shutdown",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Drops by reason.
+#[derive(Debug)]
+pub struct DropCounters([Counter; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl DropCounters {
+    /// Counts one packet.
+    #[inline]
+    pub fn count(&self, reason: DropReason) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.increment();
+        }
+    }
+
+    /// Packets dropped for `reason`.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0.get(reason as usize).map_or(0, Counter::get)
+    }
+
+    /// All drops.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
+/// Live connections by state.
+#[derive(Debug)]
+pub struct StateGauges([Counter; ConnectionState::COUNT]);
+
+impl Default for StateGauges {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl StateGauges {
+    /// The gauge of one state.
+    #[inline]
+    pub fn of(&self, state: ConnectionState) -> &Counter {
+        let [first, ..] = &self.0;
+        self.0.get(state as usize).unwrap_or(first)
+    }
+}
+
+/// Traffic of one real server of one service, as one worker saw it.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// Connections scheduled.
+    pub connections: Counter,
+    /// Packets from clients.
+    pub in_packets: Counter,
+    /// Packets to clients.
+    pub out_packets: Counter,
+    /// Octets from clients, from the IP header on (as IPVS counts).
+    pub in_octets: Counter,
+    /// Octets to clients, from the IP header on.
+    pub out_octets: Counter,
+}
+
+/// Occupancy of one connection table.
+#[derive(Debug, Default)]
+pub struct TableGauges {
+    /// Live connections by state.
+    pub states: StateGauges,
+    /// Live connections.
+    pub used: Counter,
+    /// Connections that fit.
+    pub capacity: Counter,
+    /// Connections forgotten after their timeout.
+    pub expired: Counter,
+}
+
+/// Everything that one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerStats {
+    /// Packets taken from receive queues.
+    pub received: Counter,
+    /// Octets of those frames, without FCS.
+    pub received_octets: Counter,
+    /// Packets that the worker made itself (ARP, ND, echo replies).
+    pub originated: Counter,
+    /// Packets that a transmit queue took.
+    pub transmitted: Counter,
+    /// Octets of those frames, without FCS.
+    pub transmitted_octets: Counter,
+    /// Packets that ended here because they were answered or understood (ARP, ND, echo).
+    pub consumed: Counter,
+    /// Packets given to another worker (its flow, or its transmit queue).
+    pub handed_out: Counter,
+    /// Packets taken over from another worker.
+    pub handed_in: Counter,
+    /// Gauge: packets that wait for a neighbour's Ethernet address.
+    pub held: Counter,
+    /// Drops by reason.
+    pub dropped: DropCounters,
+    /// Own packets that could not be made because no buffer was free.
+    pub no_buffer: Counter,
+    /// Events lost because the control thread did not empty its queue.
+    pub events_lost: Counter,
+    /// The IPv4 connection table.
+    pub table_v4: TableGauges,
+    /// The IPv6 connection table.
+    pub table_v6: TableGauges,
+    /// Gauge: known and wanted neighbours.
+    pub neighbors: Counter,
+    /// Rounds of the worker's loop.
+    pub polls: Counter,
+    /// Rounds that found packets.
+    pub busy_polls: Counter,
+    /// TSC cycles of rounds that found packets.
+    pub busy_cycles: Counter,
+    /// TSC cycles of all rounds, pauses included.
+    pub cycles: Counter,
+    /// By [`ServerSlot`].
+    servers: Box<[CachePadded<ServerCounters>]>,
+}
+
+impl WorkerStats {
+    /// Counters for `servers` real servers.
+    pub fn new(servers: usize) -> Self {
+        Self { servers: (0..servers).map(|_| CachePadded::default()).collect(), ..Self::default() }
+    }
+
+    /// The counters of a real server; `None` beyond the configured capacity.
+    #[inline]
+    pub fn server(&self, slot: ServerSlot) -> Option<&ServerCounters> {
+        self.servers.get(slot.index()).map(|counters| &**counters)
+    }
+
+    /// What the conservation law misses: 0 unless a packet vanished or was counted twice.
+    /// Exact when the worker is at rest.
+    pub fn imbalance(&self) -> i128 {
+        let come = self.received.get() + self.handed_in.get() + self.originated.get();
+        let gone = self.transmitted.get()
+            + self.handed_out.get()
+            + self.consumed.get()
+            + self.dropped.total()
+            + self.held.get();
+        i128::from(come) - i128::from(gone)
+    }
+}

@@ -1,0 +1,102 @@
+//! The two address families behind one trait, so that everything above exists once.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// An IPv4 address in network order.
+pub type V4 = [u8; 4];
+/// An IPv6 address in network order.
+pub type V6 = [u8; 16];
+
+/// An IPv4 or IPv6 address as it lies in a packet.
+pub trait Address:
+    Copy + Eq + Hash + Debug + Default + FromBytes + IntoBytes + Immutable + Send + Sync + 'static
+{
+    /// Whether this is IPv6.
+    const IS_V6: bool;
+
+    /// The octets, network order.
+    fn octets(&self) -> &[u8];
+
+    /// The standard library's type.
+    fn to_ip(self) -> IpAddr;
+
+    /// From the standard library's type; `None` for the other family.
+    fn from_ip(ip: IpAddr) -> Option<Self>;
+
+    /// Mixes two addresses into 128 bits: the first half of a keyed hash.
+    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64;
+}
+
+/// The halves of a 64 by 64 bit product, combined: the mixing step of a multiplicative hash.
+#[inline]
+pub(crate) const fn fold_multiply(a: u64, b: u64) -> u64 {
+    let product = (a as u128).wrapping_mul(b as u128);
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
+    let folded = (product as u64) ^ ((product >> 64) as u64);
+    folded
+}
+
+impl Address for V4 {
+    const IS_V6: bool = false;
+
+    #[inline]
+    fn octets(&self) -> &[u8] {
+        self
+    }
+
+    fn to_ip(self) -> IpAddr {
+        IpAddr::from(self)
+    }
+
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(v4) => Some(v4.octets()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    #[inline]
+    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64 {
+        let [s0, ..] = *secret;
+        let pair = u64::from(u32::from_ne_bytes(*source)) << 32
+            | u64::from(u32::from_ne_bytes(*destination));
+        pair ^ s0
+    }
+}
+
+impl Address for V6 {
+    const IS_V6: bool = true;
+
+    #[inline]
+    fn octets(&self) -> &[u8] {
+        self
+    }
+
+    fn to_ip(self) -> IpAddr {
+        IpAddr::from(self)
+    }
+
+    fn from_ip(ip: IpAddr) -> Option<Self> {
+        match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(v6.octets()),
+        }
+    }
+
+    #[inline]
+    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64 {
+        let [s0, s1, s2, s3] = *secret;
+        let [a, b] = halves(source);
+        let [c, d] = halves(destination);
+        fold_multiply(a ^ s0, b ^ s1) ^ fold_multiply(c ^ s2, d ^ s3)
+    }
+}
+
+#[inline]
+fn halves(address: &V6) -> [u64; 2] {
+    zerocopy::transmute!(*address)
+}

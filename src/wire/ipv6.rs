@@ -1,0 +1,56 @@
+//! IPv6 (RFC 8200).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::U16;
+use super::address::V6;
+
+/// Octets of the fixed header.
+pub const HEADER: usize = size_of::<Ipv6Header>();
+
+/// The fixed IPv6 header.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6Header {
+    /// Version (6), traffic class, flow label.
+    pub version_class_flow: [u8; 4],
+    /// Octets after this header.
+    pub payload_length: U16,
+    /// Protocol of what follows.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source.
+    pub source: V6,
+    /// Destination.
+    pub destination: V6,
+}
+
+/// Extension headers (RFC 8200 section 4).
+pub mod extension {
+    /// Hop-by-Hop Options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// Routing.
+    pub const ROUTING: u8 = 43;
+    /// Fragment.
+    pub const FRAGMENT: u8 = 44;
+    /// Destination Options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// How many are walked before a packet is refused.
+    pub const MAX_WALKED: usize = 8;
+}
+
+/// The solicited-node multicast address of a unicast address (RFC 4291 section 2.7.1).
+pub const fn solicited_node(address: &V6) -> V6 {
+    let [.., a, b, c] = *address;
+    [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0xff, a, b, c]
+}
+
+/// All nodes on the link (RFC 4291 section 2.7.1).
+pub const ALL_NODES: V6 = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// The link-local address that RFC 4291 (appendix A, modified EUI-64) makes of a MAC address.
+pub const fn link_local(mac: &[u8; 6]) -> V6 {
+    let [a, b, c, d, e, f] = *mac;
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+}
