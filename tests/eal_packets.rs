@@ -141,10 +141,10 @@ fn rings_hand_packets_between_threads_in_order() {
         let push = eal.launch(workers[0], move || {
             let (mut next, mut burst) = (0, Burst::new());
             while next < PACKETS || !burst.is_empty() {
-                if burst.is_empty() {
-                    burst = numbered(&source, next..(next + 32).min(PACKETS));
-                    next += 32;
-                }
+                // Only a burst that went in whole is followed by the next one.
+                let fresh = if burst.is_empty() { 32 } else { 0 };
+                burst.extend(numbered(&source, next..next + fresh));
+                next += fresh;
                 producer.push_burst(&mut burst);
                 std::thread::yield_now();
             }
