@@ -134,7 +134,7 @@ fn a_full_ring_leaves_the_rest_in_order() {
 fn rings_hand_packets_between_threads_in_order() {
     in_child("rings_hand_packets_between_threads_in_order", || {
         let eal = start([]);
-        let pool = pool(&eal, "p");
+        let pool = Mempool::create(&eal, "p", 2047, 2048, 64, None).unwrap();
         let (mut producer, mut consumer) = ring(&eal, "r", 256, None).unwrap();
         let workers = eal.worker_lcores();
         let source = pool.clone();
@@ -142,7 +142,7 @@ fn rings_hand_packets_between_threads_in_order() {
             let (mut next, mut burst) = (0, Burst::new());
             while next < PACKETS || !burst.is_empty() {
                 // Only a burst that went in whole is followed by the next one.
-                let fresh = if burst.is_empty() { 32 } else { 0 };
+                let fresh = u32::from(burst.is_empty()) * 32;
                 burst.extend(numbered(&source, next..next + fresh));
                 next += fresh;
                 producer.push_burst(&mut burst);
