@@ -36,10 +36,44 @@ fn a_bad_value_is_refused_in_dpdks_words() {
 }
 
 #[test]
-fn too_much_memory_is_refused_with_the_remedy() {
-    in_child("too_much_memory_is_refused_with_the_remedy", || {
+fn arguments_that_exclude_each_other_are_refused_in_dpdks_words() {
+    in_child("arguments_that_exclude_each_other_are_refused_in_dpdks_words", || {
         let error = Eal::init(&plain_args(["--in-memory"])).unwrap_err();
-        assert!(error.to_string().contains("--in-memory"), "{error}");
+        assert!(error.to_string().contains("not compatible with --in-memory"), "{error}");
+    });
+}
+
+#[test]
+fn a_vdev_without_a_driver_is_named() {
+    in_child("a_vdev_without_a_driver_is_named", || {
+        let error = Eal::init(&plain_args(["--vdev=net_nosuch0"])).unwrap_err();
+        assert!(matches!(error, EalError::BadArguments { .. }), "{error:?}");
+        assert!(error.to_string().contains("net_nosuch0"), "{error}");
+    });
+}
+
+#[test]
+fn missing_huge_pages_are_an_error_with_the_remedy() {
+    in_child("missing_huge_pages_are_an_error_with_the_remedy", || {
+        // More than any machine has, so it does not matter how many this one has reserved.
+        let args = ["--in-memory", "--no-pci", "--no-telemetry", "-m", "200000000"];
+        let error = Eal::init(&EalArgs::new("x", args)).unwrap_err();
+        assert!(
+            matches!(error, EalError::NoHugePages { .. } | EalError::NotEnoughMemory { .. }),
+            "{error:?}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("huge pages") && text.contains("DPDK said"), "{text}");
+    });
+}
+
+#[test]
+fn too_much_memory_without_huge_pages_is_an_error_with_the_remedy() {
+    in_child("too_much_memory_without_huge_pages_is_an_error_with_the_remedy", || {
+        let args = ["--no-huge", "--no-shconf", "--no-pci", "--no-telemetry", "-m", "200000000"];
+        let error = Eal::init(&EalArgs::new("x", args)).unwrap_err();
+        assert!(matches!(error, EalError::NotEnoughMemory { .. }), "{error:?}");
+        assert!(error.to_string().contains("lower `memory`"), "{error}");
     });
 }
 

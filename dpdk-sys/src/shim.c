@@ -48,6 +48,20 @@ unsigned int shim_lcore_id(void)
 	return rte_lcore_id();
 }
 
+int shim_lcore_cpu(unsigned int lcore)
+{
+	rte_cpuset_t cpus;
+	int cpu;
+
+	if (lcore >= RTE_MAX_LCORE || !rte_lcore_is_enabled(lcore))
+		return -1;
+	cpus = rte_lcore_cpuset(lcore);
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &cpus))
+			return cpu;
+	return -1;
+}
+
 int shim_link(uint16_t port, struct shim_link *link)
 {
 	struct rte_eth_link now = {0};

@@ -28,6 +28,8 @@ unsigned int shim_ring_count(const struct rte_ring *ring);
 /* Control. */
 int shim_errno(void);
 unsigned int shim_lcore_id(void);
+/* The first CPU that the lcore is pinned to, or -1. */
+int shim_lcore_cpu(unsigned int lcore);
 
 struct shim_link {
 	uint32_t speed_mbps; /* UINT32_MAX: unknown */

@@ -92,7 +92,15 @@ pub(super) fn configure(
     let setup = Setup { port, name, capabilities, settings, pools };
     let mut granted = setup.plan()?;
     let mtu_before = setup.mtu();
-    setup.configure_device(&granted)?;
+    let with_rss = setup.configure_device(&granted);
+    if granted.rss_types != 0 && with_rss.is_err() {
+        setup.note("receive side scaling", -libc::ENOTSUP);
+        granted.rss_types = 0;
+        granted.rx_offloads &= !dpdk_sys::SHIM_RX_OFFLOAD_RSS_HASH;
+        setup.configure_device(&granted)?;
+    } else {
+        with_rss?;
+    }
     setup.adjust_descriptors(&mut granted)?;
     setup.make_queues(&granted)?;
     if mtu_before != granted.mtu {

@@ -111,9 +111,8 @@ impl Eal {
 
     /// The (first) CPU that an lcore is pinned to.
     pub fn lcore_cpu(&self, lcore: LcoreId) -> Option<CpuId> {
-        let lcore = c_int::try_from(lcore.0).ok()?;
-        // SAFETY: numbers out of range give -1.
-        u16::try_from(unsafe { dpdk_sys::rte_lcore_to_cpu_id(lcore) }).ok().map(CpuId)
+        // SAFETY: takes any number; one that is no lcore gives -1.
+        u16::try_from(unsafe { dpdk_sys::shim_lcore_cpu(lcore.0) }).ok().map(CpuId)
     }
 
     /// The NUMA node of an lcore.

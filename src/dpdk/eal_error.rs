@@ -5,6 +5,18 @@ use super::error::{Said, errno_text};
 /// Lines of DPDK's output that an error quotes at most.
 const QUOTED_LINES: usize = 8;
 
+/// What EAL says at every start.
+const CHATTER: &[&str] = &[
+    "Detected CPU lcores",
+    "Detected NUMA nodes",
+    "Detected shared linkage",
+    "Detected static linkage",
+    "Multi-process socket",
+    "Selected IOVA mode",
+    "selecting IOVA as VA mode",
+    "VFIO support initialized",
+];
+
 /// EAL did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EalError {
@@ -78,7 +90,9 @@ impl EalError {
         let text = lines.join("\n").to_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         let said = last_words(lines);
-        if has(&["usage:", "unrecognized option", "invalid option", "requires an argument"]) {
+        if has(&["usage:", "unrecognized option", "invalid option", "requires an argument"])
+            || has(&["unable to parse device"])
+        {
             Self::BadArguments { said }
         } else if has(&["cannot create lock on", "another primary process"]) {
             Self::OtherProcess { said }
@@ -107,8 +121,7 @@ fn last_words(lines: &[String]) -> Vec<String> {
         if line.starts_with("Usage:") {
             break;
         }
-        let chatter = ["Detected CPU lcores", "Detected NUMA nodes", "linked against DPDK"];
-        if !line.is_empty() && !chatter.iter().any(|words| line.contains(words)) {
+        if !line.is_empty() && !CHATTER.iter().any(|words| line.contains(words)) {
             words.push(line.to_owned());
         }
     }

@@ -122,8 +122,23 @@ pub(super) fn stop() {
     WAKE.notify_one();
 }
 
+/// Ends the service, also by a panic of whatever listens to `tracing`: whoever waits is told.
+struct Ending;
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let jobs = {
+            let mut queue = queue();
+            queue.stopping = true;
+            std::mem::take(&mut queue.jobs)
+        };
+        drop(jobs);
+    }
+}
+
 /// The life of the main lcore after EAL started: until [`stop`].
 pub(super) fn serve() {
+    let _ending = Ending;
     loop {
         let (lines, lost, jobs, stopping) = {
             let mut queue = WAKE

@@ -73,8 +73,9 @@ fn read_all(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Str
 pub fn plain_args<'a>(more: impl IntoIterator<Item = &'a str>) -> EalArgs {
     let cpu = core_affinity::get_core_ids().unwrap().first().unwrap().id;
     let lcores = format!("--lcores=0@{cpu},1@{cpu},2@{cpu}");
-    let args = ["--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "-m", "128", &lcores];
-    EalArgs::new("pointsman-test", args.into_iter().chain(more))
+    let plain = ["--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "-m", "128"];
+    let args = plain.into_iter().map(str::to_owned).chain([lcores]);
+    EalArgs::new("pointsman-test", args.chain(more.into_iter().map(str::to_owned)))
 }
 
 pub fn start<'a>(more: impl IntoIterator<Item = &'a str>) -> Arc<Eal> {
