@@ -1,6 +1,6 @@
 //! Why a director does not start, or not end well.
 
-use crate::control::StartError;
+use crate::control::{ControlError, StartError};
 use crate::dpdk::eal_error::EalError;
 use crate::dpdk::error::DpdkError;
 use crate::dpdk::memory::MemoryError;
@@ -12,6 +12,9 @@ pub enum DirectorError {
     /// A listener or the control thread.
     #[error(transparent)]
     Control(#[from] StartError),
+    /// The control thread, while it ran.
+    #[error(transparent)]
+    ControlEnded(#[from] ControlError),
     /// The services.
     #[error(transparent)]
     Services(#[from] CompileError),

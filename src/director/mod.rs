@@ -65,10 +65,10 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
         build: build_info(&eal),
         config,
     };
-    let control = control::spawn(plant).and_then(control::ControlThread::join);
-    stop.store(true, Relaxed);
+    // Workers run until the control thread raises the stop flag; without one they stop at once.
+    let control = control::spawn(plant).inspect_err(|_| stop.store(true, Relaxed));
     let stats = crew.lcores.join()?;
-    control?;
+    control?.finish()?;
     ports::stop(ports)?;
     settle(&stats, &pool)
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::DirectorError;
 use crate::control::config::{Config, Device, InterfaceConfig};
-use crate::dpdk::configure::PortSettings;
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::DpdkError;
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
+use crate::dpdk::port::PortSettings;
 
 /// Buffers that a worker keeps for itself.
 const POOL_CACHE: u32 = 256;
