@@ -59,7 +59,7 @@ impl Packet {
 /// follows the IP packet (Ethernet padding).
 #[inline]
 pub fn classify<F: Frame>(frame: &mut F, mac: &Mac) -> Packet {
-    match inspect(frame.octets(), frame.total_len(), mac) {
+    match inspect(frame.octets(), frame.total_len(), *mac) {
         Ok(packet) => {
             let end = ethernet::HEADER + usize::from(packet.ip_octets);
             if packet.ip_octets != 0 && end < frame.total_len() {
@@ -72,10 +72,10 @@ pub fn classify<F: Frame>(frame: &mut F, mac: &Mac) -> Packet {
     }
 }
 
-fn inspect(octets: &[u8], total_len: usize, mac: &Mac) -> Result<Packet, DropReason> {
+fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReason> {
     let (header, rest) =
         EthernetHeader::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
-    if header.destination != *mac && !ethernet::is_group(&header.destination) {
+    if header.destination != mac && !ethernet::is_group(&header.destination) {
         return Err(DropReason::NotForUs);
     }
     let payload_len = total_len.saturating_sub(ethernet::HEADER);

@@ -53,10 +53,10 @@ impl Interface {
                 .find(|address| address.is_ipv4() == neighbor.is_ipv4())
                 .or_else(|| neighbor.is_ipv6().then(|| self.link_local()))
         };
-        match neighbor {
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(self.link_local()),
-            _ => self.network_of(neighbor).map(IpNet::addr).or_else(of_family),
+        if matches!(neighbor, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            return Some(self.link_local());
         }
+        self.network_of(neighbor).map(IpNet::addr).or_else(of_family)
     }
 }
 

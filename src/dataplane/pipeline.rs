@@ -146,17 +146,17 @@ impl<F: Frame> Pipeline<F> {
             match packet.class {
                 Class::FlowV4(_) => self.v4.prefetch_record(*hash),
                 Class::FlowV6(_) => self.v6.prefetch_record(*hash),
-                _ => {}
+                Class::Arp | Class::Icmp | Class::Icmpv6 | Class::Drop(_) => {}
             }
         }
         let Self { shared, v4, v6, packets } = self;
         for (frame, (packet, hash)) in burst.drain(..).zip(packets.iter()) {
             match &packet.class {
                 Class::FlowV4(key) => {
-                    shared.flow(v4, Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
+                    shared.flow(v4, &Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
                 }
                 Class::FlowV6(key) => {
-                    shared.flow(v6, Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
+                    shared.flow(v6, &Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
                 }
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);
@@ -208,7 +208,7 @@ impl<F: Frame> Shared<F> {
     fn flow<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        flow: Flow<'_, A>,
+        flow: &Flow<'_, A>,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
@@ -218,7 +218,7 @@ impl<F: Frame> Shared<F> {
                 return outlet.hand_over(owner, frame);
             }
         }
-        match self.translate(table, &flow, &mut frame) {
+        match self.translate(table, flow, &mut frame) {
             Ok(hop) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Err(reason) => self.drop(frame, reason, outlet),
         }
@@ -300,19 +300,20 @@ impl<F: Frame> Shared<F> {
         let gauges = self.gauges::<A>();
         gauges.states.of(old).decrement();
         gauges.states.of(new).increment();
-        if old.is_active() != new.is_active() {
-            if let Some(load) = self.loads.of(slot.into()) {
-                load.change(new.is_active());
-            }
+        if old.is_active() != new.is_active()
+            && let Some(load) = self.loads.of(slot.into())
+        {
+            load.change(new.is_active());
         }
     }
 
     /// The idle time of a connection in a state.
     #[inline]
     pub(super) fn timeout<A>(&self, connection: &Connection<A>, state: ConnectionState) -> u32 {
-        match state {
-            ConnectionState::Udp => connection.udp_timeout_ms,
-            _ => self.timeouts.of(state),
+        if state == ConnectionState::Udp {
+            connection.udp_timeout_ms
+        } else {
+            self.timeouts.of(state)
         }
     }
 

@@ -235,17 +235,13 @@ impl Index {
             };
             let to = self.other(from, tag);
             let displaced = !reference.is_displaced();
-            if self.put(to, tag, reference.placed(displaced)) {
-                if let Some(bucket) = self.buckets.get_mut(from) {
-                    bucket.clear(way);
-                }
-                if displaced {
-                    self.count_displaced(from, 1);
-                } else {
-                    self.count_displaced(to, -1);
-                }
-                return true;
+            if !self.put(to, tag, reference.placed(displaced)) {
+                continue;
             }
+            self.clear(from, way);
+            let (primary, by) = if displaced { (from, 1) } else { (to, -1) };
+            self.count_displaced(primary, by);
+            return true;
         }
         false
     }
@@ -254,16 +250,26 @@ impl Index {
     pub(super) fn remove(&mut self, hash: u64, reference: Reference) {
         let tag = Self::tag(hash);
         let primary = self.primary(hash);
-        for bucket in [primary, self.other(primary, tag)] {
-            let Some(found) = self.buckets.get_mut(bucket) else { return };
-            if let Some(way) = found.way_of(tag, reference) {
-                found.clear(way);
-                if bucket != primary {
-                    self.count_displaced(primary, -1);
-                }
-                return;
-            }
+        if self.clear_entry(primary, tag, reference) {
+            return;
         }
+        if self.clear_entry(self.other(primary, tag), tag, reference) {
+            self.count_displaced(primary, -1);
+        }
+    }
+
+    fn clear(&mut self, bucket: usize, way: usize) {
+        if let Some(bucket) = self.buckets.get_mut(bucket) {
+            bucket.clear(way);
+        }
+    }
+
+    fn clear_entry(&mut self, bucket: usize, tag: u16, reference: Reference) -> bool {
+        let way = self.buckets.get(bucket).and_then(|found| found.way_of(tag, reference));
+        way.is_some_and(|way| {
+            self.clear(bucket, way);
+            true
+        })
     }
 
     /// Octets of the buckets.

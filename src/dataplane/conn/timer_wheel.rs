@@ -13,7 +13,7 @@ use crate::dpdk::memory::{HugeSlice, MemoryError};
 /// Milliseconds of one slot, as a power of two: 128 ms.
 const SLOT_SHIFT: u32 = 7;
 /// Slots: the horizon is 17.5 minutes.
-const SLOTS: usize = 8192;
+const SLOTS: u32 = 8192;
 
 /// No record.
 pub(super) const NIL: u32 = u32::MAX;
@@ -45,7 +45,7 @@ pub(super) struct TimerWheel {
 
 impl TimerWheel {
     pub(super) fn new(now: Tick) -> Result<Self, MemoryError> {
-        let mut heads = HugeSlice::zeroed(SLOTS)?;
+        let mut heads = HugeSlice::zeroed(SLOTS as usize)?;
         heads.fill(NIL);
         Ok(Self { heads, current: now.0 >> SLOT_SHIFT })
     }
@@ -56,9 +56,9 @@ impl TimerWheel {
         let ahead = (deadline.0 >> SLOT_SHIFT).wrapping_add(1).wrapping_sub(self.current);
         let span = u32::MAX >> SLOT_SHIFT;
         let ahead = ahead & span;
-        let ahead = if ahead > span / 2 { 1 } else { ahead.clamp(1, SLOTS as u32 - 1) };
+        let ahead = if ahead > span / 2 { 1 } else { ahead.clamp(1, SLOTS - 1) };
         #[allow(clippy::cast_possible_truncation, reason = "less than SLOTS")]
-        let slot = (self.current.wrapping_add(ahead) as usize % SLOTS) as u16;
+        let slot = (self.current.wrapping_add(ahead) % SLOTS) as u16;
         slot
     }
 
@@ -94,7 +94,7 @@ impl TimerWheel {
         let target = now.0 >> SLOT_SHIFT;
         let span = u32::MAX >> SLOT_SHIFT;
         loop {
-            let head = self.heads.get(self.current as usize % SLOTS).copied()?;
+            let head = self.heads.get((self.current % SLOTS) as usize).copied()?;
             if head != NIL {
                 self.unlink(records, head);
                 return Some(head);

@@ -154,7 +154,9 @@ struct Layout {
     option: LinkLayerOption,
 }
 
-const ICMP_OCTETS: u16 = (icmpv6::MESSAGE + icmpv6::LINK_LAYER_OPTION) as u16;
+/// Octets of its ICMPv6 part.
+const ICMP_OCTETS: u16 = 32;
+const _: () = assert!(ICMP_OCTETS as usize == icmpv6::MESSAGE + icmpv6::LINK_LAYER_OPTION);
 
 impl Message<'_> {
     fn write<F: Frame>(&self, frame: &mut F, from: V6, to: V6, mac: Mac) -> Option<()> {
@@ -216,13 +218,11 @@ pub(super) fn solicitation<F: Frame>(
         flags: 0,
         target: neighbor,
     };
-    match station {
-        Some(mac) => message.write(frame, source, neighbor, mac),
-        None => {
-            let group = ipv6::solicited_node(&neighbor);
-            message.write(frame, source, group, ethernet::ipv6_group(&group))
-        }
+    if let Some(mac) = station {
+        return message.write(frame, source, neighbor, mac);
     }
+    let group = ipv6::solicited_node(&neighbor);
+    message.write(frame, source, group, ethernet::ipv6_group(&group))
 }
 
 /// An unsolicited advertisement to all nodes (RFC 4861 section 7.2.6).
