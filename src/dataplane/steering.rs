@@ -52,9 +52,16 @@ mod tests {
     use super::*;
     use crate::wire::U16;
 
+    const SECRET: HashSecret = [
+        0x243f_6a88_85a3_08d3,
+        0x1319_8a2e_0370_7344,
+        0xa409_3822_299f_31d0,
+        0x082e_fa98_ec4e_6c89,
+    ];
+
     #[test]
     fn both_directions_of_a_connection_have_one_owner_and_workers_share_evenly() {
-        let steering = Steering::new(4, [1, 2, 3, 4]);
+        let steering = Steering::new(4, SECRET);
         let mut load = [0; 4];
         for i in 0..4000_u16 {
             let [high, low] = i.to_be_bytes();
