@@ -48,10 +48,16 @@ id!(
     /// A real server's slot within the counters (one slot for each server of each service).
     ServerSlot(u16)
 );
-id!(
-    /// The version of a service table; it grows with every snapshot.
-    TableVersion(u64)
-);
+/// The version of a service table; it grows with every snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableVersion(pub u64);
+
+impl fmt::Display for TableVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 id!(
     /// A CPU as the operating system numbers it.
     CpuId(u16)

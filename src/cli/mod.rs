@@ -1,1 +1,3 @@
-//! placeholder
+//! The subcommands, a file each.
+
+pub mod check;

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::conn::tcp_state::ConnectionState;
 use crate::ids::{InterfaceId, TableVersion, WorkerId};
@@ -193,9 +193,6 @@ impl ControlMailbox {
 
     /// The next event, if there is one.
     pub fn event(&self) -> Option<Event> {
-        match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.events.try_recv().ok()
     }
 }

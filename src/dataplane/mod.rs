@@ -2,6 +2,21 @@
 //! system call on a packet's way.
 #![deny(clippy::indexing_slicing, clippy::disallowed_methods, clippy::disallowed_types)]
 
-pub mod conn;
 pub mod stats;
 pub mod mailbox;
+pub mod frame;
+pub mod interface;
+pub mod conn;
+pub mod next_hop;
+pub mod steering;
+pub mod classify;
+mod family;
+mod nat;
+mod admit;
+mod local;
+pub mod pipeline;
+mod housekeeping;
+#[cfg(feature = "dpdk")]
+pub mod worker;
+
+pub use pipeline::{Pipeline, PipelineSettings};

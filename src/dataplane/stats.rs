@@ -93,8 +93,6 @@ drop_reasons! {
     Martian = "martian",
     /// An ARP or Neighbor Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
-    /// The packet is spread over several buffers: larger than `mbuf_octets`.
-    Segmented = "segmented",
     /// An IP fragment; not supported yet.
     Fragment = "fragment",
     /// More IPv6 extension headers than are walked, or one that is not known.

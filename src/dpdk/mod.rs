@@ -1,1 +1,44 @@
 //! Safe, owning wrappers of DPDK, and the only `unsafe` of this crate.
+//!
+//! What the types promise:
+//! - an [`Mbuf`](mbuf::Mbuf) has one owner and goes back to its pool once, whoever drops it;
+//! - a pool, a port or the EAL is never torn down under something that still uses it;
+//! - a queue or a ring end belongs to one thread at a time, so nothing on the packet path locks.
+//!
+//! `memory` and `prefetch` need no DPDK; the rest is behind the feature `dpdk`.
+#![allow(unsafe_code, reason = "the one place where DPDK and raw memory are made safe")]
+
+pub mod memory;
+pub mod prefetch;
+
+#[cfg(feature = "dpdk")]
+mod capture;
+#[cfg(feature = "dpdk")]
+mod main_thread;
+
+#[cfg(feature = "dpdk")]
+pub mod error;
+#[cfg(feature = "dpdk")]
+pub mod eal_error;
+#[cfg(feature = "dpdk")]
+pub mod eal;
+#[cfg(feature = "dpdk")]
+pub mod lcore;
+#[cfg(feature = "dpdk")]
+pub mod tsc;
+#[cfg(feature = "dpdk")]
+pub mod mbuf;
+#[cfg(feature = "dpdk")]
+pub mod burst;
+#[cfg(feature = "dpdk")]
+pub mod mempool;
+#[cfg(feature = "dpdk")]
+pub mod ring;
+#[cfg(feature = "dpdk")]
+pub mod capabilities;
+#[cfg(feature = "dpdk")]
+pub mod port;
+#[cfg(feature = "dpdk")]
+mod configure;
+#[cfg(feature = "dpdk")]
+pub mod queue;

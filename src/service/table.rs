@@ -1,6 +1,6 @@
 //! The table that workers find services in: immutable, made anew for each change.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -220,6 +220,15 @@ impl ServiceTable {
     /// The version.
     pub const fn version(&self) -> TableVersion {
         self.version
+    }
+
+    /// Whether an address is a VIP.
+    #[inline]
+    pub fn is_vip(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.is_vip(&v4.octets()),
+            IpAddr::V6(v6) => self.v6.is_vip(&v6.octets()),
+        }
     }
 
     /// The IPv4 services.

@@ -51,6 +51,8 @@ pub const ALL_NODES: V6 = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 /// The link-local address that RFC 4291 (appendix A, modified EUI-64) makes of a MAC address.
 pub const fn link_local(mac: &[u8; 6]) -> V6 {
-    let [a, b, c, d, e, f] = *mac;
-    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, 0, 0, 0xff, 0xfe, 0, 0, 0];
+    (address[9], address[10]) = (mac[1], mac[2]);
+    (address[13], address[14], address[15]) = (mac[3], mac[4], mac[5]);
+    address
 }

@@ -1,7 +1,7 @@
 //! The validated configuration: every value has its type, every default is filled in.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -53,6 +53,16 @@ pub struct DirectorConfig {
     pub sloppy_tcp: bool,
 }
 
+impl DirectorConfig {
+    /// Key `connections`, where the file does not say.
+    pub const DEFAULT_CONNECTIONS: u32 = 1_000_000;
+    /// Key `metrics`, where the file does not say.
+    pub const DEFAULT_METRICS: SocketAddr =
+        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9464));
+    /// Key `socket`, where the file does not say.
+    pub const DEFAULT_SOCKET: &str = "/run/pointsman/pointsman.sock";
+}
+
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -61,6 +71,11 @@ pub enum Idle {
     /// Sleep for this long after a few hundred empty polls: laboratories, CI, small machines.
     /// `idle = "adaptive"` means 50 µs.
     Adaptive(Duration),
+}
+
+impl Idle {
+    /// The sleep of `idle = "adaptive"`.
+    pub const DEFAULT_SLEEP: Duration = Duration::from_micros(50);
 }
 
 /// Keys `log` and `log_format` of `[director]`.
@@ -103,6 +118,13 @@ pub struct DpdkConfig {
     pub eal_args: Vec<String>,
 }
 
+impl DpdkConfig {
+    /// Key `mbuf_octets`, where the file does not say.
+    pub const DEFAULT_MBUF_OCTETS: u16 = 2048;
+    /// What a frame has beside its IP packet: an Ethernet header and a VLAN tag.
+    pub const FRAME_OVERHEAD_OCTETS: u16 = 18;
+}
+
 /// Which side of the director an interface is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -140,14 +162,25 @@ pub enum Device {
     },
 }
 
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => f.write_str(address),
+            Self::Vdev { name, args } if args.is_empty() => f.write_str(name),
+            Self::Vdev { name, args } => write!(f, "{name},{args}"),
+        }
+    }
+}
+
 /// An Ethernet address. Written `02:00:00:00:00:01`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|octet| write!(f, ":{octet:02x}"))
     }
 }
 
@@ -204,4 +237,9 @@ pub struct InterfaceConfig {
     pub promiscuous: bool,
     /// Static neighbours.
     pub neighbors: Vec<(IpAddr, MacAddress)>,
+}
+
+impl InterfaceConfig {
+    /// Key `mtu`, where the file does not say.
+    pub const DEFAULT_MTU: u16 = 1500;
 }

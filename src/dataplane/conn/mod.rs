@@ -1,3 +1,11 @@
 //! Connections: the record, the state machine, the table and its timer wheel.
 
+mod connection;
+mod index;
+mod table;
 pub mod tcp_state;
+mod timer_wheel;
+
+pub use connection::Connection;
+pub(in crate::dataplane) use connection::Endpoints;
+pub use table::{ConnectionId, ConnectionTable, Found, InsertError, Room};

@@ -26,11 +26,9 @@ struct Position {
 
 impl Position {
     fn unpack(cursor: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = cursor.to_be_bytes();
-        Self {
-            place: u32::from_be_bytes([a, b, c, d]) as usize,
-            threshold: u32::from_be_bytes([e, f, g, h]),
-        }
+        #[allow(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
+        let (place, threshold) = ((cursor >> 32) as usize, cursor as u32);
+        Self { place, threshold }
     }
 
     fn pack(self) -> u64 {
@@ -50,7 +48,7 @@ impl Weights {
     }
 
     pub(super) fn pick<'s, A>(
-        &self,
+        self,
         servers: &'s [Server<A>],
         cursor: &AtomicU64,
     ) -> Option<&'s Server<A>> {
@@ -69,7 +67,7 @@ impl Weights {
 
     /// The next server's place and the position after it. Ends: a round of the highest threshold
     /// finds a server.
-    fn step<A>(&self, servers: &[Server<A>], at: Position) -> Option<(usize, Position)> {
+    fn step<A>(self, servers: &[Server<A>], at: Position) -> Option<(usize, Position)> {
         let mut threshold = at.threshold;
         if threshold == 0 || threshold > self.highest {
             threshold = 1;

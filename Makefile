@@ -1,0 +1,63 @@
+# The one door for people and CI. `make` alone lists what there is.
+CARGO ?= cargo
+# The committed Cargo.lock is what was tested. After changing Cargo.toml: make LOCKED= test
+LOCKED ?= --locked
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+SHELLCHECK := $(shell shellcheck --version >/dev/null 2>&1 && echo yes)
+DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check bench golden clean
+# `make check test` runs one after the other: both use all CPUs, and tests dislike company.
+.NOTPARALLEL:
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+build: ## the release binary, target/release/pointsman
+	scripts/install-deps build
+	$(CARGO) build $(LOCKED) --release
+
+demo: ## see it work: client, director, three servers (root); KEEP=1 leaves them running
+	@scripts/demo
+
+test: ## all tests, those in network namespaces included (root)
+	scripts/install-deps test
+	@[ "$$(id -u)" = 0 ] || echo "make test: NOT ROOT: the tests in network namespaces will fail; run it as root" >&2
+	scripts/lab/selftest
+	$(CARGO) build $(LOCKED) --workspace
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run $(LOCKED) --workspace
+	$(CARGO) test $(LOCKED) --workspace --doc
+else
+	@echo "make test: cargo-nextest is not installed; the same tests, slower, by cargo test"
+	$(CARGO) test $(LOCKED) --workspace
+endif
+
+check: ## formatting, lints, documentation, scripts, licences
+	scripts/install-deps build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --exclude dpdk-sys --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps --workspace
+ifeq ($(SHELLCHECK),yes)
+	shellcheck .ci/run scripts/demo scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh
+else
+	@echo "make check: shellcheck is not installed: the scripts were NOT checked (apt-get install shellcheck)"
+endif
+ifeq ($(DENY),yes)
+	$(CARGO) deny check bans licenses sources
+else
+	@echo "make check: cargo-deny is not installed: licences, bans and sources were NOT checked (cargo install cargo-deny)"
+endif
+
+bench: ## one worker's packets per second and cycles per packet, beside dpdk-testpmd
+	scripts/install-deps build bench
+	bench/run
+
+golden: ## make the golden cases' captures anew, by scapy
+	scripts/install-deps test
+	/usr/bin/python3 tests/golden/generate.py
+
+clean: ## remove what was built
+	$(CARGO) clean

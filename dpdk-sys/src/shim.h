@@ -1,0 +1,68 @@
+/*
+ * DPDK's inline functions as symbols that Rust can call: one call per burst, never per packet.
+ * And the constants that bindgen cannot read: offsets of mbuf fields (the release decides whether
+ * they lie in anonymous unions) and macros made of casts and shifts.
+ */
+#ifndef POINTSMAN_SHIM_H
+#define POINTSMAN_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+
+/* Packets. */
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
+/* All `count` or none; 0 when it gave all. */
+int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count);
+
+/* Single-producer, single-consumer rings: how many went in or came out. */
+unsigned int shim_ring_push(struct rte_ring *ring, void **objects, unsigned int count);
+unsigned int shim_ring_pop(struct rte_ring *ring, void **objects, unsigned int count);
+unsigned int shim_ring_count(const struct rte_ring *ring);
+
+/* Control. */
+int shim_errno(void);
+unsigned int shim_lcore_id(void);
+/* The first CPU that the lcore is pinned to, or -1. */
+int shim_lcore_cpu(unsigned int lcore);
+
+struct shim_link {
+	uint32_t speed_mbps; /* UINT32_MAX: unknown */
+	uint8_t up;
+	uint8_t full_duplex;
+};
+int shim_link(uint16_t port, struct shim_link *link);
+
+/* Gets each piece of DPDK's log text: its level (RTE_LOG_*), the text, and its octets. */
+typedef void (*shim_log_sink)(uint32_t level, const char *text, size_t octets);
+/* Sends DPDK's log to `sink`, or to DPDK's default when it is NULL. 0 or -1. */
+int shim_log_to(shim_log_sink sink);
+
+/* Where a field of struct rte_mbuf begins, in octets. */
+static const size_t SHIM_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr);
+static const size_t SHIM_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off);
+static const size_t SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs);
+static const size_t SHIM_MBUF_PORT = offsetof(struct rte_mbuf, port);
+static const size_t SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);
+static const size_t SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
+static const size_t SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
+static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
+static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
+
+/* The mbuf's hash.rss is valid. */
+static const uint64_t SHIM_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
+/* Hash types of rte_eth_rss_conf.rss_hf. */
+static const uint64_t SHIM_RSS_IP = RTE_ETH_RSS_IP;
+static const uint64_t SHIM_RSS_TCP = RTE_ETH_RSS_TCP;
+static const uint64_t SHIM_RSS_UDP = RTE_ETH_RSS_UDP;
+/* Offloads of a port. */
+static const uint64_t SHIM_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
+static const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+
+#endif

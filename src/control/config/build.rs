@@ -1,0 +1,112 @@
+//! From a checked draft to the configuration: fills in the defaults.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::device::number_virtual_devices;
+use super::draft::{DirectorDraft, DpdkDraft, Draft, InterfaceDraft, ServiceDraft, Value};
+use super::machine::Machine;
+use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
+use super::validate;
+use crate::service::{RealServer, VirtualService};
+
+/// `None`: a required value is missing, which a check should have found.
+pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
+    let interfaces: Option<Vec<_>> = draft.interfaces.into_iter().map(interface).collect();
+    let mut interfaces = interfaces?;
+    let mut devices: Vec<_> =
+        interfaces.iter_mut().map(|interface| &mut interface.device).collect();
+    number_virtual_devices(&mut devices);
+    let director = director(draft.director, &draft.services, machine);
+    let services: Option<Vec<_>> =
+        draft.services.into_iter().map(|draft| service(draft, director.sloppy_tcp)).collect();
+    Some(Config {
+        director,
+        dpdk: dpdk(draft.dpdk),
+        interfaces,
+        services: services?,
+        timeouts: draft.timeouts,
+    })
+}
+
+fn or<T>(value: Value<T>, default: T) -> T {
+    value.map_or(default, Spanned::into_inner)
+}
+
+fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) -> DirectorConfig {
+    let serves = |ipv6: bool| {
+        let mut listens = services.iter().filter_map(|service| service.listen.as_ref());
+        listens.any(|listen| listen.get_ref().address.is_ipv6() == ipv6)
+    };
+    let ipv6_share = match (serves(false), serves(true)) {
+        (true, true) => 50,
+        (false, true) => 100,
+        (_, false) => 0,
+    };
+    DirectorConfig {
+        workers: validate::workers(&draft, machine),
+        control_cpu: validate::control_cpu(&draft, machine),
+        idle: or(draft.idle, Idle::Busy),
+        connections: or(draft.connections, DirectorConfig::DEFAULT_CONNECTIONS),
+        ipv6_share: or(draft.ipv6_share, ipv6_share),
+        metrics: or(draft.metrics, Some(DirectorConfig::DEFAULT_METRICS)),
+        socket: or(draft.socket, PathBuf::from(DirectorConfig::DEFAULT_SOCKET)),
+        log: LogConfig {
+            filter: or(draft.log, "info".into()),
+            format: or(draft.log_format, super::LogFormat::Text),
+        },
+        sloppy_tcp: or(draft.sloppy_tcp, false),
+    }
+}
+
+fn dpdk(draft: DpdkDraft) -> DpdkConfig {
+    let hugepages = or(draft.hugepages, true);
+    DpdkConfig {
+        hugepages,
+        memory_mib: or(draft.memory_mib, if hugepages { 1024 } else { 512 }),
+        mbufs: draft.mbufs.map(Spanned::into_inner),
+        mbuf_octets: or(draft.mbuf_octets, DpdkConfig::DEFAULT_MBUF_OCTETS),
+        rx_descriptors: or(draft.rx_descriptors, 1024),
+        tx_descriptors: or(draft.tx_descriptors, 1024),
+        eal_args: draft.eal_args.into_iter().map(Spanned::into_inner).collect(),
+    }
+}
+
+fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
+    let route = |route: &super::draft::RouteDraft| {
+        Some(Route { to: *route.to.as_ref()?.get_ref(), via: *route.via.as_ref()?.get_ref() })
+    };
+    let routes: Option<Vec<_>> = draft.routes.iter().map(route).collect();
+    Some(InterfaceConfig {
+        name: draft.name.into_inner(),
+        role: draft.role?.into_inner(),
+        device: draft.device?.into_inner(),
+        addresses: draft.addresses.items.into_iter().map(Spanned::into_inner).collect(),
+        gateways: draft.gateways.items.into_iter().map(Spanned::into_inner).collect(),
+        routes: routes?,
+        mtu: or(draft.mtu, InterfaceConfig::DEFAULT_MTU),
+        mac: draft.mac.map(Spanned::into_inner),
+        queues: draft.queues.map(Spanned::into_inner),
+        promiscuous: or(draft.promiscuous, false),
+        neighbors: draft.neighbors.into_iter().map(|(ip, mac)| (ip.into_inner(), mac)).collect(),
+    })
+}
+
+fn service(draft: ServiceDraft, sloppy_tcp: bool) -> Option<VirtualService> {
+    let servers = draft.servers.items.into_iter().map(|server| {
+        let server = server.into_inner();
+        Some(RealServer {
+            address: server.address?.into_inner(),
+            weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
+        })
+    });
+    Some(VirtualService {
+        name: draft.name?.into_inner(),
+        listen: draft.listen?.into_inner(),
+        scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
+        servers: servers.collect::<Option<_>>()?,
+        sloppy_tcp: or(draft.sloppy_tcp, sloppy_tcp),
+        udp_timeout: draft.udp_timeout.map(Spanned::into_inner),
+    })
+}

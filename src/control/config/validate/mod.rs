@@ -1,0 +1,21 @@
+//! Compares the values of a file with each other and with the machine. Everything is looked at;
+//! a check whose input is missing or wrong is left out, because that has been noted already.
+
+mod director;
+mod interfaces;
+mod networks;
+mod services;
+
+use super::draft::Draft;
+use super::machine::Machine;
+use super::reader::Problems;
+use networks::Networks;
+
+pub(super) use director::{control_cpu, workers};
+
+pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
+    director::check(draft, machine, problems);
+    let networks = Networks::new(&draft.interfaces);
+    interfaces::check(draft, &networks, problems);
+    services::check(draft, &networks, problems);
+}

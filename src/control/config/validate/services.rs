@@ -1,0 +1,199 @@
+//! Virtual services and their real servers: among themselves, and with the interfaces.
+
+use std::net::IpAddr;
+
+use toml::Spanned;
+
+use super::networks::Networks;
+use crate::control::config::diagnostic::Finding;
+use crate::control::config::draft::{Draft, InterfaceDraft, ServerDraft, ServiceDraft};
+use crate::control::config::model::Role;
+use crate::control::config::reader::Problems;
+use crate::service::Protocol;
+
+/// One counter slot per server of each service, numbered by 16 bits.
+const MAX_SERVERS: usize = 65_535;
+
+pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
+    check_duplicates(&draft.services, problems);
+    for service in &draft.services {
+        check_vip(service, draft, networks, problems);
+        check_options(service, problems);
+        check_server_list(service, problems);
+        check_servers(service, draft, networks, problems);
+    }
+    let mut before = 0;
+    for service in &draft.services {
+        let servers = service.servers.items.len();
+        if before <= MAX_SERVERS && before + servers > MAX_SERVERS {
+            let message = format!("more than {MAX_SERVERS} real servers in all services together");
+            problems.add(Finding::error(service.span.clone(), message));
+        }
+        before += servers;
+    }
+}
+
+fn check_duplicates(services: &[ServiceDraft], problems: &Problems) {
+    for (index, service) in services.iter().enumerate() {
+        let before = || services.iter().take(index);
+        if let Some(name) = &service.name
+            && let Some(first) =
+                before().filter_map(|other| other.name.as_ref()).find(|n| *n == name)
+        {
+            let message = format!("a second service named {:?}", name.get_ref());
+            problems.add(Finding::error(name.span(), message).first_stated(first.span()));
+        }
+        if let Some(listen) = &service.listen
+            && let Some(first) =
+                before().filter_map(|other| other.listen.as_ref()).find(|l| *l == listen)
+        {
+            let message = format!("a second service at {listen}");
+            let help = "list all real servers in one service";
+            let finding = Finding::error(listen.span(), message);
+            problems.add(finding.first_stated(first.span()).help(help));
+        }
+    }
+}
+
+/// The interface that has this address, and where it says so.
+fn owner(draft: &Draft, ip: IpAddr) -> Option<(&InterfaceDraft, &Spanned<ipnet::IpNet>)> {
+    draft.interfaces.iter().find_map(|interface| {
+        let mut addresses = interface.addresses.items.iter();
+        addresses.find(|own| own.get_ref().addr() == ip).map(|own| (interface, own))
+    })
+}
+
+/// A VIP may be routed to the director, so it need not be in any network; and it may be the
+/// director's own address, as LVS allows it, but on the side where the clients are.
+fn check_vip(service: &ServiceDraft, draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
+    let Some(listen) = &service.listen else { return };
+    let vip = listen.get_ref().address.ip();
+    if let Some((interface, own)) = owner(draft, vip)
+        && interface.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Inside)
+    {
+        let message = format!(
+            "listen: {vip} is the director's own address on the inside ({})",
+            interface.name
+        );
+        let help = "use an address on the side of the clients";
+        let finding = Finding::error(listen.span(), message);
+        problems.add(finding.first_stated(own.span()).help(help));
+        return;
+    }
+    if let Some(net) = networks.edge(vip) {
+        let message = format!("listen: {vip} is no host's address in {net}");
+        problems.add(Finding::error(listen.span(), message));
+    }
+    let hop = draft.interfaces.iter().find_map(|interface| {
+        let neighbors = interface.neighbors.iter().map(|(ip, _)| ip);
+        let vias = interface.routes.iter().filter_map(|route| route.via.as_ref());
+        interface
+            .gateways
+            .items
+            .iter()
+            .chain(vias)
+            .chain(neighbors)
+            .find(|hop| *hop.get_ref() == vip)
+    });
+    if let Some(hop) = hop {
+        let message = format!("listen: {vip} is another host's address (gateway or neighbor)");
+        problems.add(Finding::error(listen.span(), message).first_stated(hop.span()));
+    }
+}
+
+fn check_options(service: &ServiceDraft, problems: &Problems) {
+    let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
+        return;
+    };
+    let idle = match protocol {
+        Protocol::Tcp => service.udp_timeout.as_ref().map(|value| ("udp_timeout", value.span())),
+        Protocol::Udp => service.sloppy_tcp.as_ref().map(|value| ("sloppy_tcp", value.span())),
+    };
+    if let Some((key, span)) = idle {
+        let message = format!("{key} has no effect on a {protocol} service");
+        problems.add(Finding::warning(span, message).help("remove it"));
+    }
+}
+
+fn check_server_list(service: &ServiceDraft, problems: &Problems) {
+    let servers = &service.servers;
+    if let (true, true, Some(span)) = (servers.items.is_empty(), servers.complete, &servers.span) {
+        let finding = Finding::error(span.clone(), "servers: a service needs a real server");
+        problems.add(finding.help("write for example [{ address = \"10.0.0.11:8080\" }]"));
+    }
+    let quiesced = |server: &Spanned<ServerDraft>| {
+        server.get_ref().weight.as_ref().is_some_and(|weight| *weight.get_ref() == 0)
+    };
+    if let (false, true, Some(span)) =
+        (servers.items.is_empty(), servers.items.iter().all(quiesced), &servers.span)
+    {
+        let message = "servers: all have weight 0, so the service takes no new connections";
+        problems.add(
+            Finding::warning(span.clone(), message).help("give one of them a weight of 1 or more"),
+        );
+    }
+}
+
+fn check_servers(
+    service: &ServiceDraft,
+    draft: &Draft,
+    networks: &Networks<'_>,
+    problems: &Problems,
+) {
+    let servers = &service.servers.items;
+    let addresses: Vec<_> =
+        servers.iter().filter_map(|server| server.get_ref().address.as_ref()).collect();
+    for (index, address) in addresses.iter().enumerate() {
+        let ip = address.get_ref().ip();
+        if let Some(first) = addresses.iter().take(index).find(|other| *other == address) {
+            let message = format!("servers: {address} is listed twice in this service");
+            let finding = Finding::error(address.span(), message);
+            problems
+                .add(finding.first_stated(first.span()).help("use `weight` for a larger share"));
+        }
+        if let Some(listen) = &service.listen
+            && listen.get_ref().address.is_ipv4() != ip.is_ipv4()
+        {
+            let (has, needs) = if ip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let message = format!("servers: {ip} is {has}, but the service listens on {needs}");
+            let help = format!("use an {needs} address: NAT does not translate between the two");
+            problems.add(Finding::error(address.span(), message).help(help));
+        }
+        let vip = draft.services.iter().find_map(|other| {
+            other.listen.as_ref().filter(|listen| listen.get_ref().address.ip() == ip)
+        });
+        let finding = |message: String| Finding::error(address.span(), message);
+        if let Some((interface, own)) = owner(draft, ip) {
+            let message =
+                format!("servers: {ip} is the director's own address ({})", interface.name);
+            problems.add(finding(message).first_stated(own.span()));
+        } else if let Some(vip) = vip {
+            let message = format!("servers: {ip} is the address of a virtual service");
+            problems.add(finding(message).first_stated(vip.span()));
+        } else if let Some(net) = networks.edge(ip) {
+            problems.add(finding(format!("servers: {ip} is no host's address in {net}")));
+        } else if networks.known {
+            check_reachable(address, networks, problems);
+        }
+    }
+}
+
+fn check_reachable(
+    address: &Spanned<std::net::SocketAddr>,
+    networks: &Networks<'_>,
+    problems: &Problems,
+) {
+    let ip = address.get_ref().ip();
+    let Some(interface) = networks.towards(ip) else {
+        let message = format!("servers: no network, route or gateway leads to {ip}");
+        problems.add(Finding::error(address.span(), message).help(networks.list()));
+        return;
+    };
+    if interface.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Outside) {
+        let message =
+            format!("servers: {ip} is reached through {}, an outside interface", interface.name);
+        let help = "replies must return through the director's inside: add a network or a route \
+                    to an inside interface, or make this one \"both\"";
+        problems.add(Finding::warning(address.span(), message).help(help));
+    }
+}

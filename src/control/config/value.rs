@@ -1,0 +1,275 @@
+//! Reads single values: numbers within a range, durations, sizes, addresses, words.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::model::MacAddress;
+use super::reader::{Wrong, likeliest};
+use crate::service::Listen;
+
+type Read<T> = Result<T, Wrong>;
+
+fn unexpected(value: &DeValue<'_>, expected: &str) -> Wrong {
+    Wrong::new(format!("expected {expected}, found {}", kind(value)))
+}
+
+/// What a value is, with its article.
+pub(super) fn kind(value: &DeValue<'_>) -> String {
+    let kind = value.type_str();
+    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
+
+/// As [`unexpected`], for what is right but for its quotes.
+fn unquoted<T: FromStr>(value: &DeValue<'_>, expected: &str) -> Wrong {
+    let wrong = unexpected(value, expected);
+    match value.as_str() {
+        Some(text) if text.parse::<T>().is_ok() => wrong.help("write it without quotes"),
+        Some(_) | None => wrong,
+    }
+}
+
+pub(super) fn boolean(value: &DeValue<'_>) -> Read<bool> {
+    value.as_bool().ok_or_else(|| unquoted::<bool>(value, "true or false"))
+}
+
+pub(super) fn string(value: &DeValue<'_>) -> Read<String> {
+    text(value, "a string in quotes").map(Into::into)
+}
+
+fn text<'a>(value: &'a DeValue<'_>, expected: &str) -> Read<&'a str> {
+    value.as_str().ok_or_else(|| unexpected(value, expected))
+}
+
+pub(super) fn integer<T: TryFrom<i64>>(
+    range: RangeInclusive<i64>,
+) -> impl Fn(&DeValue<'_>) -> Read<T> {
+    move |value| {
+        let expected = format!("an integer from {} to {}", range.start(), range.end());
+        let Some(integer) = value.as_integer() else {
+            return Err(unquoted::<i64>(value, &expected));
+        };
+        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        number
+            .filter(|number| range.contains(number))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| Wrong::new(format!("{integer} is out of range: expected {expected}")))
+    }
+}
+
+/// One of several words.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Read<T> {
+    move |value| {
+        let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+        let expected = format!("one of \"{}\"", names.join("\", \""));
+        let found = text(value, &expected)?;
+        let known = words.iter().find(|(name, _)| *name == found);
+        known.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let wrong = Wrong::new(format!("{found:?} is unknown: expected {expected}"));
+            match likeliest(found, &names) {
+                Some(name) => wrong.help(format!("did you mean \"{name}\"?")),
+                None => wrong,
+            }
+        })
+    }
+}
+
+/// Anything that knows how to read itself and to say what is wrong.
+pub(super) fn parsed<T: FromStr<Err = String>>(
+    expected: &'static str,
+) -> impl Fn(&DeValue<'_>) -> Read<T> {
+    move |value| text(value, expected)?.parse().map_err(Wrong::new)
+}
+
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+    move |value| {
+        let expected = "a duration with its unit, such as \"90s\", \"15m\" or \"2h\"";
+        let found = text(value, expected).map_err(|wrong| match value.as_integer() {
+            Some(number) => wrong.help(format!("if seconds are meant, write \"{number}s\"")),
+            None => wrong,
+        })?;
+        let duration = humantime::parse_duration(found)
+            .map_err(|_| Wrong::new(format!("{found:?} is not {expected}")))?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let [least, most] =
+            [range.start(), range.end()].map(|end| humantime::format_duration(*end));
+        Err(Wrong::new(format!("{found:?} is out of range: expected {least} to {most}")))
+    }
+}
+
+/// Octets, rounded up to MiB.
+pub(super) fn mebibytes(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Read<u32> {
+    move |value| {
+        let expected = "a size with its unit, such as \"512MiB\" or \"2GiB\"";
+        let found = text(value, expected).map_err(|wrong| match value.as_integer() {
+            Some(number) => wrong.help(format!("if MiB are meant, write \"{number}MiB\"")),
+            None => wrong,
+        })?;
+        if found.trim().parse::<u64>().is_ok() {
+            let wrong = Wrong::new(format!("{found:?} has no unit: expected {expected}"));
+            return Err(wrong.help(format!("if MiB are meant, write \"{}MiB\"", found.trim())));
+        }
+        let size: ByteSize =
+            found.parse().map_err(|_| Wrong::new(format!("{found:?} is not {expected}")))?;
+        let mebibytes = size.0.div_ceil(1 << 20);
+        u32::try_from(mebibytes).ok().filter(|_| range.contains(&mebibytes)).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            Wrong::new(format!("{found:?} is out of range: expected {least}MiB to {most}MiB"))
+        })
+    }
+}
+
+/// A name that can be a label of metrics.
+pub(super) fn check_name(name: &str) -> Read<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.is_empty() {
+        return Err(Wrong::new("a name must not be empty"));
+    }
+    if name.chars().count() > 64 {
+        return Err(Wrong::new("a name has at most 64 characters"));
+    }
+    if let Some(bad) = name.chars().find(|&c| !good(c)) {
+        return Err(Wrong::new(format!("{bad:?} must not be in a name"))
+            .help("a name is a label of metrics: letters, digits and `_`, `.`, `-`"));
+    }
+    Ok(name.into())
+}
+
+pub(super) fn name(value: &DeValue<'_>) -> Read<String> {
+    check_name(text(value, "a name in quotes")?)
+}
+
+/// An address that one host can have.
+fn host_address(ip: IpAddr) -> Read<IpAddr> {
+    let what = if ip.is_unspecified() {
+        "the unspecified address"
+    } else if ip.is_multicast() {
+        "a multicast address"
+    } else if ip.is_loopback() {
+        "a loopback address"
+    } else if matches!(ip, IpAddr::V4(v4) if v4.is_broadcast()) {
+        "the broadcast address"
+    } else if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(
+            Wrong::new(format!("{ip} is an IPv4 address in IPv6 form")).help(format!("write {v4}"))
+        );
+    } else {
+        return Ok(ip);
+    };
+    Err(Wrong::new(format!("{ip} is {what}, not a host's")))
+}
+
+/// A host's address that is valid beyond one link.
+fn routed_address(ip: IpAddr) -> Read<IpAddr> {
+    match host_address(ip)? {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Err(Wrong::new(format!("{ip} is a link-local address, valid on one link only")))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(ip),
+    }
+}
+
+pub(super) fn parse_ip(text: &str) -> Read<IpAddr> {
+    let ip = text.parse().map_err(|_| Wrong::new(format!("{text:?} is not an IP address")))?;
+    host_address(ip)
+}
+
+pub(super) fn ip(value: &DeValue<'_>) -> Read<IpAddr> {
+    parse_ip(text(value, "an IP address in quotes")?)
+}
+
+/// An address of the director's own, with its network.
+pub(super) fn own_address(value: &DeValue<'_>) -> Read<IpNet> {
+    let text = text(value, "an address with prefix length such as \"10.0.0.1/24\"")?;
+    let net = network_text(text)?;
+    host_address(net.addr())?;
+    let (widest, ends) = match net {
+        IpNet::V4(_) => (32, "the network or broadcast address"),
+        IpNet::V6(_) => (128, "the network's own address, the routers' anycast address,"),
+    };
+    if net.prefix_len() == 0 {
+        return Err(Wrong::new(format!("{net} has no network: the prefix length is 0")));
+    }
+    let edge =
+        net.addr() == net.network() || matches!(net, IpNet::V4(v4) if v4.addr() == v4.broadcast());
+    if net.prefix_len() < widest - 1 && edge {
+        return Err(Wrong::new(format!("{} is {ends} of {}", net.addr(), net.trunc()))
+            .help(format!("use an address between, such as {}", first_host(net))));
+    }
+    Ok(net)
+}
+
+fn first_host(net: IpNet) -> String {
+    let host = net.hosts().find(|host| *host != net.network());
+    host.map_or_else(String::new, |host| format!("{host}/{}", net.prefix_len()))
+}
+
+/// A network: no host bits.
+pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
+    let net = network_text(text(value, "a network such as \"10.1.0.0/16\"")?)?;
+    if net.prefix_len() == 0 {
+        return Err(Wrong::new(format!("{net} is the default route")).help("use `gateways`"));
+    }
+    if net.addr() == net.network() {
+        return Ok(net);
+    }
+    Err(Wrong::new(format!("{net} is a host in a network, not a network"))
+        .help(format!("write \"{}\"", net.trunc())))
+}
+
+fn network_text(text: &str) -> Read<IpNet> {
+    text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => Wrong::new(format!("{ip} has no prefix length"))
+            .help(format!("write for example \"{ip}/{}\"", if ip.is_ipv4() { 24 } else { 64 })),
+        Err(_) => Wrong::new(format!("{text:?} is not an address with prefix length"))
+            .help("write for example \"10.0.0.1/24\" or \"2001:db8::1/64\""),
+    })
+}
+
+/// A real server's address and port.
+pub(super) fn server_address(value: &DeValue<'_>) -> Read<SocketAddr> {
+    let text = text(value, "an address with port such as \"10.0.0.11:80\"")?;
+    let address = socket_address(text)?;
+    if address.port() == 0 {
+        return Err(Wrong::new("a real server needs a port from 1 to 65535"));
+    }
+    routed_address(address.ip()).map(|_| address)
+}
+
+pub(super) fn socket_address(text: &str) -> Read<SocketAddr> {
+    text.parse().map_err(|_| {
+        let wrong = Wrong::new(format!("{text:?} is not an address with port"));
+        match text.parse::<IpAddr>() {
+            Ok(ip) => wrong.help(format!("write for example \"{}\"", SocketAddr::new(ip, 80))),
+            Err(_) => wrong.help("write for example \"10.0.0.11:80\" or \"[2001:db8::11]:80\""),
+        }
+    })
+}
+
+/// Where a service listens.
+pub(super) fn listen(value: &DeValue<'_>) -> Read<Listen> {
+    let listen: Listen = parsed("a string such as \"tcp://203.0.113.10:80\"")(value)?;
+    routed_address(listen.address.ip()).map(|_| listen)
+}
+
+/// A unicast Ethernet address.
+pub(super) fn mac(value: &DeValue<'_>) -> Read<MacAddress> {
+    let mac: MacAddress = parsed("an Ethernet address such as \"02:00:00:00:00:01\"")(value)?;
+    if mac.0[0] & 1 == 1 {
+        return Err(Wrong::new(format!("{mac} is a multicast address, not a station's")));
+    }
+    if mac.0 == [0; 6] {
+        return Err(Wrong::new(format!("{mac} is not a station's address")));
+    }
+    Ok(mac)
+}

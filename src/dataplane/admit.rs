@@ -1,0 +1,88 @@
+//! The first packet of a connection: find its service, pick a real server, insert both
+//! directions.
+
+use super::classify::Packet;
+use super::conn::tcp_state::ConnectionState;
+use super::conn::{Connection, ConnectionTable, Endpoints, Found, InsertError};
+use super::family::Family;
+use super::frame::Frame;
+use super::interface::Interfaces;
+use super::next_hop::{AdjacencyId, NextHops};
+use super::pipeline::Shared;
+use super::stats::DropReason;
+use crate::clock::Tick;
+use crate::service::Service;
+use crate::wire::address::Address;
+use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::ipv4::protocol;
+use crate::wire::tcp::flags;
+
+/// Opens a connection for a packet that belongs to none.
+pub(super) fn admit<A: Family, F: Frame>(
+    table: &mut ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    packet: &Packet,
+    key: &FlowKey<A>,
+    now: Tick,
+) -> Result<Found, DropReason> {
+    let services = A::services(&shared.services);
+    let Some(service) = services.find(key.destination, key.destination_port, key.protocol) else {
+        let ours = shared.is_ours(key.destination);
+        return Err(if ours { DropReason::NoService } else { DropReason::NotOwned });
+    };
+    if !may_open(service, packet, key) {
+        return Err(DropReason::NoConnection);
+    }
+    let server = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
+    let hops = &mut shared.next_hops;
+    let to_server = adjacency(hops, &shared.interfaces, server.address)?;
+    let to_client = adjacency(hops, &shared.interfaces, key.source)?;
+    let mut connection = Connection::new(Endpoints {
+        client: (key.source, key.source_port),
+        service: (service.vip, service.port),
+        server: (server.address, server.port),
+        protocol: key.protocol,
+    });
+    connection.to_server = to_server;
+    connection.to_client = to_client;
+    connection.slot = server.slot.into();
+    connection.last_seen = now.0;
+    connection.udp_timeout_ms =
+        service.udp_timeout_ms.unwrap_or(shared.timeouts.of(ConnectionState::Udp));
+    let state = first_state(packet, key);
+    connection.set_state(state);
+    connection.timeout_ms = shared.timeout(&connection, state);
+    let id = table.insert(connection).map_err(|error| match error {
+        InsertError::Full => DropReason::TableFull,
+        InsertError::Exists => DropReason::ReplyTupleTaken,
+    })?;
+    shared.connection_begins(&connection);
+    Ok(Found { id, direction: Direction::Inbound })
+}
+
+/// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or with `sloppy_tcp`
+/// whatever is not a reset.
+fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
+    if key.protocol != protocol::TCP {
+        return true;
+    }
+    let opens = packet.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN;
+    opens || service.sloppy_tcp && packet.control & flags::RST == 0
+}
+
+fn first_state<A>(packet: &Packet, key: &FlowKey<A>) -> ConnectionState {
+    if key.protocol == protocol::TCP {
+        ConnectionState::None.next(Direction::Inbound, packet.control)
+    } else {
+        ConnectionState::Udp
+    }
+}
+
+fn adjacency<A: Address>(
+    hops: &mut NextHops,
+    interfaces: &Interfaces,
+    destination: A,
+) -> Result<AdjacencyId, DropReason> {
+    let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
+    hops.find_or_add(interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
+}

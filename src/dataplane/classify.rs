@@ -1,0 +1,288 @@
+//! What kind of packet a frame is, with every length checked against the buffer: after this,
+//! the headers that a [`Packet`] names are there.
+
+use zerocopy::FromBytes;
+
+use super::frame::Frame;
+use super::stats::DropReason;
+use crate::wire::address::{Address, V4, V6};
+use crate::wire::arp::ArpPacket;
+use crate::wire::checksum;
+use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use crate::wire::flow_key::FlowKey;
+use crate::wire::icmpv4::IcmpHeader;
+use crate::wire::ipv4::{self, Ipv4Header, protocol};
+use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::udp::{self, UdpHeader};
+
+/// What the pipeline does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// TCP or UDP over IPv4, with its 5-tuple.
+    FlowV4(FlowKey<V4>),
+    /// TCP or UDP over IPv6, with its 5-tuple.
+    FlowV6(FlowKey<V6>),
+    /// ARP for IPv4 over Ethernet.
+    Arp,
+    /// ICMP.
+    Icmp,
+    /// ICMPv6.
+    Icmpv6,
+    /// To be dropped.
+    Drop(DropReason),
+}
+
+/// What the pipeline knows of a packet. Offsets are from the start of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// What it is.
+    pub class: Class,
+    /// Where the transport header begins.
+    pub transport: u16,
+    /// Octets of the IP packet.
+    pub ip_octets: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP control bits; 0 for others.
+    pub control: u8,
+}
+
+impl Packet {
+    /// A packet of which nothing but its class is known.
+    const fn of(class: Class) -> Self {
+        Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0 }
+    }
+}
+
+/// Looks at a frame that came in by an interface with Ethernet address `mac`. Cuts off what
+/// follows the IP packet (Ethernet padding).
+#[inline]
+pub fn classify<F: Frame>(frame: &mut F, mac: &Mac) -> Packet {
+    match inspect(frame.octets(), frame.total_len(), *mac) {
+        Ok(packet) => {
+            let end = ethernet::HEADER + usize::from(packet.ip_octets);
+            if packet.ip_octets != 0 && end < frame.total_len() {
+                // A frame over several buffers keeps its padding.
+                frame.set_len(end);
+            }
+            packet
+        }
+        Err(reason) => Packet::of(Class::Drop(reason)),
+    }
+}
+
+fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReason> {
+    let (header, rest) =
+        EthernetHeader::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
+    if header.destination != mac && !ethernet::is_group(&header.destination) {
+        return Err(DropReason::NotForUs);
+    }
+    let payload_len = total_len.saturating_sub(ethernet::HEADER);
+    match header.ether_type.get() {
+        ether_type::IPV4 => inspect_v4(rest, payload_len, header),
+        ether_type::IPV6 => inspect_v6(rest, payload_len, header),
+        ether_type::ARP => match ArpPacket::ref_from_prefix(rest) {
+            Ok((arp, _)) if arp.is_ipv4_over_ethernet() => Ok(Packet::of(Class::Arp)),
+            Ok(_) => Err(DropReason::BadNeighborMessage),
+            Err(_) => Err(DropReason::Truncated),
+        },
+        _ => Err(DropReason::UnknownEtherType),
+    }
+}
+
+fn inspect_v4(
+    octets: &[u8],
+    available: usize,
+    link: &EthernetHeader,
+) -> Result<Packet, DropReason> {
+    let (ip, _) = Ipv4Header::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
+    let header_length = ip.header_length();
+    let total_length = usize::from(ip.total_length.get());
+    if ip.version_ihl >> 4 != 4 || header_length < ipv4::HEADER || total_length < header_length {
+        return Err(DropReason::Malformed);
+    }
+    if total_length > available {
+        return Err(DropReason::Truncated);
+    }
+    let header = octets.get(..header_length).ok_or(DropReason::Truncated)?;
+    if checksum::sum(header) != 0xffff {
+        return Err(DropReason::BadChecksum);
+    }
+    if is_martian_v4(ip) {
+        return Err(DropReason::Martian);
+    }
+    if ethernet::is_group(&link.destination) {
+        // Unicast in a group frame is what RFC 1122 section 3.3.6 has dropped.
+        return Err(DropReason::NotForUs);
+    }
+    if ip.is_fragment() {
+        return Err(DropReason::Fragment);
+    }
+    let payload = Payload {
+        octets: octets.get(header_length..).unwrap_or_default(),
+        length: total_length - header_length,
+        protocol: ip.protocol,
+        offset: ethernet::HEADER + header_length,
+    };
+    let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
+    match ip.protocol {
+        protocol::ICMP => payload.icmp(Class::Icmp, common),
+        _ => payload.flow(ip.source, ip.destination, common, Class::FlowV4),
+    }
+}
+
+/// Addresses that RFC 1122 section 3.2.1.3 and RFC 1812 section 5.3.7 keep off the wire.
+fn is_martian_v4(ip: &Ipv4Header) -> bool {
+    let [source, ..] = ip.source;
+    let [destination, ..] = ip.destination;
+    source == 0
+        || source == 127
+        || source >= 224
+        || destination == 0
+        || destination == 127
+        || destination >= 240
+}
+
+fn inspect_v6(
+    octets: &[u8],
+    available: usize,
+    link: &EthernetHeader,
+) -> Result<Packet, DropReason> {
+    let (ip, rest) = Ipv6Header::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
+    let [version, ..] = ip.version_class_flow;
+    if version >> 4 != 6 {
+        return Err(DropReason::Malformed);
+    }
+    let payload_length = usize::from(ip.payload_length.get());
+    if payload_length + ipv6::HEADER > available {
+        return Err(DropReason::Truncated);
+    }
+    let Ok(ip_octets) = u16::try_from(payload_length + ipv6::HEADER) else {
+        return Err(DropReason::Malformed);
+    };
+    let payload = walk_extensions(Payload {
+        octets: rest,
+        length: payload_length,
+        protocol: ip.next_header,
+        offset: ethernet::HEADER + ipv6::HEADER,
+    })?;
+    let [source, ..] = ip.source;
+    let [destination, ..] = ip.destination;
+    let unspecified = V6::default();
+    if source == 0xff
+        || ip.destination == unspecified
+        || is_loopback(&ip.source)
+        || is_loopback(&ip.destination)
+    {
+        return Err(DropReason::Martian);
+    }
+    let common = Common { ip_octets, ttl: ip.hop_limit };
+    if payload.protocol == protocol::ICMPV6 {
+        return payload.icmp(Class::Icmpv6, common);
+    }
+    if ip.source == unspecified {
+        return Err(DropReason::Martian);
+    }
+    if destination == 0xff || ethernet::is_group(&link.destination) {
+        return Err(DropReason::NotForUs);
+    }
+    payload.flow(ip.source, ip.destination, common, Class::FlowV6)
+}
+
+fn is_loopback(address: &V6) -> bool {
+    *address == std::net::Ipv6Addr::LOCALHOST.octets()
+}
+
+/// Goes over the extension headers of RFC 8200 section 4 that a router may step over.
+fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> {
+    for _ in 0..=extension::MAX_WALKED {
+        match payload.protocol {
+            extension::FRAGMENT => return Err(DropReason::Fragment),
+            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
+                let [next, length, ..] = *payload.octets else {
+                    return Err(DropReason::Truncated);
+                };
+                let octets = 8 + usize::from(length) * 8;
+                if octets > payload.length {
+                    return Err(DropReason::Malformed);
+                }
+                payload = Payload {
+                    octets: payload.octets.get(octets..).ok_or(DropReason::Truncated)?,
+                    length: payload.length - octets,
+                    protocol: next,
+                    offset: payload.offset + octets,
+                };
+            }
+            _ => return Ok(payload),
+        }
+    }
+    Err(DropReason::ExtensionHeader)
+}
+
+/// What every IP packet has.
+#[derive(Clone, Copy)]
+struct Common {
+    ip_octets: u16,
+    ttl: u8,
+}
+
+/// What follows the IP headers.
+struct Payload<'f> {
+    /// In the first buffer; may hold more or less than the packet.
+    octets: &'f [u8],
+    /// Octets that belong to the packet.
+    length: usize,
+    protocol: u8,
+    /// From the start of the frame.
+    offset: usize,
+}
+
+impl Payload<'_> {
+    fn packet(&self, class: Class, common: Common, control: u8) -> Result<Packet, DropReason> {
+        let transport = u16::try_from(self.offset).map_err(|_| DropReason::Malformed)?;
+        Ok(Packet { class, transport, ip_octets: common.ip_octets, ttl: common.ttl, control })
+    }
+
+    fn icmp(&self, class: Class, common: Common) -> Result<Packet, DropReason> {
+        if self.length < size_of::<IcmpHeader>() {
+            return Err(DropReason::Malformed);
+        }
+        IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
+        self.packet(class, common, 0)
+    }
+
+    #[inline]
+    fn flow<A: Address>(
+        &self,
+        source: A,
+        destination: A,
+        common: Common,
+        class: impl FnOnce(FlowKey<A>) -> Class,
+    ) -> Result<Packet, DropReason> {
+        let (source_port, destination_port, control) = match self.protocol {
+            protocol::TCP => {
+                let (header, _) =
+                    TcpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
+                let header_length = header.header_length();
+                if header_length < tcp::HEADER || header_length > self.length {
+                    return Err(DropReason::Malformed);
+                }
+                (header.source_port, header.destination_port, header.flags)
+            }
+            protocol::UDP => {
+                let (header, _) =
+                    UdpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
+                let length = usize::from(header.length.get());
+                if length < udp::HEADER || length > self.length {
+                    return Err(DropReason::Malformed);
+                }
+                (header.source_port, header.destination_port, 0)
+            }
+            _ => return Err(DropReason::UnknownProtocol),
+        };
+        let key =
+            FlowKey { source, destination, source_port, destination_port, protocol: self.protocol };
+        self.packet(class(key), common, control)
+    }
+}

@@ -1,0 +1,265 @@
+//! A worker's connections of one address family: records, index and timer wheel, all allocated
+//! at start. Both directions of a connection are entries of one index, so that every packet costs
+//! one lookup.
+
+use super::connection::Connection;
+use super::index::{Full, Index, Reference};
+use super::timer_wheel::{Linked, Links, NIL, TimerWheel};
+use crate::clock::Tick;
+use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
+use crate::dpdk::prefetch::prefetch_slot;
+use crate::wire::address::Address;
+use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
+
+/// A record's number; valid until the connection is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(u32);
+
+/// What a lookup finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Which way the packet goes.
+    pub direction: Direction,
+}
+
+/// Why a connection cannot be inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No record or no index entry is free.
+    Full,
+    /// A connection with one of the two 5-tuples exists.
+    Exists,
+}
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Live connections.
+    pub used: u32,
+    /// Connections that fit.
+    pub capacity: u32,
+}
+
+/// The records, with a list of free ones through the same links as the wheel's.
+#[derive(Debug)]
+struct Records<A> {
+    slab: HugeSlice<Connection<A>>,
+    /// First of the records that were used and are free again, or [`NIL`].
+    free: u32,
+    /// Records from here on were never used.
+    fresh: u32,
+}
+
+impl<A: Address> Linked for Records<A> {
+    #[inline]
+    fn links(&mut self, index: u32) -> Option<&mut Links> {
+        self.slab.get_mut(index as usize).map(|connection| &mut connection.links)
+    }
+}
+
+impl<A: Address> Records<A> {
+    fn take(&mut self, connection: Connection<A>) -> Option<u32> {
+        let index = if self.free == NIL {
+            let index = self.fresh;
+            *self.slab.get_mut(index as usize)? = connection;
+            self.fresh += 1;
+            index
+        } else {
+            let index = self.free;
+            let record = self.slab.get_mut(index as usize)?;
+            self.free = record.links.next;
+            *record = connection;
+            index
+        };
+        Some(index)
+    }
+
+    fn give_back(&mut self, index: u32) {
+        let free = self.free;
+        if let Some(record) = self.slab.get_mut(index as usize) {
+            record.protocol = 0;
+            record.links.next = free;
+            self.free = index;
+        }
+    }
+}
+
+/// The connections of one address family.
+#[derive(Debug)]
+pub struct ConnectionTable<A> {
+    records: Records<A>,
+    index: Index,
+    wheel: TimerWheel,
+    secret: HashSecret,
+    used: u32,
+    capacity: u32,
+}
+
+impl<A: Address> ConnectionTable<A> {
+    /// A table for `capacity` connections, at most 2^30.
+    ///
+    /// # Errors
+    /// When the memory cannot be had.
+    pub fn new(
+        capacity: u32,
+        secret: HashSecret,
+        huge_pages: HugePages,
+        now: Tick,
+    ) -> Result<Self, MemoryError> {
+        let capacity = capacity.min(Reference::MAX_RECORDS);
+        let mut slab = HugeSlice::zeroed_on(capacity as usize, huge_pages)?;
+        if huge_pages == HugePages::Try {
+            slab.prefault();
+        }
+        Ok(Self {
+            records: Records { slab, free: NIL, fresh: 0 },
+            index: Index::new(capacity as usize * 2, huge_pages)?,
+            wheel: TimerWheel::new(now)?,
+            secret,
+            used: 0,
+            capacity,
+        })
+    }
+
+    /// Live connections and capacity.
+    pub const fn room(&self) -> Room {
+        Room { used: self.used, capacity: self.capacity }
+    }
+
+    /// Octets of memory: records, index, wheel.
+    pub fn octets(&self) -> usize {
+        size_of::<Connection<A>>() * self.capacity as usize + self.index.octets()
+    }
+
+    /// The hash that the other methods take.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey<A>) -> u64 {
+        key.hash(&self.secret)
+    }
+
+    /// First half of a batched lookup: fetches the index's cache line.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second half: fetches the record that the lookup will most probably read.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(record) = self.index.candidate(hash) {
+            prefetch_slot(&self.records.slab, record as usize);
+        }
+    }
+
+    /// The connection that a packet with this 5-tuple belongs to.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &FlowKey<A>) -> Option<Found> {
+        let reference = self.index.find(hash, |reference| {
+            self.records
+                .slab
+                .get(reference.record() as usize)
+                .is_some_and(|connection| connection.key(reference.direction()) == *key)
+        })?;
+        Some(Found { id: ConnectionId(reference.record()), direction: reference.direction() })
+    }
+
+    /// A connection.
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Connection<A>> {
+        self.records.slab.get(id.0 as usize)
+    }
+
+    /// A connection, to change.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection<A>> {
+        self.records.slab.get_mut(id.0 as usize)
+    }
+
+    /// Adds a connection under both its 5-tuples and arms its timer.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn insert(&mut self, connection: Connection<A>) -> Result<ConnectionId, InsertError> {
+        let inbound = connection.key(Direction::Inbound);
+        let reply = connection.key(Direction::Reply);
+        let (inbound_hash, reply_hash) = (self.hash(&inbound), self.hash(&reply));
+        if self.find(inbound_hash, &inbound).is_some() || self.find(reply_hash, &reply).is_some() {
+            return Err(InsertError::Exists);
+        }
+        let record = self.records.take(connection).ok_or(InsertError::Full)?;
+        if let Err(Full) = self.index_both(record, inbound_hash, reply_hash) {
+            self.records.give_back(record);
+            return Err(InsertError::Full);
+        }
+        self.wheel.link(&mut self.records, record, connection.deadline());
+        self.used += 1;
+        Ok(ConnectionId(record))
+    }
+
+    fn index_both(&mut self, record: u32, inbound: u64, reply: u64) -> Result<(), Full> {
+        let there = Reference::new(record, Direction::Inbound);
+        let back = Reference::new(record, Direction::Reply);
+        self.index.insert(inbound, there)?;
+        self.index.insert(reply, back).inspect_err(|_| self.index.remove(inbound, there))
+    }
+
+    /// To be called when a connection's timeout got shorter: moves it to its new place in the
+    /// wheel. (A longer one is noticed when the old place comes up.)
+    #[inline]
+    pub fn rearm(&mut self, id: ConnectionId) {
+        if let Some(deadline) = self.get(id).map(Connection::deadline) {
+            self.wheel.unlink(&mut self.records, id.0);
+            self.wheel.link(&mut self.records, id.0, deadline);
+        }
+    }
+
+    /// Removes a connection.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<A>> {
+        let connection = *self.get(id).filter(|connection| connection.protocol != 0)?;
+        self.wheel.unlink(&mut self.records, id.0);
+        self.forget(id.0, &connection);
+        Some(connection)
+    }
+
+    /// Takes an unlinked record out of the index and frees it.
+    fn forget(&mut self, record: u32, connection: &Connection<A>) {
+        for direction in [Direction::Inbound, Direction::Reply] {
+            let hash = self.hash(&connection.key(direction));
+            self.index.remove(hash, Reference::new(record, direction));
+        }
+        self.records.give_back(record);
+        self.used -= 1;
+    }
+
+    /// Removes the next connection whose time is over. Looks at no more than `budget` records
+    /// and takes from it what it looked at.
+    pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
+        while *budget > 0 {
+            let record = self.wheel.pop_due(&mut self.records, now)?;
+            *budget -= 1;
+            let connection = *self.records.slab.get(record as usize)?;
+            if now.reached(connection.deadline()) {
+                self.forget(record, &connection);
+                return Some(connection);
+            }
+            self.wheel.link(&mut self.records, record, connection.deadline());
+        }
+        None
+    }
+
+    /// Live connections from record `start` on, at most `budget` records looked at, with the
+    /// record to go on at (`None`: that was all). For listings.
+    pub fn walk(
+        &self,
+        start: u32,
+        budget: u32,
+    ) -> (impl Iterator<Item = (u32, &Connection<A>)>, Option<u32>) {
+        let end = start.saturating_add(budget).min(self.records.fresh);
+        let next = (end < self.records.fresh).then_some(end);
+        let part = self.records.slab.get(start as usize..end as usize).unwrap_or_default();
+        let live = (start..).zip(part).filter(|(_, connection)| connection.protocol != 0);
+        (live, next)
+    }
+}

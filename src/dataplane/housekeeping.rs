@@ -1,0 +1,184 @@
+//! What a worker does between bursts: commands, expiry, listings.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::conn::{Connection, ConnectionTable};
+use super::frame::{Frame, Outlet};
+use super::local;
+use super::mailbox::{Command, ConnectionPage, ConnectionRow, Event};
+use super::next_hop::AdjacencyId;
+use super::pipeline::{Pipeline, Shared};
+use super::stats::DropReason;
+use crate::clock::Tick;
+use crate::ids::InterfaceId;
+use crate::service::{Protocol, ServiceTable};
+use crate::wire::address::Address;
+use crate::wire::ethernet::Mac;
+use crate::wire::ipv4::protocol;
+
+/// Commands that are carried out in one go.
+const COMMANDS: usize = 32;
+/// Records of each table that expiry looks at in one go.
+const EXPIRY_BUDGET: u32 = 64;
+/// Records that a listing looks at in one go.
+const LISTING_BUDGET: u32 = 1024;
+/// Cursor of a listing: set while in the IPv6 table.
+const CURSOR_V6: u64 = 1 << 32;
+
+impl<F: Frame> Pipeline<F> {
+    /// Carries out commands and forgets connections whose time is over, a bounded number of each.
+    pub fn housekeep(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
+        for _ in 0..COMMANDS {
+            let Some(command) = self.shared.mailbox.command() else { break };
+            self.execute(command, now, outlet);
+        }
+        let shared = &mut self.shared;
+        let mut budget = EXPIRY_BUDGET;
+        while let Some(connection) = self.v4.expire(now, &mut budget) {
+            shared.connection_ends(&connection);
+        }
+        let mut budget = EXPIRY_BUDGET;
+        while let Some(connection) = self.v6.expire(now, &mut budget) {
+            shared.connection_ends(&connection);
+        }
+        shared.stats.neighbors.set(shared.next_hops.len() as u64);
+    }
+
+    /// Drops the packets that still wait: the worker stops.
+    pub fn shut_down(&mut self, outlet: &mut impl Outlet<F>) {
+        while let Some(frame) = self.shared.waiting.pop() {
+            self.shared.stats.held.decrement();
+            self.shared.drop(frame, DropReason::Shutdown, outlet);
+        }
+    }
+
+    /// Live connections, IPv4 and IPv6.
+    pub fn connections(&self) -> (u32, u32) {
+        (self.v4.room().used, self.v6.room().used)
+    }
+
+    fn execute(&mut self, command: Command, now: Tick, outlet: &mut impl Outlet<F>) {
+        let shared = &mut self.shared;
+        match command {
+            Command::InstallServices(table) => shared.install(table),
+            Command::SetNeighbor { interface, address, mac, permanent } => {
+                shared.set_neighbor((interface, address), mac, permanent, outlet);
+            }
+            Command::NeighborUnreachable { interface, address } => {
+                shared.neighbor_unreachable(interface, address, outlet);
+            }
+            Command::Solicit { interface, address, station, only_if_used } => {
+                if !only_if_used || shared.next_hops.is_used(interface, address) {
+                    local::solicit(shared, interface, address, station, outlet);
+                }
+            }
+            Command::Announce { interface, address } => {
+                local::announce(shared, interface, address, outlet);
+            }
+            Command::ListConnections(page) => self.list(page, now),
+        }
+    }
+
+    /// Fills a page and sends it back.
+    fn list(&mut self, mut page: ConnectionPage, now: Tick) {
+        let start = u32::try_from(page.cursor & (CURSOR_V6 - 1)).unwrap_or(0);
+        let (cursor, done) = if page.cursor & CURSOR_V6 == 0 {
+            match fill(&self.v4, &mut page, start, now) {
+                Some(next) => (u64::from(next), false),
+                None => (CURSOR_V6, false),
+            }
+        } else {
+            match fill(&self.v6, &mut page, start, now) {
+                Some(next) => (CURSOR_V6 | u64::from(next), false),
+                None => (0, true),
+            }
+        };
+        page.cursor = cursor;
+        page.done = done;
+        let event = Event::Connections { worker: self.shared.worker, page };
+        if self.shared.mailbox.post(event).is_err() {
+            self.shared.stats.events_lost.increment();
+        }
+    }
+}
+
+/// Appends connections from record `start` on, as far as the page's capacity and the budget
+/// reach; where to go on, or `None` at the end.
+fn fill<A: Address>(
+    table: &ConnectionTable<A>,
+    page: &mut ConnectionPage,
+    start: u32,
+    now: Tick,
+) -> Option<u32> {
+    let (live, next) = table.walk(start, LISTING_BUDGET);
+    for (record, connection) in live {
+        if page.rows.len() == page.rows.capacity() {
+            return Some(record);
+        }
+        page.rows.push(row(connection, now));
+    }
+    next
+}
+
+fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
+    let endpoint =
+        |address: A, port: crate::wire::U16| SocketAddr::new(address.to_ip(), port.get());
+    let idle = now.since(Tick(connection.last_seen));
+    ConnectionRow {
+        protocol: if connection.protocol == protocol::TCP { Protocol::Tcp } else { Protocol::Udp },
+        state: connection.state(),
+        client: endpoint(connection.client, connection.client_port),
+        service: endpoint(connection.vip, connection.vip_port),
+        server: endpoint(connection.server, connection.server_port),
+        expires_ms: connection.timeout_ms.saturating_sub(idle),
+    }
+}
+
+impl<F: Frame> Shared<F> {
+    fn install(&mut self, table: Arc<ServiceTable>) {
+        let version = table.version();
+        let retired = std::mem::replace(&mut self.services, table);
+        let event = Event::Installed { worker: self.worker, version, retired };
+        if self.mailbox.post(event).is_err() {
+            self.stats.events_lost.increment();
+        }
+    }
+
+    fn set_neighbor(
+        &mut self,
+        (interface, address): (InterfaceId, IpAddr),
+        mac: Mac,
+        permanent: bool,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(id) = self.next_hops.find_or_add(&self.interfaces, interface, address) else {
+            return;
+        };
+        self.next_hops.set(id, mac, permanent);
+        while let Some(frame) = self.next_waiting(id) {
+            // What waited was checked against the MTU before.
+            self.send(id, 0, frame, outlet);
+        }
+    }
+
+    fn neighbor_unreachable(
+        &mut self,
+        interface: InterfaceId,
+        address: IpAddr,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(id) = self.next_hops.find(interface, address) else { return };
+        self.next_hops.unset(id);
+        while let Some(frame) = self.next_waiting(id) {
+            self.drop(frame, DropReason::NeighborUnreachable, outlet);
+        }
+    }
+
+    fn next_waiting(&mut self, id: AdjacencyId) -> Option<F> {
+        let entry = self.next_hops.get_mut(id)?;
+        let frame = self.waiting.take(id, entry)?;
+        self.stats.held.decrement();
+        Some(frame)
+    }
+}

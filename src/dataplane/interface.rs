@@ -1,0 +1,128 @@
+//! The director's interfaces and own addresses, as a worker sees them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::ids::{InterfaceId, PortId};
+use crate::service::ServiceTable;
+use crate::wire::address::Address;
+use crate::wire::ethernet::Mac;
+use crate::wire::ipv6;
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its number.
+    pub id: InterfaceId,
+    /// The DPDK port behind it.
+    pub port: PortId,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Largest IP packet, octets.
+    pub mtu: u16,
+    /// Whether clients are on this side: VIPs that are in no connected network are answered for
+    /// here.
+    pub outside: bool,
+    /// Own addresses with their networks.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Interface {
+    /// The network of this interface that an address is in.
+    fn network_of(&self, address: IpAddr) -> Option<&IpNet> {
+        self.addresses.iter().find(|network| network.contains(&address))
+    }
+
+    /// The link-local IPv6 address that the interface gives itself.
+    pub fn link_local(&self) -> IpAddr {
+        ipv6::link_local(&self.mac).to_ip()
+    }
+
+    /// Whether an address is this interface's own.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|network| network.addr() == address)
+            || self.link_local() == address
+    }
+
+    /// The own address to ask or answer a neighbour from: in its network, or else of its family.
+    pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
+        let of_family = || {
+            let mut addresses = self.addresses.iter().map(IpNet::addr);
+            addresses
+                .find(|address| address.is_ipv4() == neighbor.is_ipv4())
+                .or_else(|| neighbor.is_ipv6().then(|| self.link_local()))
+        };
+        if matches!(neighbor, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            return Some(self.link_local());
+        }
+        self.network_of(neighbor).map(IpNet::addr).or_else(of_family)
+    }
+}
+
+/// All interfaces.
+#[derive(Clone, Debug)]
+pub struct Interfaces {
+    list: Vec<Interface>,
+    /// By port number.
+    by_port: Vec<Option<InterfaceId>>,
+    /// Every interface's own addresses, link-local ones included.
+    own: Vec<IpAddr>,
+}
+
+impl Interfaces {
+    /// The interfaces in the order of their numbers.
+    pub fn new(list: Vec<Interface>) -> Self {
+        let ports = list.iter().map(|interface| interface.port.index() + 1).max().unwrap_or(0);
+        let mut by_port = vec![None; ports];
+        for interface in &list {
+            if let Some(entry) = by_port.get_mut(interface.port.index()) {
+                *entry = Some(interface.id);
+            }
+        }
+        let own = list
+            .iter()
+            .flat_map(|interface| {
+                let configured = interface.addresses.iter().map(IpNet::addr);
+                configured.chain([interface.link_local()])
+            })
+            .collect();
+        Self { list, by_port, own }
+    }
+
+    /// An interface by its number.
+    #[inline]
+    pub fn get(&self, id: InterfaceId) -> Option<&Interface> {
+        self.list.get(id.index())
+    }
+
+    /// The interface of a port.
+    #[inline]
+    pub fn of_port(&self, port: PortId) -> Option<&Interface> {
+        self.by_port.get(port.index()).copied().flatten().and_then(|id| self.get(id))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Interface> {
+        self.list.iter()
+    }
+
+    /// Whether an address is one of the director's own (VIPs aside).
+    #[inline]
+    pub fn own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
+    }
+
+    /// Whether ARP and ND on `interface` are answered for an address: its own ones, and VIPs in
+    /// its network; VIPs that are in no connected network on every outside interface.
+    pub fn answers(&self, interface: &Interface, address: IpAddr, services: &ServiceTable) -> bool {
+        if interface.owns(address) {
+            return true;
+        }
+        services.is_vip(address)
+            && match self.list.iter().find(|other| other.network_of(address).is_some()) {
+                Some(_) => interface.network_of(address).is_some(),
+                None => interface.outside,
+            }
+    }
+}

@@ -1,0 +1,97 @@
+//! ARP (RFC 826): answers for the director's addresses and VIPs, and learns from answers.
+
+use std::net::IpAddr;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Outcome, return_to_sender};
+use crate::dataplane::frame::Frame;
+use crate::dataplane::interface::Interface;
+use crate::dataplane::pipeline::Shared;
+use crate::dataplane::stats::DropReason;
+use crate::wire::U16;
+use crate::wire::address::V4;
+use crate::wire::arp::{self, ArpPacket};
+use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+
+pub(super) fn receive<F: Frame>(
+    shared: &mut Shared<F>,
+    interface: &Interface,
+    frame: &mut F,
+) -> Outcome {
+    let truncated = Outcome::Dropped(DropReason::Truncated);
+    let Some(([link], rest)) =
+        frame.octets_mut().split_at_mut_checked(ethernet::HEADER).and_then(|(head, rest)| {
+            let link = <[EthernetHeader; 1]>::mut_from_bytes(head).ok()?;
+            Some((link, rest))
+        })
+    else {
+        return truncated;
+    };
+    let Ok((packet, _)) = ArpPacket::mut_from_prefix(rest) else { return truncated };
+    if ethernet::is_group(&packet.sender_mac) || packet.sender_mac == interface.mac {
+        return Outcome::Dropped(DropReason::BadNeighborMessage);
+    }
+    let sender = IpAddr::from(packet.sender_ip);
+    let target = IpAddr::from(packet.target_ip);
+    let for_us = shared.interfaces.answers(interface, target, &shared.services);
+    if shared.is_ours(packet.sender_ip) {
+        // Someone else claims an address of ours: never learnt.
+        return Outcome::Dropped(DropReason::BadNeighborMessage);
+    }
+    // A sender of 0.0.0.0 only probes whether an address is taken (RFC 5227).
+    if packet.sender_ip != V4::default() {
+        shared.neighbor_seen(interface.id, sender, packet.sender_mac, for_us);
+    }
+    match packet.operation.get() {
+        arp::REQUEST if for_us => {
+            let asked = (interface.mac, packet.target_ip);
+            *packet = ArpPacket::new(arp::REPLY, asked, (packet.sender_mac, packet.sender_ip));
+            return_to_sender(link, interface);
+            if frame.set_len(ethernet::HEADER + arp::PACKET) {
+                Outcome::Answered
+            } else {
+                truncated
+            }
+        }
+        arp::REPLY if for_us => Outcome::Consumed,
+        arp::REQUEST | arp::REPLY if packet.sender_ip == packet.target_ip => Outcome::Consumed,
+        arp::REQUEST | arp::REPLY => Outcome::Dropped(DropReason::NotForUs),
+        _ => Outcome::Dropped(DropReason::BadNeighborMessage),
+    }
+}
+
+fn write<F: Frame>(frame: &mut F, to: Mac, packet: &ArpPacket) -> Option<()> {
+    let header = EthernetHeader {
+        destination: to,
+        source: packet.sender_mac,
+        ether_type: U16::new(ether_type::ARP),
+    };
+    if !frame.set_len(ethernet::HEADER + arp::PACKET) {
+        return None;
+    }
+    let (head, rest) = frame.octets_mut().split_at_mut_checked(ethernet::HEADER)?;
+    header.write_to(head).ok()?;
+    packet.write_to_prefix(rest).ok()
+}
+
+/// Who has `neighbor`? To one station or to all.
+pub(super) fn request<F: Frame>(
+    link: &Interface,
+    neighbor: V4,
+    station: Option<Mac>,
+    frame: &mut F,
+) -> Option<()> {
+    let source = match link.source_for(IpAddr::from(neighbor)) {
+        Some(IpAddr::V4(v4)) => v4.octets(),
+        _ => V4::default(),
+    };
+    let packet = ArpPacket::new(arp::REQUEST, (link.mac, source), ([0; 6], neighbor));
+    write(frame, station.unwrap_or(ethernet::BROADCAST), &packet)
+}
+
+/// A gratuitous ARP request (RFC 5227 section 3), which is what most stacks heed.
+pub(super) fn announcement<F: Frame>(link: &Interface, address: V4, frame: &mut F) -> Option<()> {
+    let packet = ArpPacket::new(arp::REQUEST, (link.mac, address), ([0; 6], address));
+    write(frame, ethernet::BROADCAST, &packet)
+}

@@ -1,0 +1,111 @@
+//! Packets that end at the director: ARP, Neighbor Discovery, echo. And the packets of those
+//! kinds that it sends by itself.
+
+mod arp;
+mod echo;
+mod neighbor_discovery;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::classify::{Class, Packet};
+use super::frame::{Frame, Outlet};
+use super::interface::Interface;
+use super::pipeline::Shared;
+use super::stats::DropReason;
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::{EthernetHeader, Mac};
+
+/// What is done with a packet that ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The frame has become the answer.
+    Answered,
+    /// Understood; no answer.
+    Consumed,
+    /// Not for us.
+    Dropped(DropReason),
+}
+
+/// Deals with an ARP, ICMP or ICMPv6 packet.
+pub(super) fn receive<F: Frame>(
+    shared: &mut Shared<F>,
+    packet: &Packet,
+    mut frame: F,
+    outlet: &mut impl Outlet<F>,
+) {
+    let interfaces = Arc::clone(&shared.interfaces);
+    let Some(interface) = interfaces.of_port(frame.input()) else {
+        return shared.drop(frame, DropReason::NotForUs, outlet);
+    };
+    let outcome = match packet.class {
+        Class::Arp => arp::receive(shared, interface, &mut frame),
+        Class::Icmp => echo::receive_v4(shared, interface, packet, &mut frame),
+        Class::Icmpv6 => neighbor_discovery::receive(shared, interface, packet, &mut frame),
+        Class::FlowV4(_) | Class::FlowV6(_) => Outcome::Dropped(DropReason::NoConnection),
+        Class::Drop(reason) => Outcome::Dropped(reason),
+    };
+    match outcome {
+        Outcome::Answered => {
+            shared.stats.consumed.increment();
+            shared.stats.originated.increment();
+            outlet.transmit(interface.id, frame);
+        }
+        Outcome::Consumed => {
+            shared.stats.consumed.increment();
+            outlet.discard(frame);
+        }
+        Outcome::Dropped(reason) => shared.drop(frame, reason, outlet),
+    }
+}
+
+/// Asks for a neighbour's Ethernet address; `station`: asks only that one.
+pub(super) fn solicit<F: Frame>(
+    shared: &Shared<F>,
+    interface: InterfaceId,
+    neighbor: IpAddr,
+    station: Option<Mac>,
+    outlet: &mut impl Outlet<F>,
+) {
+    originate(shared, interface, outlet, |link, frame| match neighbor {
+        IpAddr::V4(v4) => arp::request(link, v4.octets(), station, frame),
+        IpAddr::V6(v6) => neighbor_discovery::solicitation(link, v6.octets(), station, frame),
+    });
+}
+
+/// Tells a link that an address is ours.
+pub(super) fn announce<F: Frame>(
+    shared: &Shared<F>,
+    interface: InterfaceId,
+    address: IpAddr,
+    outlet: &mut impl Outlet<F>,
+) {
+    originate(shared, interface, outlet, |link, frame| match address {
+        IpAddr::V4(v4) => arp::announcement(link, v4.octets(), frame),
+        IpAddr::V6(v6) => neighbor_discovery::announcement(link, v6.octets(), frame),
+    });
+}
+
+/// Sends a packet of our own, as `build` writes it.
+fn originate<F: Frame>(
+    shared: &Shared<F>,
+    interface: InterfaceId,
+    outlet: &mut impl Outlet<F>,
+    build: impl FnOnce(&Interface, &mut F) -> Option<()>,
+) {
+    let Some(link) = shared.interfaces.get(interface) else { return };
+    let Some(mut frame) = outlet.allocate() else { return shared.stats.no_buffer.increment() };
+    if build(link, &mut frame).is_some() {
+        shared.stats.originated.increment();
+        outlet.transmit(interface, frame);
+    } else {
+        shared.stats.no_buffer.increment();
+        outlet.discard(frame);
+    }
+}
+
+/// Turns a frame round: back to its sender.
+fn return_to_sender(link: &mut EthernetHeader, interface: &Interface) {
+    link.destination = link.source;
+    link.source = interface.mac;
+}

@@ -1,0 +1,253 @@
+//! Next hops: routes to interfaces and neighbours, and each neighbour's ready Ethernet header.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use zerocopy::FromZeros;
+
+use super::interface::Interfaces;
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::Mac;
+
+/// A neighbour's number in its worker's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros)]
+#[repr(transparent)]
+pub struct AdjacencyId(u32);
+
+/// Whether a neighbour's Ethernet address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reachability {
+    /// Nobody asked yet, or nobody answered.
+    Unresolved,
+    /// The control thread was told and asks.
+    Resolving,
+    /// Known.
+    Reachable,
+}
+
+/// A neighbour.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjacency {
+    /// Its Ethernet address, when reachable.
+    pub destination: Mac,
+    /// Our Ethernet address on its link.
+    pub source: Mac,
+    /// The interface that it is reached by.
+    pub interface: InterfaceId,
+    /// Whether `destination` is known.
+    pub reachability: Reachability,
+    /// Largest IP packet on the link, octets.
+    pub mtu: u16,
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Packets that wait for it.
+    pub waiting: u16,
+    /// Connections that go by it.
+    uses: u32,
+    /// Configured: never forgotten.
+    permanent: bool,
+}
+
+/// Where packets to a network go.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteSpec {
+    /// The network; length 0 for a gateway.
+    pub to: IpNet,
+    /// The interface.
+    pub interface: InterfaceId,
+    /// The next hop; `None`: the destination itself is on the link.
+    pub via: Option<IpAddr>,
+}
+
+/// Entries looked at for one that can be replaced, when the table is full.
+const EVICTION_SCAN: usize = 64;
+
+/// The routes and neighbours of one worker.
+#[derive(Debug)]
+pub struct NextHops {
+    /// Longest prefix first.
+    routes: Vec<RouteSpec>,
+    entries: Vec<Adjacency>,
+    capacity: usize,
+    by_address: HashMap<(InterfaceId, IpAddr), AdjacencyId, ahash::RandomState>,
+    /// Where the search for a replaceable entry goes on.
+    hand: usize,
+}
+
+impl NextHops {
+    /// A table for `capacity` neighbours.
+    pub fn new(mut routes: Vec<RouteSpec>, capacity: usize) -> Self {
+        routes.sort_by_key(|route| std::cmp::Reverse(route.to.prefix_len()));
+        Self {
+            routes,
+            entries: Vec::with_capacity(capacity),
+            capacity,
+            // Twice the room: removals leave marks, and the map must never grow.
+            by_address: HashMap::with_capacity_and_hasher(
+                capacity * 2,
+                ahash::RandomState::default(),
+            ),
+            hand: 0,
+        }
+    }
+
+    /// The interface and the neighbour that packets to `destination` go by.
+    pub fn route(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
+        let route = self.routes.iter().find(|route| route.to.contains(&destination))?;
+        Some((route.interface, route.via.unwrap_or(destination)))
+    }
+
+    /// A neighbour.
+    #[inline]
+    pub fn get(&self, id: AdjacencyId) -> Option<&Adjacency> {
+        self.entries.get(id.0 as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, id: AdjacencyId) -> Option<&mut Adjacency> {
+        self.entries.get_mut(id.0 as usize)
+    }
+
+    /// The number of a neighbour that has one.
+    pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<AdjacencyId> {
+        self.by_address.get(&(interface, address)).copied()
+    }
+
+    /// Neighbours in the table.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of a neighbour, given to it if it has none. `None`: the table is full of
+    /// neighbours in use, or there is no such interface.
+    pub fn find_or_add(
+        &mut self,
+        interfaces: &Interfaces,
+        interface: InterfaceId,
+        address: IpAddr,
+    ) -> Option<AdjacencyId> {
+        if let Some(id) = self.find(interface, address) {
+            return Some(id);
+        }
+        let link = interfaces.get(interface)?;
+        let adjacency = Adjacency {
+            destination: [0; 6],
+            source: link.mac,
+            interface,
+            reachability: Reachability::Unresolved,
+            mtu: link.mtu,
+            address,
+            waiting: 0,
+            uses: 0,
+            permanent: false,
+        };
+        let id = if self.entries.len() < self.capacity {
+            self.entries.push(adjacency);
+            AdjacencyId(u32::try_from(self.entries.len() - 1).ok()?)
+        } else {
+            let place = self.replaceable()?;
+            let entry = self.entries.get_mut(place)?;
+            self.by_address.remove(&(entry.interface, entry.address));
+            *entry = adjacency;
+            AdjacencyId(u32::try_from(place).ok()?)
+        };
+        self.by_address.insert((interface, address), id);
+        Some(id)
+    }
+
+    /// An entry that nothing uses.
+    fn replaceable(&mut self) -> Option<usize> {
+        for _ in 0..EVICTION_SCAN.min(self.entries.len()) {
+            let place = self.hand % self.entries.len();
+            self.hand = place + 1;
+            let entry = self.entries.get(place)?;
+            if entry.uses == 0 && entry.waiting == 0 && !entry.permanent {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// A connection goes by this neighbour from now on.
+    #[inline]
+    pub fn acquire(&mut self, id: AdjacencyId) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.uses += 1;
+        }
+    }
+
+    /// A connection that went by this neighbour has ended.
+    #[inline]
+    pub fn release(&mut self, id: AdjacencyId) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.uses = entry.uses.saturating_sub(1);
+        }
+    }
+
+    /// Whether a connection goes by this neighbour, or it is configured.
+    pub fn is_used(&self, interface: InterfaceId, address: IpAddr) -> bool {
+        self.find(interface, address)
+            .and_then(|id| self.get(id))
+            .is_some_and(|entry| entry.uses > 0 || entry.permanent)
+    }
+
+    /// A neighbour's Ethernet address is known.
+    pub fn set(&mut self, id: AdjacencyId, mac: Mac, permanent: bool) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.destination = mac;
+            entry.reachability = Reachability::Reachable;
+            entry.permanent |= permanent;
+        }
+    }
+
+    /// A neighbour does not answer.
+    pub fn unset(&mut self, id: AdjacencyId) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.reachability = Reachability::Unresolved;
+        }
+    }
+}
+
+/// Packets that wait for a neighbour's Ethernet address, oldest first.
+#[derive(Debug)]
+pub(super) struct Waiting<F> {
+    frames: Vec<(AdjacencyId, F)>,
+}
+
+/// Packets that may wait, over all neighbours.
+const WAITING: usize = 1024;
+/// Packets that may wait for one neighbour.
+const WAITING_EACH: u16 = 64;
+
+impl<F> Waiting<F> {
+    pub(super) fn new() -> Self {
+        Self { frames: Vec::with_capacity(WAITING) }
+    }
+
+    /// Keeps a frame; gives it back when too many wait already.
+    pub(super) fn hold(&mut self, id: AdjacencyId, entry: &mut Adjacency, frame: F) -> Option<F> {
+        if self.frames.len() == WAITING || entry.waiting >= WAITING_EACH {
+            return Some(frame);
+        }
+        entry.waiting += 1;
+        self.frames.push((id, frame));
+        None
+    }
+
+    /// The oldest frame that waits for a neighbour.
+    pub(super) fn take(&mut self, id: AdjacencyId, entry: &mut Adjacency) -> Option<F> {
+        let place = self.frames.iter().position(|(of, _)| *of == id)?;
+        entry.waiting = entry.waiting.saturating_sub(1);
+        Some(self.frames.remove(place).1)
+    }
+
+    /// Any frame, when the worker stops.
+    pub(super) fn pop(&mut self) -> Option<F> {
+        self.frames.pop().map(|(_, frame)| frame)
+    }
+}

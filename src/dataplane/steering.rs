@@ -1,0 +1,83 @@
+//! Which worker owns a flow: a function of the outside party's address and port, which both
+//! directions of a NAT connection share. Source on the way in, destination on the way back.
+
+use crate::ids::WorkerId;
+use crate::wire::address::Address;
+use crate::wire::flow_key::{FlowKey, HashSecret, endpoint_hash};
+
+/// Entries of the indirection table.
+const ENTRIES: usize = 512;
+
+/// The rule, the same for all workers.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    secret: HashSecret,
+    workers: u16,
+    indirection: [u16; ENTRIES],
+}
+
+impl Steering {
+    /// Flows spread evenly over `workers` workers (at least one).
+    pub fn new(workers: u16, secret: HashSecret) -> Self {
+        let mut indirection = [0; ENTRIES];
+        for (entry, worker) in indirection.iter_mut().zip((0..workers.max(1)).cycle()) {
+            *entry = worker;
+        }
+        Self { secret, workers: workers.max(1), indirection }
+    }
+
+    /// Whether there is anything to steer.
+    #[inline]
+    pub const fn is_needed(&self) -> bool {
+        self.workers > 1
+    }
+
+    /// The owner of the flow of a packet. `to_us`: its destination is a VIP or an own address, so
+    /// that the outside party is its source; otherwise it is the destination.
+    #[inline]
+    pub fn owner<A: Address>(&self, key: &FlowKey<A>, to_us: bool) -> WorkerId {
+        let hash = if to_us {
+            endpoint_hash(&key.source, key.source_port, &self.secret)
+        } else {
+            endpoint_hash(&key.destination, key.destination_port, &self.secret)
+        };
+        #[allow(clippy::cast_possible_truncation, reason = "reduced to the table's size")]
+        let entry = hash as usize % ENTRIES;
+        WorkerId(self.indirection.get(entry).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::U16;
+
+    #[test]
+    fn both_directions_of_a_connection_have_one_owner_and_workers_share_evenly() {
+        let steering = Steering::new(4, [1, 2, 3, 4]);
+        let mut load = [0; 4];
+        for i in 0..4000_u16 {
+            let [high, low] = i.to_be_bytes();
+            let client = [198, 18, high, low];
+            let port = U16::new(20_000 + i);
+            let request = FlowKey {
+                source: client,
+                source_port: port,
+                destination: [192, 0, 2, 100],
+                destination_port: U16::new(80),
+                protocol: 6,
+            };
+            let reply = FlowKey {
+                source: [10, 0, 0, 11],
+                source_port: U16::new(8080),
+                destination: client,
+                destination_port: port,
+                protocol: 6,
+            };
+            let owner = steering.owner(&request, true);
+            assert_eq!(owner, steering.owner(&reply, false));
+            load[owner.index()] += 1;
+        }
+        assert!(load.iter().all(|flows| (900..1100).contains(flows)), "{load:?}");
+    }
+}

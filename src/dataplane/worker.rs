@@ -1,0 +1,367 @@
+//! A worker: one lcore with its queues, its pipeline and its ends of the rings. Polls, and never
+//! waits for anything while there are packets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::frame::{FrameBurst, Outlet};
+use super::pipeline::{Origin, Pipeline};
+use super::stats::{DropReason, WorkerStats};
+use crate::clock::Tick;
+use crate::dpdk::burst::{Burst, free_all};
+use crate::dpdk::lcore::delay_us_sleep;
+use crate::dpdk::mbuf::Mbuf;
+use crate::dpdk::mempool::Mempool;
+use crate::dpdk::queue::{RxQueue, TxQueue};
+use crate::dpdk::ring::{RingConsumer, RingProducer};
+use crate::dpdk::tsc;
+use crate::ids::{InterfaceId, WorkerId};
+
+/// Rounds between two looks at the mailbox and the timers, under load.
+const HOUSEKEEPING_ROUNDS: u32 = 16;
+/// Empty rounds before a worker may sleep.
+const EMPTY_ROUNDS: u32 = 256;
+
+/// What a worker does when nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Polls on.
+    Busy,
+    /// Sleeps for so many microseconds after some hundred empty rounds.
+    Sleep(u32),
+}
+
+/// How a worker reaches an interface.
+#[derive(Debug)]
+pub enum Egress {
+    /// By a transmit queue of its own.
+    Queue(TxQueue),
+    /// By the worker that has one: the port has fewer queues than there are workers.
+    Proxy(WorkerId),
+}
+
+/// The rings to and from one other worker.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// Packets of flows that the other owns.
+    pub to_owner: Option<RingProducer>,
+    /// Packets of our flows that the other received.
+    pub from_owner: Option<RingConsumer>,
+    /// Packets that leave by the other's transmit queue, by interface.
+    pub to_proxy: Vec<Option<RingProducer>>,
+    /// Packets of the other that leave by our transmit queue, by interface.
+    pub from_proxy: Vec<Option<RingConsumer>>,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Its number.
+    pub id: WorkerId,
+    /// Its packet processing.
+    pub pipeline: Pipeline<Mbuf>,
+    /// Its receive queues.
+    pub rx: Vec<RxQueue>,
+    /// By interface.
+    pub egress: Vec<Egress>,
+    /// By worker; `None` for itself.
+    pub peers: Vec<Option<Peer>>,
+    /// Buffers for packets of its own.
+    pub pool: Mempool,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// What to do when nothing comes.
+    pub idle: IdlePolicy,
+    /// Set when it is to end.
+    pub stop: Arc<AtomicBool>,
+    /// TSC when the director started.
+    pub epoch: u64,
+}
+
+/// The way out of a worker: buffers before queues and rings.
+#[derive(Debug)]
+struct Exits {
+    egress: Vec<Egress>,
+    /// By interface.
+    transmit: Vec<Burst>,
+    peers: Vec<Option<Peer>>,
+    /// By worker.
+    hand_over: Vec<Burst>,
+    discarded: Burst,
+    pool: Mempool,
+    stats: Arc<WorkerStats>,
+}
+
+/// A worker, ready to run on its lcore.
+#[derive(Debug)]
+pub struct Worker {
+    pipeline: Pipeline<Mbuf>,
+    rx: Vec<RxQueue>,
+    exits: Exits,
+    stats: Arc<WorkerStats>,
+    idle: IdlePolicy,
+    stop: Arc<AtomicBool>,
+    epoch: u64,
+    cycles_per_ms: u64,
+}
+
+impl Worker {
+    /// Allocates the buffers.
+    pub fn new(parts: WorkerParts) -> Self {
+        let buffers = |count: usize| (0..count).map(|_| Burst::new()).collect();
+        Self {
+            pipeline: parts.pipeline,
+            rx: parts.rx,
+            exits: Exits {
+                transmit: buffers(parts.egress.len()),
+                egress: parts.egress,
+                hand_over: buffers(parts.peers.len()),
+                peers: parts.peers,
+                discarded: Burst::new(),
+                pool: parts.pool,
+                stats: Arc::clone(&parts.stats),
+            },
+            stats: parts.stats,
+            idle: parts.idle,
+            stop: parts.stop,
+            epoch: parts.epoch,
+            cycles_per_ms: (tsc::hz() / 1000).max(1),
+        }
+    }
+
+    /// The time, for this round.
+    fn tick(&self, tsc: u64) -> Tick {
+        #[allow(clippy::cast_possible_truncation, reason = "a tick wraps by design")]
+        let ms = (tsc.wrapping_sub(self.epoch) / self.cycles_per_ms) as u32;
+        Tick(ms)
+    }
+
+    /// Polls until told to stop. Queues and buffers are given back; what lies in the rings from
+    /// other workers is for the caller to clear once all of them have ended.
+    pub fn run(mut self) -> Leftovers {
+        let mut before = tsc::now();
+        let mut empty_rounds: u32 = 0;
+        let mut rounds: u32 = 0;
+        while !self.stop.load(Relaxed) {
+            let now = self.tick(before);
+            let packets = self.poll_once(now);
+            rounds = rounds.wrapping_add(1);
+            if packets == 0 {
+                empty_rounds = empty_rounds.saturating_add(1);
+            } else {
+                empty_rounds = 0;
+            }
+            if packets == 0 || rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
+                self.pipeline.housekeep(now, &mut self.exits);
+                self.exits.flush();
+            }
+            let after = tsc::now();
+            self.count_round(packets, after.wrapping_sub(before));
+            before = after;
+            if let IdlePolicy::Sleep(microseconds) = self.idle {
+                if empty_rounds > EMPTY_ROUNDS {
+                    delay_us_sleep(microseconds);
+                }
+            }
+        }
+        self.pipeline.shut_down(&mut self.exits);
+        self.exits.flush();
+        Leftovers { peers: self.exits.peers, stats: self.stats }
+    }
+
+    fn count_round(&self, packets: usize, cycles: u64) {
+        self.stats.polls.increment();
+        self.stats.cycles.add(cycles);
+        if packets > 0 {
+            self.stats.busy_polls.increment();
+            self.stats.busy_cycles.add(cycles);
+        }
+    }
+
+    /// One round over all receive queues and rings: how many packets came.
+    #[inline]
+    fn poll_once(&mut self, now: Tick) -> usize {
+        let mut packets = 0;
+        let mut burst = FrameBurst::<Mbuf>::new();
+        for queue in &mut self.rx {
+            let received = queue.rx_burst(&mut burst);
+            if received == 0 {
+                continue;
+            }
+            packets += received;
+            self.stats.received.add(received as u64);
+            let octets: usize = burst.iter().map(Mbuf::len).sum();
+            self.stats.received_octets.add(octets as u64);
+            self.pipeline.process_burst(&mut burst, Origin::Port, now, &mut self.exits);
+            self.exits.flush();
+        }
+        for worker in 0..self.exits.peers.len() {
+            let Some(peer) = self.exits.peers.get_mut(worker).and_then(Option::as_mut) else {
+                continue;
+            };
+            let taken = peer.from_owner.as_mut().map_or(0, |ring| ring.pop_burst(&mut burst));
+            if taken > 0 {
+                packets += taken;
+                self.stats.handed_in.add(taken as u64);
+                self.pipeline.process_burst(&mut burst, Origin::Worker, now, &mut self.exits);
+                self.exits.flush();
+            }
+            packets += self.exits.transmit_for(worker);
+        }
+        packets
+    }
+}
+
+/// The rings of a worker that has ended.
+#[derive(Debug)]
+pub struct Leftovers {
+    peers: Vec<Option<Peer>>,
+    stats: Arc<WorkerStats>,
+}
+
+impl Leftovers {
+    /// Drops what others had put into the rings, so that the books balance. To be called when no
+    /// worker runs any more.
+    pub fn clear(&mut self) {
+        for peer in self.peers.iter_mut().flatten() {
+            let rings = peer.from_owner.iter_mut().chain(peer.from_proxy.iter_mut().flatten());
+            for ring in rings {
+                let mut burst = Burst::new();
+                while ring.pop_burst(&mut burst) > 0 {
+                    self.stats.handed_in.add(burst.len() as u64);
+                    give_up(&mut burst, DropReason::Shutdown, &self.stats);
+                }
+            }
+        }
+    }
+}
+
+impl Outlet<Mbuf> for Exits {
+    fn allocate(&mut self) -> Option<Mbuf> {
+        self.pool.alloc()
+    }
+
+    #[inline]
+    fn transmit(&mut self, interface: InterfaceId, frame: Mbuf) {
+        let Some(burst) = self.transmit.get_mut(interface.index()) else { return };
+        let is_full = burst.remaining_capacity() == 1;
+        burst.push(frame);
+        if is_full {
+            self.flush_interface(interface.index());
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, worker: WorkerId, frame: Mbuf) {
+        let Some(burst) = self.hand_over.get_mut(worker.index()) else { return };
+        let is_full = burst.remaining_capacity() == 1;
+        burst.push(frame);
+        if is_full {
+            self.flush_worker(worker.index());
+        }
+    }
+
+    #[inline]
+    fn discard(&mut self, frame: Mbuf) {
+        if self.discarded.is_full() {
+            free_all(&mut self.discarded);
+        }
+        self.discarded.push(frame);
+    }
+}
+
+impl Exits {
+    /// Sends everything that is in the buffers.
+    #[inline]
+    fn flush(&mut self) {
+        for interface in 0..self.transmit.len() {
+            self.flush_interface(interface);
+        }
+        for worker in 0..self.hand_over.len() {
+            self.flush_worker(worker);
+        }
+        free_all(&mut self.discarded);
+    }
+
+    /// Sends a buffer by its queue, or by the ring to the worker that has the queue.
+    #[inline]
+    fn flush_interface(&mut self, interface: usize) {
+        let (Some(burst), Some(egress)) =
+            (self.transmit.get_mut(interface), self.egress.get_mut(interface))
+        else {
+            return;
+        };
+        if burst.is_empty() {
+            return;
+        }
+        match egress {
+            Egress::Queue(queue) => send(queue, burst, &self.stats),
+            Egress::Proxy(worker) => {
+                let peer = self.peers.get_mut(worker.index()).and_then(Option::as_mut);
+                let ring = peer.and_then(|peer| peer.to_proxy.get_mut(interface)?.as_mut());
+                push(ring, burst, DropReason::TransmitFull, &self.stats);
+            }
+        }
+    }
+
+    #[inline]
+    fn flush_worker(&mut self, worker: usize) {
+        let Some(burst) = self.hand_over.get_mut(worker) else { return };
+        if burst.is_empty() {
+            return;
+        }
+        let peer = self.peers.get_mut(worker).and_then(Option::as_mut);
+        let ring = peer.and_then(|peer| peer.to_owner.as_mut());
+        push(ring, burst, DropReason::HandOverFull, &self.stats);
+    }
+
+    /// Sends what another worker gave us for our transmit queues.
+    fn transmit_for(&mut self, worker: usize) -> usize {
+        let Some(peer) = self.peers.get_mut(worker).and_then(Option::as_mut) else { return 0 };
+        let mut packets = 0;
+        for (ring, egress) in peer.from_proxy.iter_mut().zip(&mut self.egress) {
+            let (Some(ring), Egress::Queue(queue)) = (ring, egress) else { continue };
+            let mut burst = Burst::new();
+            let taken = ring.pop_burst(&mut burst);
+            if taken > 0 {
+                packets += taken;
+                self.stats.handed_in.add(taken as u64);
+                send(queue, &mut burst, &self.stats);
+            }
+        }
+        packets
+    }
+}
+
+/// Sends a burst; what the queue does not take is dropped.
+#[inline]
+fn send(queue: &mut TxQueue, burst: &mut Burst, stats: &WorkerStats) {
+    let all: usize = burst.iter().map(Mbuf::len).sum();
+    let sent = queue.tx_burst(burst);
+    let left: usize = burst.iter().map(Mbuf::len).sum();
+    stats.transmitted.add(sent as u64);
+    stats.transmitted_octets.add((all - left) as u64);
+    give_up(burst, DropReason::TransmitFull, stats);
+}
+
+/// Pushes a burst into a ring; what does not fit is dropped.
+#[inline]
+fn push(
+    ring: Option<&mut RingProducer>,
+    burst: &mut Burst,
+    reason: DropReason,
+    stats: &WorkerStats,
+) {
+    if let Some(ring) = ring {
+        let taken = ring.push_burst(burst);
+        stats.handed_out.add(taken as u64);
+    }
+    give_up(burst, reason, stats);
+}
+
+fn give_up(burst: &mut Burst, reason: DropReason, stats: &WorkerStats) {
+    for _ in 0..burst.len() {
+        stats.dropped.count(reason);
+    }
+    free_all(burst);
+}

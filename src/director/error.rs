@@ -1,0 +1,70 @@
+//! Why a director does not start, or not end well.
+
+use crate::control::{ControlError, StartError};
+use crate::dpdk::eal_error::EalError;
+use crate::dpdk::error::DpdkError;
+use crate::dpdk::memory::MemoryError;
+use crate::service::CompileError;
+
+/// Why a director does not start, or not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectorError {
+    /// A listener or the control thread.
+    #[error(transparent)]
+    Control(#[from] StartError),
+    /// The control thread, while it ran.
+    #[error(transparent)]
+    ControlEnded(#[from] ControlError),
+    /// The services.
+    #[error(transparent)]
+    Services(#[from] CompileError),
+    /// EAL.
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// A port, pool, ring or lcore.
+    #[error(transparent)]
+    Dpdk(#[from] DpdkError),
+    /// An interface's device.
+    #[error("interface {interface}: {cause}")]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// What is wrong.
+        cause: DpdkError,
+    },
+    /// The packet buffers.
+    #[error(
+        "cannot make {mbufs} packet buffers of {octets} octets ({mib} MiB): {cause}\n\
+         help: raise `memory` in [dpdk], or state fewer `mbufs`"
+    )]
+    Pool {
+        /// How many.
+        mbufs: u32,
+        /// Their data room.
+        octets: u16,
+        /// What they take in all, about.
+        mib: u64,
+        /// What is wrong.
+        cause: DpdkError,
+    },
+    /// A worker's tables.
+    #[error("worker {worker}: {cause}; `connections` in [director] decides how much is needed")]
+    Tables {
+        /// The worker.
+        worker: u16,
+        /// What is wrong.
+        cause: MemoryError,
+    },
+    /// A worker ended before it had begun.
+    #[error("worker {0} did not start")]
+    WorkerSilent(u16),
+    /// No random numbers.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The conservation law does not hold.
+    #[error("{0} packets are not accounted for: please report this")]
+    Imbalance(i128),
+    /// Buffers did not come back.
+    #[error("{0} packet buffers did not come back to their pool: please report this")]
+    BuffersInUse(u32),
+}

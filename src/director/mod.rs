@@ -1,0 +1,108 @@
+//! The composition root: knows every part, starts them in order and stops them in the reverse.
+//!
+//! Listeners first (an occupied address is found while there is nothing to undo), then EAL,
+//! packet buffers, ports, workers on their lcores, and the control thread. The control thread
+//! ends on SIGTERM or SIGINT and raises the stop flag; workers return their queues, ports stop,
+//! and the books are checked: every packet accounted for, every buffer back in its pool.
+
+mod devices;
+mod eal_args;
+mod error;
+mod ports;
+mod workers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::control::config::Config;
+use crate::control::{self, BuildInfo, Listeners, Plant};
+use crate::dataplane::stats::WorkerStats;
+use crate::dpdk::eal::Eal;
+use crate::dpdk::mempool::Mempool;
+use crate::dpdk::tsc;
+use crate::ids::TableVersion;
+use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
+
+pub use error::DirectorError;
+
+/// Real servers that there is room for, over all services.
+const SERVERS: usize = 16_384;
+
+/// Runs a director until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or when something is left behind at the end.
+pub fn run(config: Config) -> Result<(), DirectorError> {
+    let listeners = Listeners::bind(&config)?;
+    let mut slots = SlotRegistry::new(SERVERS);
+    let table = ServiceTable::compile(TableVersion(1), &config.services, &mut slots)?;
+    let table = Arc::new(table);
+    let loads = Arc::new(ServerLoads::new(SERVERS));
+
+    let eal = Eal::init(&eal_args::of(&config))?;
+    let pool = ports::packet_pool(&eal, &config)?;
+    let ports = ports::start(&eal, &config, &pool)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let shop = workers::Shop {
+        eal: &eal,
+        config: &config,
+        pool: &pool,
+        table: &table,
+        loads: &loads,
+        stop: &stop,
+    };
+    let devices = devices::Devices::new(&config, &ports, &pool);
+    let (ports, crew) = shop.launch(ports)?;
+    let plant = Plant {
+        workers: crew.handles,
+        loads,
+        slots,
+        table,
+        devices: Box::new(devices),
+        listeners,
+        stop: Arc::clone(&stop),
+        tsc_hz: tsc::hz(),
+        build: build_info(&eal),
+        config,
+    };
+    // Workers run until the control thread raises the stop flag; without one they stop at once.
+    let control = control::spawn(plant).inspect_err(|_| stop.store(true, Relaxed));
+    let stats = crew.lcores.join()?;
+    control?.finish()?;
+    ports::stop(ports)?;
+    settle(&stats, &pool)
+}
+
+/// What was built.
+fn build_info(eal: &Eal) -> BuildInfo {
+    BuildInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("POINTSMAN_COMMIT").to_owned(),
+        dpdk: eal.version(),
+    }
+}
+
+/// Checks that nothing is left behind, and says what there was.
+fn settle(stats: &[Arc<WorkerStats>], pool: &Mempool) -> Result<(), DirectorError> {
+    let sum =
+        |count: fn(&WorkerStats) -> u64| stats.iter().map(|worker| count(worker)).sum::<u64>();
+    let imbalance: i128 = stats.iter().map(|worker| worker.imbalance()).sum();
+    let in_use = pool.in_use();
+    tracing::info!(
+        received = sum(|worker| worker.received.get()),
+        originated = sum(|worker| worker.originated.get()),
+        transmitted = sum(|worker| worker.transmitted.get()),
+        consumed = sum(|worker| worker.consumed.get()),
+        dropped = sum(|worker| worker.dropped.total()),
+        imbalance,
+        buffers_in_use = in_use,
+        "stopped"
+    );
+    if imbalance != 0 {
+        return Err(DirectorError::Imbalance(imbalance));
+    }
+    if in_use != 0 {
+        return Err(DirectorError::BuffersInUse(in_use));
+    }
+    Ok(())
+}
