@@ -1,3 +1,31 @@
 //! The control side: one thread, may allocate, never sees an mbuf.
+//!
+//! The director binds the [`Listeners`] before it starts anything, hands a [`Plant`] to
+//! [`spawn`] once the workers exist, and tells the [`ControlThread`] to finish after they have
+//! ended. Everything in between is one loop on one thread ([`run`](self)): events of the
+//! workers, neighbours, signals, the API and metrics.
 
 pub mod config;
+pub mod api;
+pub mod metrics;
+mod listeners;
+mod plant;
+mod ownership;
+mod state;
+mod neighbor;
+mod outbox;
+mod rates;
+mod observed;
+mod http;
+mod run;
+mod thread;
+#[cfg(test)]
+mod test_config;
+
+pub use listeners::{Listeners, StartError};
+pub use ownership::{essential_neighbors, next_hop, owned_addresses, static_neighbors};
+pub use plant::{
+    BuildInfo, DeviceSource, Neighbor, Plant, PoolReport, PortCounters, PortReport, WorkerHandle,
+};
+pub use state::Refused;
+pub use thread::{ControlError, ControlThread, spawn};

@@ -1,0 +1,243 @@
+//! What goes over the control socket, as JSON: shared by server and client.
+//!
+//! Fields may be added within `/v1`; none is removed or changes its meaning.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What runs.
+    pub build: Build,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// What `/readyz` would complain about; empty: ready for traffic.
+    pub not_ready: Vec<String>,
+    /// Version of the services in force.
+    pub table_version: u64,
+    /// Worker 0 first.
+    pub workers: Vec<Worker>,
+    /// In the order of the configuration.
+    pub interfaces: Vec<Interface>,
+    /// In the order of the configuration.
+    pub services: Vec<Service>,
+}
+
+/// What was built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// The version of pointsman.
+    pub version: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// The version of DPDK.
+    pub dpdk: String,
+}
+
+/// A worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// 0 to workers - 1.
+    pub id: u16,
+    /// The CPU it runs on.
+    pub cpu: u16,
+    /// Share of time with packets, 0 to 1, over the last second.
+    pub busy_share: f64,
+    /// Cycles spent on a packet, over the last second.
+    pub cycles_per_packet: f64,
+    /// Live connections, both families.
+    pub connections: u64,
+    /// Connections that fit, both families.
+    pub capacity: u64,
+    /// Packets since the start, by what became of them.
+    pub packets: PacketTotals,
+    /// Over the last second.
+    pub rates: PacketRates,
+}
+
+/// Packets of one worker since the start. `received + handed_in + originated = transmitted +
+/// handed_out + consumed + dropped + held`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketTotals {
+    /// Taken from receive queues.
+    pub received: u64,
+    /// Taken over from other workers.
+    pub handed_in: u64,
+    /// Made by the worker.
+    pub originated: u64,
+    /// Taken by transmit queues.
+    pub transmitted: u64,
+    /// Given to other workers.
+    pub handed_out: u64,
+    /// Answered or understood.
+    pub consumed: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Waiting for a neighbour.
+    pub held: u64,
+    /// `dropped` by reason; reasons without a drop are left out.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Packets and bits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PacketRates {
+    /// Packets in.
+    pub in_packets: f64,
+    /// Packets out.
+    pub out_packets: f64,
+    /// Bits in.
+    pub in_bits: f64,
+    /// Bits out.
+    pub out_bits: f64,
+}
+
+/// An interface and its port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The configured name.
+    pub name: String,
+    /// outside, inside or both.
+    pub role: String,
+    /// Own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The DPDK driver.
+    pub driver: String,
+    /// Its Ethernet address.
+    pub mac: String,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// Mbit/s, where known.
+    pub speed_mbps: Option<u32>,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// What the port counts.
+    pub counters: InterfaceCounters,
+    /// Over the last second.
+    pub rates: PacketRates,
+}
+
+/// What a port counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceCounters {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Octets received.
+    pub rx_octets: u64,
+    /// Octets sent.
+    pub tx_octets: u64,
+    /// Lost because a receive queue was full.
+    pub missed: u64,
+    /// Broken packets received.
+    pub rx_errors: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// No buffer for a received packet.
+    pub no_buffer: u64,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// The configured name.
+    pub name: String,
+    /// `tcp://203.0.113.10:80`
+    pub listen: String,
+    /// rr, wrr, lc or wlc.
+    pub scheduler: String,
+    /// In the order of the configuration.
+    pub servers: Vec<Server>,
+}
+
+/// A real server of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// How packets reach it: `Masq`, as ipvsadm calls NAT routing.
+    pub forwarding: String,
+    /// 0: takes no new connections.
+    pub weight: u32,
+    /// Active connections.
+    pub active: u32,
+    /// Inactive connections.
+    pub inactive: u32,
+    /// Since the start.
+    pub totals: Traffic,
+    /// Over the last second.
+    pub rates: TrafficRates,
+}
+
+/// What went to and came from a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Octets from clients, from the IP header on.
+    pub in_octets: u64,
+    /// Octets to clients.
+    pub out_octets: u64,
+}
+
+/// The same per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrafficRates {
+    /// Connections scheduled.
+    pub connections: f64,
+    /// Packets from clients.
+    pub in_packets: f64,
+    /// Packets to clients.
+    pub out_packets: f64,
+    /// Bits from clients.
+    pub in_bits: f64,
+    /// Bits to clients.
+    pub out_bits: f64,
+}
+
+/// `GET /v1/connections?limit=&cursor=`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// At most `limit`.
+    pub connections: Vec<Connection>,
+    /// The `cursor` to go on with; `None`: that was all.
+    pub next: Option<String>,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// tcp or udp.
+    pub protocol: String,
+    /// As `ipvsadm -lnc` names it.
+    pub state: String,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual service.
+    pub service: SocketAddr,
+    /// The real server.
+    pub server: SocketAddr,
+    /// Milliseconds until it is forgotten unless a packet comes.
+    pub expires_ms: u32,
+    /// The worker that owns it.
+    pub worker: u16,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: String,
+}

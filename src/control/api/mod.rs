@@ -1,0 +1,21 @@
+//! The control API: JSON over HTTP on a Unix socket. [`message`] is what both ends speak.
+
+pub mod client;
+pub mod message;
+pub(super) mod server;
+mod connections;
+mod status;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::observed::Observed;
+use super::run::Request;
+
+/// What the API may see, and how it asks the control loop.
+#[derive(Clone, Debug)]
+pub(super) struct Doors {
+    pub(super) observed: Arc<Observed>,
+    pub(super) requests: mpsc::Sender<Request>,
+}

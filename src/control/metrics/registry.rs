@@ -1,0 +1,161 @@
+//! Every metric, in one table: the exporter, `docs/metrics.md` and the tests all read it.
+
+use std::fmt::Write;
+
+use crate::dataplane::stats::DropReason;
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only up, from 0 at the start.
+    Counter,
+    /// Up and down.
+    Gauge,
+}
+
+impl Kind {
+    /// As Prometheus writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// What there is to know about a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// `pointsman_…`
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// What is counted.
+    pub unit: &'static str,
+    /// Names of the labels.
+    pub labels: &'static [&'static str],
+    /// One sentence for the operator.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($variant:ident $kind:ident $name:literal $unit:literal [$($label:literal),*] $help:literal;)+) => {
+        /// The metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)+
+        }
+
+        impl Metric {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Name, kind, unit, labels, meaning.
+            pub const fn info(self) -> Info {
+                match self {
+                    $(Self::$variant => Info {
+                        name: concat!("pointsman_", $name),
+                        kind: Kind::$kind,
+                        unit: $unit,
+                        labels: &[$($label),*],
+                        help: $help,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    BuildInfo Gauge "build_info" "1" ["version", "commit", "dpdk"] "What runs: always 1.";
+    StartTime Gauge "start_time_seconds" "seconds" [] "When the director started, since 1970-01-01 UTC.";
+    ServiceTableVersion Gauge "service_table_version" "version" [] "Version of the services in force; it grows with every change.";
+
+    PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
+    OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
+    PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies.";
+    PacketsTransmitted Counter "packets_transmitted_total" "packets" ["worker"] "Packets that a transmit queue took.";
+    OctetsTransmitted Counter "octets_transmitted_total" "octets" ["worker"] "Octets of the transmitted frames, without FCS.";
+    PacketsConsumed Counter "packets_consumed_total" "packets" ["worker"] "Packets that ended here because they were answered or understood.";
+    PacketsDropped Counter "packets_dropped_total" "packets" ["worker", "reason"] "Packets dropped, by reason.";
+    PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address.";
+    PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
+    NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
+
+    Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them.";
+    ConnectionTableUsed Gauge "connection_table_used" "connections" ["worker", "family"] "Live connections.";
+    ConnectionTableCapacity Gauge "connection_table_capacity" "connections" ["worker", "family"] "Connections that fit.";
+    ConnectionsExpired Counter "connections_expired_total" "connections" ["worker", "family"] "Connections forgotten after their timeout.";
+
+    ServiceConnections Counter "service_connections_total" "connections" ["service", "listen"] "Connections scheduled.";
+    ServiceInPackets Counter "service_in_packets_total" "packets" ["service", "listen"] "Packets from clients.";
+    ServiceOutPackets Counter "service_out_packets_total" "packets" ["service", "listen"] "Packets to clients.";
+    ServiceInOctets Counter "service_in_octets_total" "octets" ["service", "listen"] "Octets from clients, from the IP header on.";
+    ServiceOutOctets Counter "service_out_octets_total" "octets" ["service", "listen"] "Octets to clients, from the IP header on.";
+    ServiceActive Gauge "service_active_connections" "connections" ["service", "listen"] "Active connections (ActiveConn).";
+    ServiceInactive Gauge "service_inactive_connections" "connections" ["service", "listen"] "Inactive connections (InActConn).";
+
+    ServerConnections Counter "server_connections_total" "connections" ["service", "listen", "server"] "Connections scheduled to the real server.";
+    ServerInPackets Counter "server_in_packets_total" "packets" ["service", "listen", "server"] "Packets from clients to the real server.";
+    ServerOutPackets Counter "server_out_packets_total" "packets" ["service", "listen", "server"] "Packets from the real server to clients.";
+    ServerInOctets Counter "server_in_octets_total" "octets" ["service", "listen", "server"] "Octets from clients to the real server, from the IP header on.";
+    ServerOutOctets Counter "server_out_octets_total" "octets" ["service", "listen", "server"] "Octets from the real server to clients, from the IP header on.";
+    ServerActive Gauge "server_active_connections" "connections" ["service", "listen", "server"] "Active connections (ActiveConn).";
+    ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (InActConn).";
+    ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
+
+    WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
+    WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";
+    WorkerBusyRatio Gauge "worker_busy_ratio" "ratio" ["worker"] "Share of time with packets over the last second, 0 to 1.";
+    WorkerCyclesPerPacket Gauge "worker_cycles_per_packet" "cycles" ["worker"] "TSC cycles per packet over the last second; 0 without packets.";
+    TscHertz Gauge "tsc_hertz" "hertz" [] "TSC cycles in a second.";
+    EventsLost Counter "events_lost_total" "events" ["worker"] "Events lost because the control thread did not empty the worker's queue.";
+    Neighbors Gauge "neighbors" "neighbors" ["worker"] "Known and wanted neighbours.";
+
+    PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";
+    PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";
+    PortRxOctets Counter "port_rx_octets_total" "octets" ["interface", "driver"] "Octets that the port received.";
+    PortTxOctets Counter "port_tx_octets_total" "octets" ["interface", "driver"] "Octets that the port sent.";
+    PortMissed Counter "port_missed_total" "packets" ["interface", "driver"] "Packets lost because a receive queue was full: the workers are too slow (imissed).";
+    PortRxErrors Counter "port_rx_errors_total" "packets" ["interface", "driver"] "Broken packets received (ierrors).";
+    PortTxErrors Counter "port_tx_errors_total" "packets" ["interface", "driver"] "Packets that the port could not send (oerrors).";
+    PortNoBuffer Counter "port_no_buffer_total" "events" ["interface", "driver"] "Failures to find a buffer for a received packet: more mbufs are needed (rx_nombuf).";
+    PortLinkUp Gauge "port_link_up" "0 or 1" ["interface", "driver"] "Whether the link is up.";
+    MempoolCapacity Gauge "mempool_capacity" "buffers" ["pool"] "Packet buffers in all.";
+    MempoolInUse Gauge "mempool_in_use" "buffers" ["pool"] "Packet buffers that are not free.";
+}
+
+/// `docs/metrics.md`.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         Generated from `src/control/metrics/registry.rs` by `cargo test`: do not edit.\n\n\
+         `http://ADDRESS/metrics` serves them in the Prometheus text format; ADDRESS is `metrics` \
+         in `[director]`, 127.0.0.1:9464 unless set.\n\
+         `/healthz` answers 200 while the control loop and every worker make progress, else 503 \
+         and what does not. `/readyz` answers 200 when, besides, every worker polls, every link \
+         is up, and every gateway, router and next hop of a real server has answered ARP or \
+         Neighbor Discovery or has been given up; else 503 and what is missing.\n\n\
+         For each worker, and for their sum, no packet vanishes:\n\
+         `received + handed_over{in} + originated = transmitted + handed_over{out} + consumed + \
+         dropped + held`.\n\n\
+         | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
+    );
+    for metric in Metric::ALL {
+        let Info { name, kind, unit, labels, help } = metric.info();
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "| `{name}` | {} | {unit} | {} | {help} |",
+            kind.name(),
+            labels.join(", ")
+        );
+    }
+    text.push_str(
+        "\n## Reasons of `pointsman_packets_dropped_total`\n\n| reason | meaning |\n|---|---|\n",
+    );
+    for reason in DropReason::ALL {
+        let _ = writeln!(text, "| `{}` | {} |", reason.name(), reason.meaning().trim());
+    }
+    text
+}

@@ -1,0 +1,169 @@
+//! Rates, measured by the control loop over windows of about a second.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::PortCounters;
+use super::api::message::{PacketRates, Traffic, TrafficRates};
+use super::observed::Observed;
+use crate::dataplane::stats::WorkerStats;
+use crate::ids::ServerSlot;
+
+/// The counters at one moment.
+#[derive(Debug)]
+pub(super) struct Sample {
+    at: Duration,
+    workers: Vec<WorkerSample>,
+    servers: HashMap<ServerSlot, Traffic>,
+    ports: HashMap<String, PortCounters>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct WorkerSample {
+    received: u64,
+    received_octets: u64,
+    transmitted: u64,
+    transmitted_octets: u64,
+    processed: u64,
+    busy_cycles: u64,
+    cycles: u64,
+}
+
+impl WorkerSample {
+    fn take(stats: &WorkerStats) -> Self {
+        Self {
+            received: stats.received.get(),
+            received_octets: stats.received_octets.get(),
+            transmitted: stats.transmitted.get(),
+            transmitted_octets: stats.transmitted_octets.get(),
+            processed: stats.received.get() + stats.handed_in.get(),
+            busy_cycles: stats.busy_cycles.get(),
+            cycles: stats.cycles.get(),
+        }
+    }
+}
+
+/// A server's traffic over all workers.
+pub(super) fn traffic(observed: &Observed, slot: ServerSlot) -> Traffic {
+    let mut sum = Traffic::default();
+    for counters in observed.workers.iter().filter_map(|worker| worker.stats.server(slot)) {
+        sum.connections += counters.connections.get();
+        sum.in_packets += counters.in_packets.get();
+        sum.out_packets += counters.out_packets.get();
+        sum.in_octets += counters.in_octets.get();
+        sum.out_octets += counters.out_octets.get();
+    }
+    sum
+}
+
+impl Sample {
+    /// Reads all counters.
+    pub(super) fn take(observed: &Observed, at: Duration) -> Self {
+        let inventory = observed.inventory();
+        let servers = inventory.services.iter().flat_map(|service| &service.servers);
+        Self {
+            at,
+            workers: observed.workers.iter().map(|w| WorkerSample::take(&w.stats)).collect(),
+            servers: servers.map(|(_, slot)| (*slot, traffic(observed, *slot))).collect(),
+            ports: observed
+                .ports()
+                .into_iter()
+                .map(|port| (port.interface, port.counters))
+                .collect(),
+        }
+    }
+}
+
+/// What one worker did lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WorkerRates {
+    pub(super) packets: PacketRates,
+    /// Share of time with packets, 0 to 1.
+    pub(super) busy: f64,
+    /// Cycles spent on a packet.
+    pub(super) cycles_per_packet: f64,
+}
+
+/// Rates per second between two samples.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    workers: Vec<WorkerRates>,
+    servers: HashMap<ServerSlot, TrafficRates>,
+    ports: HashMap<String, PacketRates>,
+}
+
+/// Counters are far below 2^53, where an `f64` counts exactly.
+#[allow(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+pub(super) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// `part` of `whole`; 0 of nothing.
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { float(part) / float(whole) }
+}
+
+impl Rates {
+    /// The rates between two samples.
+    pub(super) fn between(before: &Sample, after: &Sample) -> Self {
+        let seconds = after.at.saturating_sub(before.at).as_secs_f64().max(1e-3);
+        // A port's counters may be reset behind our back.
+        let per_second = |old: u64, new: u64| float(new.saturating_sub(old)) / seconds;
+        let worker = |(old, new): (&WorkerSample, &WorkerSample)| WorkerRates {
+            packets: PacketRates {
+                in_packets: per_second(old.received, new.received),
+                out_packets: per_second(old.transmitted, new.transmitted),
+                in_bits: 8.0 * per_second(old.received_octets, new.received_octets),
+                out_bits: 8.0 * per_second(old.transmitted_octets, new.transmitted_octets),
+            },
+            busy: share(
+                new.busy_cycles.saturating_sub(old.busy_cycles),
+                new.cycles.saturating_sub(old.cycles),
+            )
+            .min(1.0),
+            cycles_per_packet: share(
+                new.busy_cycles.saturating_sub(old.busy_cycles),
+                new.processed.saturating_sub(old.processed),
+            ),
+        };
+        let server = |(slot, new): (&ServerSlot, &Traffic)| {
+            let old = before.servers.get(slot).copied().unwrap_or_default();
+            let rates = TrafficRates {
+                connections: per_second(old.connections, new.connections),
+                in_packets: per_second(old.in_packets, new.in_packets),
+                out_packets: per_second(old.out_packets, new.out_packets),
+                in_bits: 8.0 * per_second(old.in_octets, new.in_octets),
+                out_bits: 8.0 * per_second(old.out_octets, new.out_octets),
+            };
+            (*slot, rates)
+        };
+        let port = |(name, new): (&String, &PortCounters)| {
+            let old = before.ports.get(name).copied().unwrap_or_default();
+            let rates = PacketRates {
+                in_packets: per_second(old.rx_packets, new.rx_packets),
+                out_packets: per_second(old.tx_packets, new.tx_packets),
+                in_bits: 8.0 * per_second(old.rx_octets, new.rx_octets),
+                out_bits: 8.0 * per_second(old.tx_octets, new.tx_octets),
+            };
+            (name.clone(), rates)
+        };
+        Self {
+            workers: before.workers.iter().zip(&after.workers).map(worker).collect(),
+            servers: after.servers.iter().map(server).collect(),
+            ports: after.ports.iter().map(port).collect(),
+        }
+    }
+
+    pub(super) fn worker(&self, place: usize) -> WorkerRates {
+        self.workers.get(place).copied().unwrap_or_default()
+    }
+
+    pub(super) fn server(&self, slot: ServerSlot) -> TrafficRates {
+        self.servers.get(&slot).copied().unwrap_or_default()
+    }
+
+    pub(super) fn port(&self, interface: &str) -> PacketRates {
+        self.ports.get(interface).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,70 @@
+//! Small configurations for the tests of this layer.
+
+use std::net::IpAddr;
+
+use super::config::{
+    Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat, Role,
+};
+use crate::ids::CpuId;
+use crate::service::{RealServer, SchedulerKind, Timeouts, VirtualService};
+
+/// Two interfaces, outside with a gateway and inside; no services.
+pub(crate) fn config() -> Config {
+    let mut outside = interface("outside", Role::Outside, "203.0.113.2/24");
+    outside.gateways = vec![IpAddr::from([203, 0, 113, 1])];
+    Config {
+        director: DirectorConfig {
+            workers: vec![CpuId(0), CpuId(0)],
+            control_cpu: CpuId(0),
+            idle: Idle::Busy,
+            connections: 1000,
+            ipv6_share: 0,
+            metrics: None,
+            socket: "/nonexistent/pointsman.sock".into(),
+            log: LogConfig { filter: "info".into(), format: LogFormat::Text },
+            sloppy_tcp: false,
+        },
+        dpdk: DpdkConfig {
+            hugepages: false,
+            memory_mib: 64,
+            mbufs: None,
+            mbuf_octets: 2048,
+            rx_descriptors: 64,
+            tx_descriptors: 64,
+            eal_args: Vec::new(),
+        },
+        interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
+        services: Vec::new(),
+        timeouts: Timeouts::default(),
+    }
+}
+
+/// An interface with one address.
+pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfig {
+    InterfaceConfig {
+        name: name.into(),
+        role,
+        device: Device::Vdev { name: format!("net_null_{name}"), args: String::new() },
+        addresses: vec![address.parse().unwrap()],
+        gateways: Vec::new(),
+        routes: Vec::new(),
+        mtu: 1500,
+        mac: None,
+        queues: None,
+        promiscuous: false,
+        neighbors: Vec::new(),
+    }
+}
+
+/// A service with servers of weight 1.
+pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualService {
+    let server = |address: &&str| RealServer { address: address.parse().unwrap(), weight: 1 };
+    VirtualService {
+        name: name.into(),
+        listen: listen.parse().unwrap(),
+        scheduler: SchedulerKind::default(),
+        servers: servers.iter().map(server).collect(),
+        sloppy_tcp: false,
+        udp_timeout: None,
+    }
+}

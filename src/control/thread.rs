@@ -1,0 +1,112 @@
+//! The control thread: where it runs, how it starts and how it ends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::thread::JoinHandle;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::run::Control;
+use super::{Plant, StartError};
+use crate::ids::CpuId;
+
+/// Why the control thread ended when it should not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// A bug.
+    #[error("the control thread panicked; its message is in the log")]
+    Panicked,
+}
+
+/// The running control thread. It must be told when to finish; dropping this tells it too, but
+/// does not wait.
+#[derive(Debug)]
+pub struct ControlThread {
+    thread: JoinHandle<()>,
+    told: oneshot::Sender<()>,
+}
+
+impl ControlThread {
+    /// Ends the thread and waits for it: listeners are closed, the socket's file is gone.
+    /// To be called when the workers have ended; until then their events are taken and the API
+    /// answers.
+    pub fn finish(self) -> Result<(), ControlError> {
+        // The thread may have ended by a panic; `join` tells.
+        self.told.send(()).ok();
+        self.thread.join().map_err(|_| ControlError::Panicked)
+    }
+
+    /// Whether the thread has ended, which it should not do by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+}
+
+/// Starts the control thread on the configured CPU. From its return on, SIGTERM and SIGINT are
+/// caught, and the listeners answer.
+pub fn spawn(plant: Plant) -> Result<ControlThread, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let (told, when_told) = oneshot::channel();
+    let stop = StopAtEnd(Arc::clone(&plant.stop));
+    let cpu = plant.config.director.control_cpu;
+    let (control, signals) = {
+        let _context = runtime.enter();
+        (Control::new(plant)?, Signals::catch().map_err(StartError::Thread)?)
+    };
+    let thread = std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            let _stop = stop;
+            pin(cpu);
+            run(&runtime, control, signals, when_told);
+        })
+        .map_err(StartError::Thread)?;
+    Ok(ControlThread { thread, told })
+}
+
+fn run(runtime: &Runtime, control: Control, signals: Signals, told: oneshot::Receiver<()>) {
+    runtime.block_on(control.run(signals, told));
+}
+
+fn pin(cpu: CpuId) {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu.index() }) {
+        tracing::warn!(%cpu, "the control thread cannot be pinned to its CPU and runs on any");
+    }
+}
+
+/// Stops the workers when the control thread is gone, for whatever reason.
+struct StopAtEnd(Arc<AtomicBool>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
