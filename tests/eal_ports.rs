@@ -260,7 +260,8 @@ fn memif_client(test: &str) {
         burst.len() == 50
     }));
     assert_eq!(numbers(&burst), (0..50).collect::<Vec<_>>());
-    assert!(server.wait().unwrap().success());
+    let ended = server.wait().unwrap();
+    assert!(ended.success(), "the server ended with {ended}");
     drop((burst, rx, tx, client));
     assert_eq!(pool.in_use(), 0);
 }
