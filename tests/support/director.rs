@@ -189,6 +189,9 @@ pub struct TestDirector {
     pub loads: Arc<ServerLoads>,
     /// Neighbours that answer when they are asked.
     pub answering: HashMap<IpAddr, Mac>,
+    /// Whether those are asked on the wire that do not answer of themselves, and what the wire
+    /// tells is believed.
+    pub solicits: bool,
     /// Every event but retired tables and pages.
     pub events: Vec<Event>,
     pub config: Config,
@@ -279,6 +282,7 @@ impl TestDirector {
             now: setup.start,
             loads,
             answering: HashMap::new(),
+            solicits: false,
             events: Vec::new(),
             slots,
             version: 1,
@@ -416,14 +420,22 @@ impl TestDirector {
         for event in events {
             match event {
                 Event::Resolve { interface, address } => {
-                    if let Some(mac) = self.answering.get(&address).copied() {
-                        for worker in &self.workers {
-                            let command =
-                                Command::SetNeighbor { interface, address, mac, permanent: false };
-                            worker.mailbox.send(command).unwrap();
-                        }
-                    }
+                    let mac = self.answering.get(&address).copied();
                     self.events.push(event);
+                    if let Some(mac) = mac {
+                        self.tell_all(interface, address, mac);
+                    } else if self.solicits {
+                        let station = None;
+                        let command =
+                            Command::Solicit { interface, address, station, only_if_used: false };
+                        self.workers[0].mailbox.send(command).unwrap();
+                    }
+                }
+                Event::NeighborSeen { interface, address, mac, .. } => {
+                    self.events.push(event);
+                    if self.solicits {
+                        self.tell_all(interface, address, mac);
+                    }
                 }
                 Event::Connections { worker, mut page } => {
                     self.rows.append(&mut page.rows);
@@ -433,10 +445,16 @@ impl TestDirector {
                     }
                 }
                 Event::Installed { .. } => {}
-                other => self.events.push(other),
             }
         }
         was_busy
+    }
+
+    fn tell_all(&self, interface: InterfaceId, address: IpAddr, mac: Mac) {
+        for worker in &self.workers {
+            let command = Command::SetNeighbor { interface, address, mac, permanent: false };
+            worker.mailbox.send(command).unwrap();
+        }
     }
 
     /// Time passes, in steps in which the workers keep house.

@@ -1,6 +1,7 @@
 //! What the tests of the packet path share: packets, a director without ports, pcap files.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
