@@ -52,7 +52,8 @@ fn layer(path: &Path) -> String {
 fn crate_paths(text: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (start, _) in text.match_indices("crate::") {
-        let is_other = text[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        let is_other =
+            text[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
         if !is_other {
             expand(&text[start + "crate::".len()..], "", &mut paths);
         }
@@ -145,7 +146,10 @@ fn unsafe_is_allowed_in_dpdk_alone() {
 #[test]
 fn the_reader_takes_groups_apart() {
     let text = "use crate::a::{b, c::{d, self}, e as f};\nlet x = crate::g::H::new(my_crate::z);";
-    assert_eq!(crate_paths(text), ["a::b", "a::c::d", "a::c::self", "a::e", "a::as", "a::f", "g::H::new"]);
+    assert_eq!(
+        crate_paths(text),
+        ["a::b", "a::c::d", "a::c::self", "a::e", "a::as", "a::f", "g::H::new"]
+    );
     assert!(!may_import("control", "dpdk::port::Port"));
     assert!(!may_import("dataplane", "control::Plant"));
     assert!(may_import("control", "dataplane::stats::Counter"));

@@ -183,20 +183,21 @@ fn seeds() -> Vec<Vec<u8>> {
 /// A frame as an accident or an attacker would make it.
 fn bad_frame() -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..5);
-    let mutated = (prop::sample::select(seeds()), changes, any::<bool>(), any::<Index>(), any::<bool>())
-        .prop_map(|(mut frame, changes, is_cut, cut, mend)| {
-            for (at, value) in changes {
-                let at = at.index(frame.len());
-                frame[at] = value;
-            }
-            if is_cut {
-                frame.truncate(cut.index(frame.len() + 1));
-            }
-            if mend && frame.len() >= 34 && frame[12..14] == [8, 0] {
-                mend_ipv4(&mut frame);
-            }
-            frame
-        });
+    let mutated =
+        (prop::sample::select(seeds()), changes, any::<bool>(), any::<Index>(), any::<bool>())
+            .prop_map(|(mut frame, changes, is_cut, cut, mend)| {
+                for (at, value) in changes {
+                    let at = at.index(frame.len());
+                    frame[at] = value;
+                }
+                if is_cut {
+                    frame.truncate(cut.index(frame.len() + 1));
+                }
+                if mend && frame.len() >= 34 && frame[12..14] == [8, 0] {
+                    mend_ipv4(&mut frame);
+                }
+                frame
+            });
     prop_oneof![
         6 => mutated,
         1 => prop::collection::vec(any::<u8>(), 0..200),
@@ -285,7 +286,8 @@ servers = [{ address = "[fd00::12]:5353" }, { address = "[fd00::99]:5353" }]
 "#;
 
 fn owned() -> Vec<IpAddr> {
-    let all = ["192.0.2.1", "192.0.2.100", "10.0.0.1", "2001:db8:1::1", "2001:db8:1::100", "fd00::1"];
+    let all =
+        ["192.0.2.1", "192.0.2.100", "10.0.0.1", "2001:db8:1::1", "2001:db8:1::100", "fd00::1"];
     let link_local = ["fe80::fe", "fe80::ff:fe00:fe", "fe80::ff:fe00:1fe"];
     all.iter().chain(&link_local).map(|address| address.parse().unwrap()).collect()
 }
@@ -357,7 +359,12 @@ proptest! {
 /// An ARP packet whose fields are random, or right.
 fn random_arp() -> impl Strategy<Value = Vec<u8>> {
     let address = prop::sample::select(vec![
-        "192.0.2.1", "192.0.2.100", "192.0.2.9", "10.0.0.1", "0.0.0.0", "255.255.255.255",
+        "192.0.2.1",
+        "192.0.2.100",
+        "192.0.2.9",
+        "10.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
     ]);
     let mac = prop::sample::select(vec![CLIENT_SIDE, OUTSIDE, INSIDE, [0; 6], [0xff; 6]]);
     (0_u16..5, (mac.clone(), address.clone()), (mac.clone(), address), (mac.clone(), mac))
@@ -367,8 +374,14 @@ fn random_arp() -> impl Strategy<Value = Vec<u8>> {
 /// A Neighbor Discovery message whose fields are random, or right; its checksum is right.
 fn random_nd() -> impl Strategy<Value = Vec<u8>> {
     let address = prop::sample::select(vec![
-        "2001:db8:1::1", "2001:db8:1::100", "2001:db8:1::9", "::", "ff02::1", "ff02::1:ff00:1",
-        "fe80::ff:fe00:fe", "fe80::9",
+        "2001:db8:1::1",
+        "2001:db8:1::100",
+        "2001:db8:1::9",
+        "::",
+        "ff02::1",
+        "ff02::1:ff00:1",
+        "fe80::ff:fe00:fe",
+        "fe80::9",
     ]);
     let mac = prop::sample::select(vec![CLIENT_SIDE, OUTSIDE, [0x33, 0x33, 0xff, 0, 0, 1]]);
     let option = (0_u8..6, 0_u8..3, mac.clone());
@@ -376,15 +389,17 @@ fn random_nd() -> impl Strategy<Value = Vec<u8>> {
     let hops = prop::sample::select(vec![255_u8, 255, 255, 64]);
     let head = (prop::sample::select(vec![135_u8, 136, 128, 134]), 0_u8..2, any::<u8>());
     let ends = (address.clone(), address.clone(), address);
-    (ends, head, options, hops, (mac.clone(), mac)).prop_map(|((from, to, target), head, options, hops, link)| {
-        let mut message = vec![head.0, head.1, 0, 0, head.2, 0, 0, 0];
-        message.extend(target.parse::<Ipv6Addr>().unwrap().octets());
-        for (kind, length, mac) in options {
-            message.extend([kind, length]);
-            message.extend(mac);
-        }
-        icmpv6(from, to, hops, &message, link)
-    })
+    (ends, head, options, hops, (mac.clone(), mac)).prop_map(
+        |((from, to, target), head, options, hops, link)| {
+            let mut message = vec![head.0, head.1, 0, 0, head.2, 0, 0, 0];
+            message.extend(target.parse::<Ipv6Addr>().unwrap().octets());
+            for (kind, length, mac) in options {
+                message.extend([kind, length]);
+                message.extend(mac);
+            }
+            icmpv6(from, to, hops, &message, link)
+        },
+    )
 }
 
 proptest! {
