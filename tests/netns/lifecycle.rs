@@ -23,7 +23,7 @@ fn traces(lab: &Lab) -> BTreeSet<String> {
     };
     look("ip -o link | cut -d: -f2");
     look("ip -d link | grep -o 'prog/xdp.*\\|promiscuity 1.*'");
-    look(&format!("pgrep -f {}/pointsman.toml", lab.state().display()));
+    look(&format!("pgrep -f '{}/[p]ointsman.toml'", lab.state().display()));
     traces
 }
 
