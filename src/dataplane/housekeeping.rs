@@ -27,22 +27,29 @@ const LISTING_BUDGET: u32 = 1024;
 const CURSOR_V6: u64 = 1 << 32;
 
 impl<F: Frame> Pipeline<F> {
-    /// Carries out commands and forgets connections whose time is over, a bounded number of each.
+    /// Carries out what the control thread asks for and forgets connections whose time is over,
+    /// a bounded number of each.
     pub fn housekeep(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
         for _ in 0..COMMANDS {
             let Some(command) = self.shared.mailbox.command() else { break };
             self.execute(command, now, outlet);
         }
-        let shared = &mut self.shared;
-        let mut budget = EXPIRY_BUDGET;
-        while let Some(connection) = self.v4.expire(now, &mut budget) {
-            shared.connection_ends(&connection);
+        self.expire(now, EXPIRY_BUDGET);
+        self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
+    }
+
+    /// Forgets connections whose time is over; looks at no more than `budget` records of each
+    /// table.
+    #[inline]
+    pub fn expire(&mut self, now: Tick, budget: u32) {
+        let mut left = budget;
+        while let Some(connection) = self.v4.expire(now, &mut left) {
+            self.shared.connection_ends(&connection);
         }
-        let mut budget = EXPIRY_BUDGET;
-        while let Some(connection) = self.v6.expire(now, &mut budget) {
-            shared.connection_ends(&connection);
+        let mut left = budget;
+        while let Some(connection) = self.v6.expire(now, &mut left) {
+            self.shared.connection_ends(&connection);
         }
-        shared.stats.neighbors.set(shared.next_hops.len() as u64);
     }
 
     /// Drops the packets that still wait: the worker stops.

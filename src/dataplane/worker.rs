@@ -151,22 +151,32 @@ impl Worker {
             } else {
                 empty_rounds = 0;
             }
+            // As many connections can end in a round as begin in it.
+            self.pipeline.expire(now, u32::try_from(packets).unwrap_or(u32::MAX));
             if packets == 0 || rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
                 self.pipeline.housekeep(now, &mut self.exits);
                 self.exits.flush();
             }
             let after = tsc::now();
             self.count_round(packets, after.wrapping_sub(before));
-            before = after;
-            if let IdlePolicy::Sleep(microseconds) = self.idle {
-                if empty_rounds > EMPTY_ROUNDS {
-                    delay_us_sleep(microseconds);
-                }
-            }
+            before = self.rest(empty_rounds, after);
         }
         self.pipeline.shut_down(&mut self.exits);
         self.exits.flush();
         Leftovers { peers: self.exits.peers, stats: self.stats }
+    }
+
+    /// Sleeps, if the idle policy says so and there has been nothing to do for a while; the time
+    /// afterwards.
+    fn rest(&self, empty_rounds: u32, now: u64) -> u64 {
+        let IdlePolicy::Sleep(microseconds) = self.idle else { return now };
+        if empty_rounds <= EMPTY_ROUNDS {
+            return now;
+        }
+        delay_us_sleep(microseconds);
+        let after = tsc::now();
+        self.stats.cycles.add(after.wrapping_sub(now));
+        after
     }
 
     fn count_round(&self, packets: usize, cycles: u64) {

@@ -158,7 +158,7 @@ impl Shop<'_> {
                 epoch,
             });
             // The director waits for this, or has given up on all workers.
-            drop(started.send(()));
+            started.send(()).ok();
             Ok(worker.run())
         }
     }

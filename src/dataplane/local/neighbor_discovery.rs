@@ -22,6 +22,8 @@ use crate::wire::ipv6::{self, Ipv6Header};
 
 /// What is kept of a received message.
 struct Received {
+    /// The station that sent the frame.
+    station: Mac,
     message: NeighborMessage,
     source: V6,
     destination: V6,
@@ -63,7 +65,8 @@ pub(super) fn receive<F: Frame>(
 /// The checks of RFC 4861 sections 7.1.1 and 7.1.2. `None`: to be discarded.
 fn parse<F: Frame>(packet: &Packet, frame: &F) -> Option<Received> {
     let transport = usize::from(packet.transport);
-    let (ip, _) = Ipv6Header::ref_from_prefix(frame.octets().get(ethernet::HEADER..)?).ok()?;
+    let (link, rest) = EthernetHeader::ref_from_prefix(frame.octets()).ok()?;
+    let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
     let end = ethernet::HEADER + usize::from(packet.ip_octets);
     let icmp = frame.octets().get(transport..end)?;
     let (message, options) = NeighborMessage::read_from_prefix(icmp).ok()?;
@@ -79,6 +82,7 @@ fn parse<F: Frame>(packet: &Packet, frame: &F) -> Option<Received> {
         && icmpv6::options_are_valid(options)
         && !(from_nobody && source_mac.is_some());
     valid.then_some(Received {
+        station: link.source,
         message,
         source: ip.source,
         destination: ip.destination,
@@ -104,11 +108,10 @@ fn solicited<F: Frame>(
     // Who asks without an address of its own checks whether it may use this one: the answer goes
     // to all nodes (RFC 4861 section 7.2.4).
     let from_nobody = received.source == V6::default();
-    let asker = EthernetHeader::ref_from_prefix(frame.octets()).map(|(link, _)| link.source);
     let (to, mac, flags) = if from_nobody {
         (ipv6::ALL_NODES, ethernet::ipv6_group(&ipv6::ALL_NODES), 0)
     } else {
-        let mac = received.source_mac.or(asker.ok()).unwrap_or(ethernet::BROADCAST);
+        let mac = received.source_mac.unwrap_or(received.station);
         (received.source, mac, icmpv6::SOLICITED)
     };
     let flags = flags | icmpv6::ROUTER | icmpv6::OVERRIDE;
@@ -130,7 +133,10 @@ fn advertised<F: Frame>(
     if shared.is_ours(target) || is_solicited && destination == 0xff {
         return Outcome::Dropped(DropReason::BadNeighborMessage);
     }
-    if let Some(mac) = received.target_mac {
+    // The answer to a unicast solicitation may leave its link-layer address out (RFC 4861
+    // section 7.2.4), and Linux does.
+    let confirmed = is_solicited.then_some(received.station);
+    if let Some(mac) = received.target_mac.or(confirmed) {
         shared.neighbor_seen(interface.id, target.to_ip(), mac, is_solicited);
     }
     Outcome::Consumed
