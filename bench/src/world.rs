@@ -61,7 +61,7 @@ pub(crate) struct World {
 
 impl World {
     /// A data plane with room for `connections`. Huge pages are taken where there are any.
-    pub(crate) fn new(traffic: Traffic, connections: u32) -> Result<Self> {
+    pub(crate) fn new(traffic: Traffic, connections: u32, sink: &mut Sink) -> Result<Self> {
         let stats = Arc::new(WorkerStats::new(SERVERS));
         let (inner, control) = mailbox();
         let mut slots = SlotRegistry::new(SERVERS);
@@ -88,12 +88,13 @@ impl World {
             mailbox: inner,
         };
         let pipeline = Pipeline::new(settings, Tick(0)).context("the connection table")?;
-        let world = Self { pipeline, stats, rounds: 0, control };
+        let mut world = Self { pipeline, stats, rounds: 0, control };
         world.set_neighbor(OUTSIDE, flows::gateway(traffic.family), flows::GATEWAY_MAC)?;
         for number in 0..flows::SERVICES {
             let server = flows::server(traffic.family, number).ip();
             world.set_neighbor(INSIDE, server, flows::server_mac(number))?;
         }
+        world.housekeep(Tick(0), sink);
         Ok(world)
     }
 
