@@ -1,10 +1,12 @@
 //! Measures pointsman. `make bench` runs everything; see bench/README.md for units and caveats.
 
 mod captures;
+mod devices;
 mod flows;
 mod measure;
 mod memory_loop;
 mod results;
+mod scale;
 mod sink;
 mod source;
 mod world;
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use devices::DevicesArgs;
 use flows::{Family, Traffic, Transport};
 use memory_loop::LoopArgs;
 use results::Report;
@@ -48,6 +51,15 @@ enum Command {
     },
     /// One worker without devices: cycles per packet and per connection.
     Loop(LoopArgs),
+    /// `pointsman run` beside dpdk-testpmd on the same virtual devices: rates and their ratio.
+    Devices(DevicesArgs),
+    /// Both, one after the other.
+    All {
+        #[command(flatten)]
+        devices: DevicesArgs,
+        #[command(flatten)]
+        memory: LoopArgs,
+    },
 }
 
 fn main() -> Result<()> {
@@ -58,6 +70,11 @@ fn main() -> Result<()> {
             return captures::write(Traffic { family, transport }, flows, &out);
         }
         Command::Loop(args) => memory_loop::run(&args, &mut report)?,
+        Command::Devices(args) => devices::run(&args, &mut report)?,
+        Command::All { devices, memory } => {
+            devices::run(&devices, &mut report)?;
+            memory_loop::run(&memory, &mut report)?;
+        }
     }
     match cli.results {
         Some(folder) => report.write(&folder),

@@ -23,6 +23,7 @@ use zerocopy::FromBytes;
 use crate::flows::{Family, Template, Traffic, Transport};
 use crate::measure::{Cycles, Runs};
 use crate::results::{Report, Row, free_huge_pages, say};
+use crate::scale::scale;
 use crate::sink::Sink;
 use crate::source::{Flows, Source};
 use crate::world::{INSIDE, World};
@@ -355,14 +356,4 @@ fn milliseconds(since_start: u64) -> Tick {
 /// Room for a number of flows.
 fn capacity(flows: u32) -> u32 {
     flows.max(1024)
-}
-
-/// 65536 as 64k.
-fn scale(number: u32) -> String {
-    match number {
-        n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{}M", n >> 20),
-        n if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{}k", n >> 10),
-        n if n >= 1000 && n % 1000 == 0 => format!("{}k", n / 1000),
-        n => n.to_string(),
-    }
 }
