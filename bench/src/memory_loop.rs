@@ -51,6 +51,9 @@ pub(crate) struct LoopArgs {
     /// Numbers of live connections while connections begin and end.
     #[arg(long, value_delimiter = ',', default_values_t = [65_536, 1_048_576])]
     live: Vec<u32>,
+    /// Measure only this.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Runs of each measure; their median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -67,11 +70,11 @@ pub(crate) fn run(args: &LoopArgs, report: &mut Report) -> Result<()> {
     let eal = start_eal(args.cpu)?;
     let lcore = *eal.worker_lcores().first().context("EAL gave no lcore")?;
     let pool = Mempool::create(&eal, "packets", MBUFS, 2048, POOL_CACHE, None)?;
-    for title in [Part::Established, Part::Connections] {
+    for part in args.only.map_or(vec![Part::Established, Part::Connections], |only| vec![only]) {
         let (args, pool) = (args.clone(), pool.clone());
-        let work = move || Bench::new(&pool, &args).measure(title);
+        let work = move || Bench::new(&pool, &args).measure(part);
         let rows = eal.launch(lcore, work)?.join()??;
-        report.add(title.name(), rows)?;
+        report.add(part.name(), rows)?;
     }
     ensure!(pool.in_use() == 0, "{} mbufs did not come back to the pool", pool.in_use());
     Ok(())
@@ -91,9 +94,11 @@ fn start_eal(cpu: u16) -> Result<Arc<Eal>> {
 }
 
 /// The two kinds of measures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// Packets of established flows.
     Established,
+    /// Connections that begin and end.
     Connections,
 }
 
