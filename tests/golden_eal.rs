@@ -36,8 +36,8 @@ struct Director {
 
 impl Drop for Director {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -114,8 +114,8 @@ impl Director {
             }
             let counters = self.counters().unwrap_or_default();
             let of = |name: &str| counters.get(name).copied().unwrap_or(0);
-            let come = of("pointsman_packets_received_total")
-                + of("pointsman_packets_originated_total");
+            let come =
+                of("pointsman_packets_received_total") + of("pointsman_packets_originated_total");
             let dropped: u64 = drops(&counters).values().sum();
             let gone = of("pointsman_packets_transmitted_total")
                 + of("pointsman_packets_consumed_total")
@@ -154,9 +154,13 @@ fn drops(counters: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     counted.filter(|(_, count)| *count > 0).collect()
 }
 
-/// Clients are in 198.18.0.0/15 and 2001:db8:ffff::/48. A client's packets keep their order;
-/// those of several may change places with several workers.
-fn client_of(frame: &[u8]) -> Option<SocketAddr> {
+/// A client, and whether the packet comes from it. Clients are in 198.18.0.0/15 and
+/// 2001:db8:ffff::/48.
+///
+/// What has the same key keeps its order. Otherwise packets may change places: those of several
+/// clients with several workers, and the two directions at the start, when the first packets wait
+/// until the control thread has told the workers of the static neighbours.
+fn key_of(frame: &[u8]) -> Option<(SocketAddr, bool)> {
     let is_flow = match &frame[12..14] {
         [8, 0] => frame[23] != 1,
         [0x86, 0xdd] => frame[20] != 58,
@@ -166,13 +170,24 @@ fn client_of(frame: &[u8]) -> Option<SocketAddr> {
         IpAddr::V4(v4) => v4.octets()[0] == 198,
         IpAddr::V6(v6) => v6.segments()[2] == 0xffff,
     };
-    is_flow.then(|| ends(frame)).and_then(|(a, b)| [a, b].into_iter().find(is_client))
+    let (source, destination) = is_flow.then(|| ends(frame))?;
+    Some(if is_client(&source) { (source, true) } else { (destination, false) })
 }
 
-fn by_client(frames: Vec<Stamped>) -> BTreeMap<Option<SocketAddr>, Side> {
+/// Whether a frame is one that the control thread has sent by itself: the announcements of a
+/// director that begins, and its questions. They come at any time, so they are not compared.
+fn is_unasked(frame: &[u8]) -> bool {
+    match &frame[12..14] {
+        [8, 6] => frame[20..22] == [0, 1],
+        [0x86, 0xdd] => frame[20] == 58 && frame[0] == 0x33,
+        _ => false,
+    }
+}
+
+fn by_client(frames: Vec<Stamped>) -> BTreeMap<Option<(SocketAddr, bool)>, Side> {
     let mut all: BTreeMap<_, Side> = BTreeMap::new();
-    for frame in frames {
-        all.entry(client_of(&frame.octets)).or_default().push(frame.octets);
+    for frame in frames.into_iter().filter(|frame| !is_unasked(&frame.octets)) {
+        all.entry(key_of(&frame.octets)).or_default().push(frame.octets);
     }
     all
 }
@@ -194,6 +209,10 @@ fn replay(case: &Case, workers: usize, directory: &Path) -> Result<(), Complaint
     director.stop()?;
     if drops(&counters) != case.dropped {
         return Err(format!("dropped {:?}, expected {:?}", drops(&counters), case.dropped));
+    }
+    let consumed = counters.get("pointsman_packets_consumed_total").copied();
+    if consumed != Some(case.consumed) {
+        return Err(format!("consumed {consumed:?}, expected {}", case.consumed));
     }
     for name in names {
         let found = by_client(pcap::read(&directory.join(format!("{name}.out.pcap"))));
