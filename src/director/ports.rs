@@ -61,11 +61,11 @@ pub(super) fn start(
         .interfaces
         .iter()
         .map(|interface| {
-            start_one(eal, config, interface, pool).map_err(|cause| match cause {
-                DpdkError::NoSuchPort { .. } => {
-                    DirectorError::no_port(&interface.name, &interface.device)
+            start_one(eal, config, interface, pool).map_err(|cause| {
+                if matches!(cause, DpdkError::NoSuchPort { .. }) {
+                    return DirectorError::no_port(&interface.name, &interface.device);
                 }
-                cause => DirectorError::Interface { interface: interface.name.clone(), cause },
+                DirectorError::Interface { interface: interface.name.clone(), cause }
             })
         })
         .collect()
