@@ -2,7 +2,7 @@
 //! frames that are as short as the wire allows.
 //!
 //! Flow n comes from address n modulo 2^17 of the benchmarking network (198.18.0.0/15 of
-//! RFC 2544, 2001:2::/48 of RFC 5180), by a port that counts up when the addresses are used up,
+//! RFC 2544, `2001:2::/48` of RFC 5180), by a port that counts up when the addresses are used up,
 //! and goes to service n modulo 4. So the same number always gives the same packet, and the reply
 //! to it can be made without looking at what the director did.
 
@@ -354,7 +354,7 @@ fn length(octets: usize) -> u16 {
     u16::try_from(octets).unwrap_or(u16::MAX)
 }
 
-/// Numbers that look random and are the same in every run (SplitMix64).
+/// Numbers that look random and are the same in every run (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
