@@ -12,11 +12,12 @@ impl Cycles {
         Self(Vec::with_capacity(bursts))
     }
 
-    /// Notes a burst; `false` when there is no more room.
+    /// Notes a burst, as long as there is room.
     #[inline]
-    pub(crate) fn push(&mut self, cycles: u64) -> bool {
-        self.0.push(u32::try_from(cycles).unwrap_or(u32::MAX));
-        self.0.len() < self.0.capacity()
+    pub(crate) fn push(&mut self, cycles: u64) {
+        if self.0.len() < self.0.capacity() {
+            self.0.push(u32::try_from(cycles).unwrap_or(u32::MAX));
+        }
     }
 
     /// Forgets all bursts.

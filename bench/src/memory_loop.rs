@@ -138,22 +138,21 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, part: Part) -> Result<Vec<Row>> {
+        let args = self.args;
         let mut rows = Vec::new();
-        for family in &self.args.families {
-            for transport in &self.args.transports {
-                let traffic = Traffic { family: *family, transport: *transport };
-                match part {
-                    Part::Established => {
-                        for flows in &self.args.flows {
-                            rows.extend(self.established(traffic, *flows)?);
-                        }
-                    }
-                    Part::Connections => {
-                        for live in &self.args.live {
-                            rows.push(self.connections(traffic, *live)?);
-                        }
-                    }
-                }
+        let traffics = args
+            .families
+            .iter()
+            .flat_map(|family| args.transports.iter().map(|transport| (*family, *transport)));
+        for (family, transport) in traffics {
+            let traffic = Traffic { family, transport };
+            if part == Part::Connections {
+                let measured = args.live.iter().map(|live| self.connections(traffic, *live));
+                rows.extend(measured.collect::<Result<Vec<_>>>()?);
+                continue;
+            }
+            for flows in &args.flows {
+                rows.extend(self.established(traffic, *flows)?);
             }
         }
         Ok(rows)
@@ -209,9 +208,9 @@ impl<'a> Bench<'a> {
             self.source.receive(&mut burst, packet, &mut flows)?;
             swap_macs(&mut burst, &mut self.sink);
             let after = tsc::now();
-            let room = self.cycles.push(after.wrapping_sub(before));
+            self.cycles.push(after.wrapping_sub(before));
             before = after;
-            if after >= end || !room {
+            if after >= end {
                 return Ok(self.cycles.median_per(BURST));
             }
         }
@@ -228,9 +227,9 @@ impl<'a> Bench<'a> {
             world.process(&mut burst, now, &mut self.sink);
             world.housekeep_as_worker(now, &mut self.sink);
             let after = tsc::now();
-            let room = self.cycles.push(after.wrapping_sub(before));
+            self.cycles.push(after.wrapping_sub(before));
             before = after;
-            if after >= end || !room {
+            if after >= end {
                 return Ok(self.cycles.median_per(BURST));
             }
         }
@@ -244,26 +243,21 @@ impl<'a> Bench<'a> {
         let mut flows = Flows::sequential(u32::MAX);
         // Time goes so fast that the last state's timeout passes while `live` others begin.
         let step = timeout_ms(traffic) * BURST as u64 / u64::from(live);
-        let mut round: u64 = 0;
+        let mut done = 0;
         let mut runs = Runs::default();
         let fill = u64::from(live) / BURST as u64 * 3 / 2;
+        // The first run fills the table, and does not count.
+        self.lives(&mut world, &life, &mut flows, |round, _| {
+            (round < fill).then_some(milliseconds(round * step))
+        })?;
         while runs.len() < self.args.runs {
             let end = self.begin();
-            let mut before = tsc::now();
-            loop {
-                self.one_life(&mut world, &life, &mut flows, milliseconds(round * step))?;
+            let mut round = fill + done;
+            done += self.lives(&mut world, &life, &mut flows, |_, before| {
                 round += 1;
-                let after = tsc::now();
-                let room = self.cycles.push(after.wrapping_sub(before));
-                before = after;
-                if round >= fill && (after >= end || !room) {
-                    break;
-                }
-            }
-            // The first run has filled the table: it does not count.
-            if round > fill {
-                runs.push(self.cycles.median_per(BURST));
-            }
+                (before < end).then_some(milliseconds(round * step))
+            })?;
+            runs.push(self.cycles.median_per(BURST));
         }
         let stats = world.stats();
         let dropped = stats.dropped.total();
@@ -273,6 +267,27 @@ impl<'a> Bench<'a> {
         ensure!(wanted.contains(&have), "{traffic}: {have} live connections, not about {live}");
         let name = format!("loop/{traffic}/{}_live/connection", scale(live));
         Ok(Row::new(name, "cycles/connection", &runs, COMMAND))
+    }
+
+    /// Lets 64 connections live after 64 others, as long as `time` gives one, from the number of
+    /// rounds done and the TSC. How many rounds there were.
+    fn lives(
+        &mut self,
+        world: &mut World,
+        life: &[Template],
+        flows: &mut Flows,
+        mut time: impl FnMut(u64, u64) -> Option<Tick>,
+    ) -> Result<u64> {
+        let mut rounds = 0;
+        let mut before = tsc::now();
+        while let Some(now) = time(rounds, before) {
+            self.one_life(world, life, flows, now)?;
+            rounds += 1;
+            let after = tsc::now();
+            self.cycles.push(after.wrapping_sub(before));
+            before = after;
+        }
+        Ok(rounds)
     }
 
     /// 64 connections from their first packet to their last, with a look at the timers after each
