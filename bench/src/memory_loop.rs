@@ -183,7 +183,7 @@ impl<'a> Bench<'a> {
         let opening: Vec<_> = life(traffic).into_iter().take(3).collect();
         let mut burst = FrameBurst::new();
         let mut order = Flows::sequential(flows);
-        let bursts = flows.div_ceil(BURST as u32);
+        let bursts = (flows as usize).div_ceil(BURST);
         for _ in 0..bursts {
             // A burst is so many flows; each goes through its opening.
             let start = order.clone();
