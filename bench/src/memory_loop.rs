@@ -195,7 +195,7 @@ impl<'a> Bench<'a> {
             world.housekeep(Tick(0), &mut self.sink);
         }
         let sent = self.sink.transmitted() - before;
-        let wanted = u64::from(bursts) * (BURST * opening.len()) as u64;
+        let wanted = bursts as u64 * (BURST * opening.len()) as u64;
         ensure!(sent == wanted, "{traffic}: {sent} of {wanted} packets came through");
         Ok(())
     }
