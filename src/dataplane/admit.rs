@@ -30,6 +30,10 @@ pub(super) fn admit<A: Family, F: Frame>(
         let ours = shared.is_ours(key.destination);
         return Err(if ours { DropReason::NoService } else { DropReason::NotOwned });
     };
+    if shared.is_ours(key.source) {
+        // Nobody but us may send from our addresses (RFC 1812 section 5.3.7).
+        return Err(DropReason::Martian);
+    }
     if !may_open(service, packet, key) {
         return Err(DropReason::NoConnection);
     }

@@ -392,7 +392,11 @@ impl<F: Frame> Shared<F> {
             let wanted = Event::Resolve { interface: entry.interface, address: entry.address };
             match self.mailbox.post(wanted) {
                 Ok(()) => entry.reachability = Reachability::Resolving,
-                Err(_) => self.stats.events_lost.increment(),
+                Err(_) => {
+                    // Nobody would ask: the frame must not wait for an answer.
+                    self.stats.events_lost.increment();
+                    return self.drop(frame, DropReason::NeighborQueueFull, outlet);
+                }
             }
         }
         match self.waiting.hold(hop, entry, frame) {

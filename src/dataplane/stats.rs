@@ -89,13 +89,13 @@ drop_reasons! {
     Malformed = "malformed",
     /// The IPv4 header checksum is wrong.
     BadChecksum = "bad_checksum",
-    /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback.
+    /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback, an address of our own as the source.
     Martian = "martian",
     /// An ARP or Neighbor Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
     /// An IP fragment; not supported yet.
     Fragment = "fragment",
-    /// More IPv6 extension headers than are walked, or one that is not known.
+    /// More IPv6 extension headers than are walked.
     ExtensionHeader = "extension_header",
     /// An IP protocol other than TCP, UDP and ICMP.
     UnknownProtocol = "unknown_protocol",

@@ -144,7 +144,7 @@ impl Index {
         let buckets = (entries.saturating_mul(3) / 2).div_ceil(WAYS).next_power_of_two().max(2);
         let mut slice = HugeSlice::zeroed_on(buckets, huge_pages)?;
         if huge_pages == HugePages::Try {
-            slice.prefault();
+            slice.prefault()?;
         }
         Ok(Self { buckets: slice, mask: buckets - 1 })
     }
