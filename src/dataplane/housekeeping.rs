@@ -31,6 +31,9 @@ impl<F: Frame> Pipeline<F> {
     /// a bounded number of each.
     pub fn housekeep(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
         for _ in 0..COMMANDS {
+            if !self.shared.is_answered() {
+                break;
+            }
             let Some(command) = self.shared.mailbox.command() else { break };
             self.execute(command, now, outlet);
         }
@@ -103,10 +106,7 @@ impl<F: Frame> Pipeline<F> {
         };
         page.cursor = cursor;
         page.done = done;
-        let event = Event::Connections { worker: self.shared.worker, page };
-        if self.shared.mailbox.post(event).is_err() {
-            self.shared.stats.events_lost.increment();
-        }
+        self.shared.answer(Event::Connections { worker: self.shared.worker, page });
     }
 }
 
@@ -146,10 +146,21 @@ impl<F: Frame> Shared<F> {
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);
-        let event = Event::Installed { worker: self.worker, version, retired };
-        if self.mailbox.post(event).is_err() {
-            self.stats.events_lost.increment();
+        self.answer(Event::Installed { worker: self.worker, version, retired });
+    }
+
+    /// Answers a command. What the control thread gave must come back to it: no memory is freed
+    /// on a worker.
+    fn answer(&mut self, event: Event) {
+        self.unsent = self.mailbox.post(event).err();
+    }
+
+    /// Whether the last answer is on its way; tries once more if it is not.
+    fn is_answered(&mut self) -> bool {
+        if let Some(event) = self.unsent.take() {
+            self.answer(event);
         }
+        self.unsent.is_none()
     }
 
     fn set_neighbor(
