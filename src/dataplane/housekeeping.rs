@@ -200,3 +200,71 @@ impl<F: Frame> Shared<F> {
         Some(frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::PipelineSettings;
+    use crate::dataplane::conn::tcp_state::StateTimeouts;
+    use crate::dataplane::frame::BufferFrame;
+    use crate::dataplane::interface::Interfaces;
+    use crate::dataplane::mailbox::{ControlMailbox, EVENTS, mailbox};
+    use crate::dataplane::stats::WorkerStats;
+    use crate::dataplane::steering::Steering;
+    use crate::dpdk::memory::HugePages;
+    use crate::ids::WorkerId;
+    use crate::service::{ServerLoads, Timeouts};
+
+    /// No frames are expected.
+    struct Nowhere;
+
+    impl Outlet<BufferFrame> for Nowhere {
+        fn allocate(&mut self) -> Option<BufferFrame> {
+            None
+        }
+        fn transmit(&mut self, _: InterfaceId, _: BufferFrame) {}
+        fn hand_over(&mut self, _: WorkerId, _: BufferFrame) {}
+        fn discard(&mut self, _: BufferFrame) {}
+    }
+
+    fn idle_pipeline() -> (Pipeline<BufferFrame>, ControlMailbox) {
+        let (mailbox, control) = mailbox();
+        let settings = PipelineSettings {
+            worker: WorkerId(0),
+            interfaces: Arc::new(Interfaces::new(Vec::new())),
+            routes: Vec::new(),
+            neighbors: 4,
+            timeouts: StateTimeouts::new(&Timeouts::default()),
+            connections: (8, 8),
+            huge_pages: HugePages::Never,
+            table_secret: [1; 4],
+            steering: Steering::new(1, [2; 4]),
+            services: Arc::new(ServiceTable::empty()),
+            loads: Arc::new(ServerLoads::new(1)),
+            stats: Arc::new(WorkerStats::new(1)),
+            mailbox,
+        };
+        (Pipeline::new(settings, Tick(0)).unwrap(), control)
+    }
+
+    #[test]
+    fn an_answer_waits_while_the_event_queue_is_full_and_no_command_overtakes_it() {
+        let (mut pipeline, control) = idle_pipeline();
+        let wanted = || Event::Resolve { interface: InterfaceId(0), address: IpAddr::from([1; 4]) };
+        for _ in 0..EVENTS {
+            pipeline.shared.mailbox.post(wanted()).unwrap();
+        }
+        let table = Arc::new(ServiceTable::empty());
+        control.send(Command::InstallServices(Arc::clone(&table))).unwrap();
+        control.send(Command::ListConnections(ConnectionPage::new(1))).unwrap();
+        pipeline.housekeep(Tick(1), &mut Nowhere);
+        assert!(Arc::ptr_eq(&pipeline.shared.services, &table));
+        for _ in 0..EVENTS {
+            assert!(matches!(control.event(), Some(Event::Resolve { .. })));
+        }
+        assert!(control.event().is_none());
+        pipeline.housekeep(Tick(2), &mut Nowhere);
+        assert!(matches!(control.event(), Some(Event::Installed { .. })));
+        assert!(matches!(control.event(), Some(Event::Connections { .. })));
+    }
+}
