@@ -9,6 +9,7 @@ mod results;
 mod scale;
 mod sink;
 mod source;
+mod tables;
 mod world;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use devices::DevicesArgs;
 use flows::{Family, Traffic, Transport};
 use memory_loop::LoopArgs;
 use results::Report;
+use tables::TablesArgs;
 
 /// Measures pointsman: one worker in memory, and beside dpdk-testpmd on the same devices.
 #[derive(Debug, Parser)]
@@ -53,12 +55,16 @@ enum Command {
     Loop(LoopArgs),
     /// `pointsman run` beside dpdk-testpmd on the same virtual devices: rates and their ratio.
     Devices(DevicesArgs),
-    /// Both, one after the other.
+    /// The connection table beside hashbrown.
+    Tables(TablesArgs),
+    /// All of them, one after the other.
     All {
         #[command(flatten)]
         devices: DevicesArgs,
         #[command(flatten)]
         memory: LoopArgs,
+        #[command(flatten)]
+        tables: TablesArgs,
     },
 }
 
@@ -71,9 +77,11 @@ fn main() -> Result<()> {
         }
         Command::Loop(args) => memory_loop::run(&args, &mut report)?,
         Command::Devices(args) => devices::run(&args, &mut report)?,
-        Command::All { devices, memory } => {
+        Command::Tables(args) => tables::run(&args, &mut report)?,
+        Command::All { devices, memory, tables } => {
             devices::run(&devices, &mut report)?;
             memory_loop::run(&memory, &mut report)?;
+            tables::run(&tables, &mut report)?;
         }
     }
     match cli.results {

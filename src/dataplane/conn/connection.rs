@@ -75,16 +75,20 @@ const _: () = assert!(size_of::<Connection<[u8; 16]>>() == 128, "an IPv6 connect
 
 /// What a new connection is made of.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::dataplane) struct Endpoints<A> {
-    pub(in crate::dataplane) client: (A, U16),
-    pub(in crate::dataplane) service: (A, U16),
-    pub(in crate::dataplane) server: (A, U16),
-    pub(in crate::dataplane) protocol: u8,
+pub struct Endpoints<A> {
+    /// The client and its port.
+    pub client: (A, U16),
+    /// The virtual service.
+    pub service: (A, U16),
+    /// The real server.
+    pub server: (A, U16),
+    /// IP protocol.
+    pub protocol: u8,
 }
 
 impl<A: Address> Connection<A> {
     /// A record with its checksum deltas, in no state yet.
-    pub(in crate::dataplane) fn new(ends: Endpoints<A>) -> Self {
+    pub fn new(ends: Endpoints<A>) -> Self {
         let address_delta = Delta::between(ends.service.0.octets(), ends.server.0.octets());
         let port_delta = Delta::between(&ends.service.1.to_bytes(), &ends.server.1.to_bytes());
         Self {
