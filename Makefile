@@ -24,15 +24,15 @@ demo: ## see it work: client, director, three servers (root); KEEP=1 leaves them
 test: ## all tests, those in network namespaces included (root)
 	scripts/install-deps test
 	@[ "$$(id -u)" = 0 ] || echo "make test: NOT ROOT: the tests in network namespaces will fail; run it as root" >&2
+	@if [ "$$(id -u)" = 0 ]; then scripts/lab/selftest; fi
 	$(CARGO) build $(LOCKED) --workspace
 ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run $(LOCKED) --workspace
 	$(CARGO) test $(LOCKED) --workspace --doc
+	$(CARGO) nextest run $(LOCKED) --workspace
 else
 	@echo "make test: cargo-nextest is not installed; the same tests, slower, by cargo test"
 	$(CARGO) test $(LOCKED) --workspace
 endif
-	scripts/lab/selftest
 
 check: ## formatting, lints, documentation, scripts, licences
 	scripts/install-deps build
