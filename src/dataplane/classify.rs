@@ -10,7 +10,8 @@ use crate::wire::arp::ArpPacket;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use crate::wire::flow_key::FlowKey;
-use crate::wire::icmpv4::IcmpHeader;
+use crate::wire::icmpv4::{self, IcmpHeader};
+use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
 use crate::wire::tcp::{self, TcpHeader};
@@ -25,10 +26,14 @@ pub enum Class {
     FlowV6(FlowKey<V6>),
     /// ARP for IPv4 over Ethernet.
     Arp,
-    /// ICMP.
+    /// ICMP, but for errors.
     Icmp,
-    /// ICMPv6.
+    /// ICMPv6, but for errors.
     Icmpv6,
+    /// An ICMP error, which quotes a packet.
+    ErrorV4,
+    /// An ICMPv6 error.
+    ErrorV6,
     /// To be dropped.
     Drop(DropReason),
 }
@@ -127,7 +132,8 @@ fn inspect_v4(
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
     match ip.protocol {
-        protocol::ICMP => payload.icmp(Class::Icmp, common),
+        protocol::ICMP => payload
+            .icmp(common, |kind| if icmpv4::is_error(kind) { Class::ErrorV4 } else { Class::Icmp }),
         _ => payload.flow(ip.source, ip.destination, common, Class::FlowV4),
     }
 }
@@ -179,7 +185,9 @@ fn inspect_v6(
     }
     let common = Common { ip_octets, ttl: ip.hop_limit };
     if payload.protocol == protocol::ICMPV6 {
-        return payload.icmp(Class::Icmpv6, common);
+        return payload.icmp(common, |kind| {
+            if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 }
+        });
     }
     if ip.source == unspecified {
         return Err(DropReason::Martian);
@@ -244,12 +252,13 @@ impl Payload<'_> {
         Ok(Packet { class, transport, ip_octets: common.ip_octets, ttl: common.ttl, control })
     }
 
-    fn icmp(&self, class: Class, common: Common) -> Result<Packet, DropReason> {
+    fn icmp(&self, common: Common, class: impl FnOnce(u8) -> Class) -> Result<Packet, DropReason> {
         if self.length < size_of::<IcmpHeader>() {
             return Err(DropReason::Malformed);
         }
-        IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
-        self.packet(class, common, 0)
+        let (header, _) =
+            IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
+        self.packet(class(header.kind), common, 0)
     }
 
     #[inline]

@@ -12,6 +12,8 @@ pub mod steering;
 pub mod classify;
 mod family;
 mod nat;
+mod icmp_error;
+mod own_error;
 mod admit;
 mod local;
 pub mod pipeline;

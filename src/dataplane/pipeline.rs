@@ -11,11 +11,13 @@ use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::conn::{Connection, ConnectionTable, Found};
 use super::family::Family;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::icmp_error;
 use super::interface::Interfaces;
 use super::local;
 use super::mailbox::{Event, WorkerMailbox};
 use super::nat;
 use super::next_hop::{AdjacencyId, NextHops, Reachability, RouteSpec, Waiting};
+use super::own_error::{self, RateLimit, Refusal};
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::clock::Tick;
@@ -40,6 +42,8 @@ pub struct PipelineSettings {
     pub neighbors: usize,
     /// Idle times.
     pub timeouts: StateTimeouts,
+    /// ICMP errors and TCP resets that the worker may send in a second.
+    pub errors_per_second: u32,
     /// Connections that fit, IPv4 and IPv6.
     pub connections: (u32, u32),
     /// Whether the connection tables may take reserved huge pages. If so they are taken whole at
@@ -71,6 +75,7 @@ pub(super) struct Shared<F> {
     pub(super) next_hops: NextHops,
     pub(super) waiting: Waiting<F>,
     pub(super) timeouts: StateTimeouts,
+    pub(super) error_limit: RateLimit,
     steering: Steering,
 }
 
@@ -124,6 +129,7 @@ impl<F: Frame> Pipeline<F> {
                 next_hops: NextHops::new(settings.routes, settings.neighbors),
                 waiting: Waiting::new(),
                 timeouts: settings.timeouts,
+                error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
             },
             packets: [(NO_PACKET, 0); BURST],
@@ -146,7 +152,12 @@ impl<F: Frame> Pipeline<F> {
             match packet.class {
                 Class::FlowV4(_) => self.v4.prefetch_record(*hash),
                 Class::FlowV6(_) => self.v6.prefetch_record(*hash),
-                Class::Arp | Class::Icmp | Class::Icmpv6 | Class::Drop(_) => {}
+                Class::Arp
+                | Class::Icmp
+                | Class::Icmpv6
+                | Class::ErrorV4
+                | Class::ErrorV6
+                | Class::Drop(_) => {}
             }
         }
         let Self { shared, v4, v6, packets } = self;
@@ -161,6 +172,8 @@ impl<F: Frame> Pipeline<F> {
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);
                 }
+                Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
+                Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
@@ -198,7 +211,12 @@ impl<F: Frame> Shared<F> {
                 v6.prefetch_index(hash);
                 hash
             }
-            Class::Arp | Class::Icmp | Class::Icmpv6 | Class::Drop(_) => 0,
+            Class::Arp
+            | Class::Icmp
+            | Class::Icmpv6
+            | Class::ErrorV4
+            | Class::ErrorV6
+            | Class::Drop(_) => 0,
         };
         (packet, hash)
     }
@@ -212,16 +230,31 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if flow.origin == Origin::Port && self.steering.is_needed() {
-            let owner = self.steering.owner(flow.key, self.is_ours(flow.key.destination));
-            if owner != self.worker {
-                return outlet.hand_over(owner, frame);
-            }
+        if let Some(owner) = self.other_owner(flow.key, flow.origin) {
+            return outlet.hand_over(owner, frame);
         }
         match self.translate(table, flow, &mut frame) {
             Ok(hop) => self.send(hop, flow.packet.ip_octets, frame, outlet),
-            Err(reason) => self.drop(frame, reason, outlet),
+            Err(refusal) => {
+                let what = (flow.key, flow.packet);
+                own_error::tell(self, refusal, what, &frame, flow.now, outlet);
+                self.drop(frame, refusal.reason, outlet);
+            }
         }
+    }
+
+    /// The worker that owns a flow, if that is another one.
+    #[inline]
+    pub(super) fn other_owner<A: Address>(
+        &self,
+        key: &FlowKey<A>,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        if origin == Origin::Worker || !self.steering.is_needed() {
+            return None;
+        }
+        let owner = self.steering.owner(key, self.is_ours(key.destination));
+        (owner != self.worker).then_some(owner)
     }
 
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
@@ -231,21 +264,25 @@ impl<F: Frame> Shared<F> {
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
         frame: &mut F,
-    ) -> Result<AdjacencyId, DropReason> {
+    ) -> Result<AdjacencyId, Refusal> {
         let packet = flow.packet;
         if packet.ttl <= 1 {
-            return Err(DropReason::TtlExpired);
+            return Err(DropReason::TtlExpired.into());
         }
         let found = match table.find(flow.hash, flow.key) {
             Some(found) => found,
             None => admit(table, self, packet, flow.key, flow.now)?,
         };
         let connection = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
-        connection.last_seen = flow.now.0;
         let hop = match found.direction {
             Direction::Inbound => connection.to_server,
             Direction::Reply => connection.to_client,
         };
+        let mtu = self.next_hops.get(hop).map_or(0, |adjacency| adjacency.mtu);
+        if packet.ip_octets > mtu {
+            return Err(Refusal::too_big(mtu));
+        }
+        connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
         nat::translate(
             frame.octets_mut(),

@@ -99,8 +99,10 @@ drop_reasons! {
     ExtensionHeader = "extension_header",
     /// An IP protocol other than TCP, UDP and ICMP.
     UnknownProtocol = "unknown_protocol",
-    /// An ICMP message other than echo to an address of the director; errors are not translated yet.
+    /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
+    /// An ICMP error about a packet of no connection.
+    IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
     /// To an address that the director neither owns nor has a connection for.
@@ -239,6 +241,10 @@ pub struct WorkerStats {
     pub held: Counter,
     /// Drops by reason.
     pub dropped: DropCounters,
+    /// ICMP errors and TCP resets of our own.
+    pub errors_sent: Counter,
+    /// Those that the rate limit held back.
+    pub errors_suppressed: Counter,
     /// Own packets that could not be made because no buffer was free.
     pub no_buffer: Counter,
     /// Events lost because the control thread did not empty its queue.

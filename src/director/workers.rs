@@ -29,6 +29,8 @@ use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::flow_key::HashSecret;
 
+/// ICMP errors and resets that a worker may send in a second.
+const ERRORS_PER_SECOND: u32 = 1000;
 /// Neighbours that a worker's table takes.
 const NEIGHBORS: usize = 16_384;
 
@@ -181,6 +183,7 @@ impl Shop<'_> {
             routes: routes(config),
             neighbors: NEIGHBORS,
             timeouts: StateTimeouts::new(&config.timeouts),
+            errors_per_second: ERRORS_PER_SECOND,
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
             table_secret: secret()?,

@@ -4,6 +4,7 @@ use zerocopy::FromBytes;
 
 use super::{Outcome, return_to_sender};
 use crate::dataplane::classify::Packet;
+use crate::dataplane::family::OWN_TTL;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
 use crate::dataplane::pipeline::Shared;
@@ -14,9 +15,6 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::Ipv4Header;
 use crate::wire::ipv6::Ipv6Header;
-
-/// TTL and hop limit of what the director sends itself (the value that RFC 1700 recommends).
-const OWN_TTL: u8 = 64;
 
 /// Makes an echo request, whose header `frame` holds at `transport`, its reply.
 fn turn<F: Frame>(frame: &mut F, transport: usize, reply: u8) -> Option<()> {

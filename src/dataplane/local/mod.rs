@@ -42,7 +42,9 @@ pub(super) fn receive<F: Frame>(
         Class::Arp => arp::receive(shared, interface, &mut frame),
         Class::Icmp => echo::receive_v4(shared, interface, packet, &mut frame),
         Class::Icmpv6 => neighbor_discovery::receive(shared, interface, packet, &mut frame),
-        Class::FlowV4(_) | Class::FlowV6(_) => Outcome::Dropped(DropReason::NoConnection),
+        Class::FlowV4(_) | Class::FlowV6(_) | Class::ErrorV4 | Class::ErrorV6 => {
+            Outcome::Dropped(DropReason::NoConnection)
+        }
         Class::Drop(reason) => Outcome::Dropped(reason),
     };
     match outcome {
