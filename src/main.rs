@@ -1,3 +1,9 @@
 //! The one binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    pointsman::cli::Cli::parse().run()
+}

@@ -55,19 +55,9 @@ pub(super) async fn serve(listener: impl Accept, router: Router) {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.next().await {
             Ok(stream) => {
-                let service = TowerToHyperService::new(router.clone());
+                let router = router.clone();
                 tokio::spawn(async move {
-                    let connection = hyper::server::conn::http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_TIME)
-                        .max_buf_size(HEAD_OCTETS)
-                        .keep_alive(false)
-                        .serve_connection(TokioIo::new(stream), service);
-                    match tokio::time::timeout(CONNECTION_TIME, connection).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::debug!(%error, "a client's request failed"),
-                        Err(_) => tracing::debug!("a client was too slow"),
-                    }
+                    serve_one(stream, router).await;
                     drop(slot);
                 });
             }
@@ -76,5 +66,22 @@ pub(super) async fn serve(listener: impl Accept, router: Router) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+async fn serve_one<S>(stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_OCTETS)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a client's request failed"),
+        Err(_) => tracing::debug!("a client was too slow"),
     }
 }

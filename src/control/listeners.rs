@@ -100,9 +100,12 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().map_err(|cause: io::Error| match cause.kind() {
-        ErrorKind::AddrInUse => StartError::MetricsInUse { address },
-        _ => StartError::Metrics { address, cause },
+    bind().map_err(|cause: io::Error| {
+        if cause.kind() == ErrorKind::AddrInUse {
+            StartError::MetricsInUse { address }
+        } else {
+            StartError::Metrics { address, cause }
+        }
     })
 }
 
@@ -120,10 +123,13 @@ impl ApiListener {
         if is_taken(path)? {
             fs::remove_file(path).map_err(failed)?;
         }
-        let socket = UnixListener::bind(path).map_err(|cause| match cause.kind() {
-            // Another director was quicker.
-            ErrorKind::AddrInUse => StartError::SocketInUse { path: path.to_owned() },
-            _ => failed(cause),
+        let socket = UnixListener::bind(path).map_err(|cause| {
+            // In use: another director was quicker.
+            if cause.kind() == ErrorKind::AddrInUse {
+                StartError::SocketInUse { path: path.to_owned() }
+            } else {
+                failed(cause)
+            }
         })?;
         let identity = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
         let file = SocketFile { path: path.to_owned(), identity, made_directory };

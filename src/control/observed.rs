@@ -119,11 +119,10 @@ impl Observed {
     pub(super) fn sample(&self, now: Duration) {
         let sample = Sample::take(self, now);
         let mut kept = self.rates.get();
-        if let Some(before) = kept.0.replace(sample) {
-            if let Some(after) = &kept.0 {
-                kept.1 = Arc::new(Rates::between(&before, after));
-            }
+        if let Some(before) = &kept.0 {
+            kept.1 = Arc::new(Rates::between(before, &sample));
         }
+        kept.0 = Some(sample);
         drop(kept);
         let mut health = self.health.get();
         health.polls.resize(self.workers.len(), (0, now));

@@ -43,9 +43,11 @@ impl Outbox {
         Self(mailboxes.into_iter().map(line).collect())
     }
 
-    /// The worker that speaks for all: answers to what it asks come to every worker anyway.
-    pub(super) fn speaker(&self) -> Option<WorkerId> {
-        self.0.first().map(|line| line.worker)
+    /// Sends to one worker that speaks for all: the first.
+    pub(super) fn send_any(&mut self, command: Command) {
+        if let Some(line) = self.0.first_mut() {
+            line.send(command);
+        }
     }
 
     /// Sends to one worker, now or as soon as its mailbox has room.

@@ -1,6 +1,5 @@
 //! The control loop.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
-use super::observed::Observed;
+use super::observed::{Clock, Observed, Shared, Worker};
 use super::outbox::Outbox;
 use super::state::{Change, DesiredState};
 use super::thread::Signals;
@@ -44,6 +43,15 @@ pub(super) enum Request {
     Connections { worker: WorkerId, page: ConnectionPage, reply: oneshot::Sender<ConnectionPage> },
 }
 
+/// A page that a worker owes.
+#[derive(Debug)]
+struct Owed {
+    worker: WorkerId,
+    /// The page's buffer, which tells it from others: an event may be lost.
+    buffer: usize,
+    reply: oneshot::Sender<ConnectionPage>,
+}
+
 /// The control side.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -52,8 +60,8 @@ pub(super) struct Control {
     outbox: Outbox,
     neighbors: Neighbors,
     requests: mpsc::Receiver<Request>,
-    /// Pages that the workers owe, oldest first: they answer in the order of the questions.
-    owed: Vec<(WorkerId, VecDeque<oneshot::Sender<ConnectionPage>>)>,
+    /// Pages that the workers owe, oldest first.
+    owed: Vec<Owed>,
     announcements: Announcements,
     next_sample: Duration,
     busy_until: Duration,
@@ -85,8 +93,7 @@ impl Control {
         for neighbor in ownership::essential_neighbors(&plant.config) {
             neighbors.add_essential(now, neighbor);
         }
-        let stats: Vec<_> = plant.workers.iter().map(super::observed::Worker::of).collect();
-        let owed = stats.iter().map(|worker| (worker.id, VecDeque::new())).collect();
+        let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
         let observed = Arc::new(Observed {
@@ -97,9 +104,9 @@ impl Control {
             inventory: inventory.into(),
             tsc_hz: plant.tsc_hz,
             build: plant.build,
-            clock: super::observed::Clock::start(),
-            rates: Default::default(),
-            health: Default::default(),
+            clock: Clock::start(),
+            rates: Shared::default(),
+            health: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;
@@ -115,7 +122,7 @@ impl Control {
             outbox,
             neighbors,
             requests,
-            owed,
+            owed: Vec::new(),
             announcements: Announcements { addresses, left: ANNOUNCEMENTS, next: now },
             next_sample: now,
             busy_until: BUSY_FOR,
@@ -176,16 +183,10 @@ impl Control {
                 Event::Resolve { interface, address } => {
                     neighbors.resolve(now, worker, Neighbor { interface, address });
                 }
-                Event::NeighborSeen { interface, address, mac, answer: _ } => {
-                    neighbors.seen(now, Neighbor { interface, address }, mac);
+                Event::NeighborSeen { interface, address, mac, answer } => {
+                    neighbors.seen(now, Neighbor { interface, address }, mac, answer);
                 }
-                Event::Connections { worker, page } => {
-                    let lines = owed.iter_mut().find(|(id, _)| *id == worker);
-                    if let Some(reply) = lines.and_then(|(_, replies)| replies.pop_front()) {
-                        // Who asked may have given up.
-                        reply.send(page).ok();
-                    }
-                }
+                Event::Connections { worker, page } => deliver(owed, worker, page),
                 Event::Installed { worker, version, retired } => {
                     let wanted = state.version();
                     tracing::debug!(%worker, %version, %wanted, "services installed");
@@ -201,14 +202,10 @@ impl Control {
             self.busy_until = now + BUSY_FOR;
             if let Action::Unreachable { neighbor, worker: None } = action {
                 let Neighbor { interface, address } = neighbor;
-                tracing::warn!(%interface, %address, "a neighbour does not answer");
+                tracing::debug!(%interface, %address, "a neighbour is unreachable or unused");
             }
             match action.audience() {
-                Audience::Any => {
-                    if let Some(speaker) = self.outbox.speaker() {
-                        self.outbox.send(speaker, action.command());
-                    }
-                }
+                Audience::Any => self.outbox.send_any(action.command()),
                 Audience::One(worker) => self.outbox.send(worker, action.command()),
                 Audience::All => self.outbox.send_all(|| action.command()),
             }
@@ -222,17 +219,17 @@ impl Control {
         }
         due.left -= 1;
         due.next = now + ANNOUNCE_EVERY;
-        let Some(speaker) = self.outbox.speaker() else { return };
         for &(interface, address) in &due.addresses {
-            self.outbox.send(speaker, Command::Announce { interface, address });
+            self.outbox.send_any(Command::Announce { interface, address });
         }
     }
 
     fn on_request(&mut self, request: Request) {
         let Request::Connections { worker, page, reply } = request;
-        let Some((_, replies)) = self.owed.iter_mut().find(|(id, _)| *id == worker) else { return };
-        if replies.len() < PAGES_OWED {
-            replies.push_back(reply);
+        // A lost page is owed until who asked has given up.
+        self.owed.retain(|owed| !owed.reply.is_closed());
+        if self.owed.iter().filter(|owed| owed.worker == worker).count() < PAGES_OWED {
+            self.owed.push(Owed { worker, buffer: page.rows.as_ptr().addr(), reply });
             self.outbox.send(worker, Command::ListConnections(page));
             self.busy_until = self.now() + BUSY_FOR;
         }
@@ -251,5 +248,16 @@ impl Control {
         self.stopping = true;
         self.observed.stop();
         self.stop.store(true, Release);
+    }
+}
+
+/// Gives a page to who asked for it. The youngest match: an older one was lost, and its memory
+/// used again.
+fn deliver(owed: &mut Vec<Owed>, worker: WorkerId, page: ConnectionPage) {
+    let buffer = page.rows.as_ptr().addr();
+    let place = owed.iter().rposition(|owed| owed.worker == worker && owed.buffer == buffer);
+    if let Some(place) = place {
+        // Who asked may have given up.
+        owed.remove(place).reply.send(page).ok();
     }
 }

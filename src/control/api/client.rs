@@ -131,11 +131,14 @@ impl Client {
 
 async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     let path = || socket.to_owned();
-    UnixStream::connect(socket).await.map_err(|cause| match cause.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+    UnixStream::connect(socket).await.map_err(|cause| {
+        use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+        if matches!(cause.kind(), NotFound | ConnectionRefused) {
             ClientError::NotRunning { path: path() }
+        } else if cause.kind() == PermissionDenied {
+            ClientError::NotAllowed { path: path() }
+        } else {
+            ClientError::Connection { path: path(), cause: cause.to_string() }
         }
-        io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path: path() },
-        _ => ClientError::Connection { path: path(), cause: cause.to_string() },
     })
 }

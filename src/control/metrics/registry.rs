@@ -92,16 +92,16 @@ metrics! {
     ServiceOutPackets Counter "service_out_packets_total" "packets" ["service", "listen"] "Packets to clients.";
     ServiceInOctets Counter "service_in_octets_total" "octets" ["service", "listen"] "Octets from clients, from the IP header on.";
     ServiceOutOctets Counter "service_out_octets_total" "octets" ["service", "listen"] "Octets to clients, from the IP header on.";
-    ServiceActive Gauge "service_active_connections" "connections" ["service", "listen"] "Active connections (ActiveConn).";
-    ServiceInactive Gauge "service_inactive_connections" "connections" ["service", "listen"] "Inactive connections (InActConn).";
+    ServiceActive Gauge "service_active_connections" "connections" ["service", "listen"] "Active connections (`ActiveConn`).";
+    ServiceInactive Gauge "service_inactive_connections" "connections" ["service", "listen"] "Inactive connections (`InActConn`).";
 
     ServerConnections Counter "server_connections_total" "connections" ["service", "listen", "server"] "Connections scheduled to the real server.";
     ServerInPackets Counter "server_in_packets_total" "packets" ["service", "listen", "server"] "Packets from clients to the real server.";
     ServerOutPackets Counter "server_out_packets_total" "packets" ["service", "listen", "server"] "Packets from the real server to clients.";
     ServerInOctets Counter "server_in_octets_total" "octets" ["service", "listen", "server"] "Octets from clients to the real server, from the IP header on.";
     ServerOutOctets Counter "server_out_octets_total" "octets" ["service", "listen", "server"] "Octets from the real server to clients, from the IP header on.";
-    ServerActive Gauge "server_active_connections" "connections" ["service", "listen", "server"] "Active connections (ActiveConn).";
-    ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (InActConn).";
+    ServerActive Gauge "server_active_connections" "connections" ["service", "listen", "server"] "Active connections (`ActiveConn`).";
+    ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
@@ -116,10 +116,10 @@ metrics! {
     PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";
     PortRxOctets Counter "port_rx_octets_total" "octets" ["interface", "driver"] "Octets that the port received.";
     PortTxOctets Counter "port_tx_octets_total" "octets" ["interface", "driver"] "Octets that the port sent.";
-    PortMissed Counter "port_missed_total" "packets" ["interface", "driver"] "Packets lost because a receive queue was full: the workers are too slow (imissed).";
-    PortRxErrors Counter "port_rx_errors_total" "packets" ["interface", "driver"] "Broken packets received (ierrors).";
-    PortTxErrors Counter "port_tx_errors_total" "packets" ["interface", "driver"] "Packets that the port could not send (oerrors).";
-    PortNoBuffer Counter "port_no_buffer_total" "events" ["interface", "driver"] "Failures to find a buffer for a received packet: more mbufs are needed (rx_nombuf).";
+    PortMissed Counter "port_missed_total" "packets" ["interface", "driver"] "Packets lost because a receive queue was full: the workers are too slow (`imissed`).";
+    PortRxErrors Counter "port_rx_errors_total" "packets" ["interface", "driver"] "Broken packets received (`ierrors`).";
+    PortTxErrors Counter "port_tx_errors_total" "packets" ["interface", "driver"] "Packets that the port could not send (`oerrors`).";
+    PortNoBuffer Counter "port_no_buffer_total" "events" ["interface", "driver"] "Failures to find a buffer for a received packet: more mbufs are needed (`rx_nombuf`).";
     PortLinkUp Gauge "port_link_up" "0 or 1" ["interface", "driver"] "Whether the link is up.";
     MempoolCapacity Gauge "mempool_capacity" "buffers" ["pool"] "Packet buffers in all.";
     MempoolInUse Gauge "mempool_in_use" "buffers" ["pool"] "Packet buffers that are not free.";
@@ -129,7 +129,7 @@ metrics! {
 pub fn document() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
-         Generated from `src/control/metrics/registry.rs` by `cargo test`: do not edit.\n\n\
+         Generated from `src/control/metrics/registry.rs` with `POINTSMAN_WRITE_DOCS=1 cargo test --no-default-features --test metrics`: do not edit.\n\n\
          `http://ADDRESS/metrics` serves them in the Prometheus text format; ADDRESS is `metrics` \
          in `[director]`, 127.0.0.1:9464 unless set.\n\
          `/healthz` answers 200 while the control loop and every worker make progress, else 503 \

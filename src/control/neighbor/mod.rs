@@ -34,6 +34,8 @@ const SOLICITS_PER_SECOND: u32 = 1000;
 const SOLICITS_AT_ONCE: u32 = 250;
 /// Changes of one neighbour's Ethernet address that are believed in a second.
 const CHANGES_PER_SECOND: u32 = 4;
+/// Strangers that are remembered in a second because they asked for an address of ours.
+const STRANGERS_PER_SECOND: u32 = 500;
 /// Time until a question for which there was no budget is tried again.
 const POSTPONED: Duration = Duration::from_millis(10);
 
@@ -117,6 +119,8 @@ struct Entry {
     deadline: Option<Duration>,
     /// Never given up, and kept by the workers although nothing uses it.
     essential: bool,
+    /// It spoke to us before anybody wanted it: gives way when the cache is full.
+    stranger: bool,
     /// Limits believed changes of the Ethernet address.
     changes: Budget,
 }
@@ -128,6 +132,7 @@ pub(super) struct Neighbors {
     deadlines: BTreeSet<(Duration, Neighbor)>,
     capacity: usize,
     solicits: Budget,
+    strangers: Budget,
     unsettled: BTreeSet<Neighbor>,
     actions: Vec<Action>,
 }
@@ -140,6 +145,7 @@ impl Neighbors {
             deadlines: BTreeSet::new(),
             capacity,
             solicits: Budget::new(SOLICITS_PER_SECOND, SOLICITS_AT_ONCE),
+            strangers: Budget::new(STRANGERS_PER_SECOND, STRANGERS_PER_SECOND),
             unsettled: BTreeSet::new(),
             actions: Vec::new(),
         }
@@ -178,6 +184,7 @@ impl Neighbors {
             self.resolve_unknown(now, worker, neighbor);
             return;
         };
+        entry.stranger = false;
         match &mut entry.state {
             State::Incomplete { .. } => {}
             State::Permanent { mac } | State::Reachable { mac } | State::Probing { mac, .. } => {
@@ -198,10 +205,14 @@ impl Neighbors {
         }
     }
 
-    /// A worker heard the neighbour's Ethernet address. What nobody asked for is not remembered
-    /// (RFC 4861 section 7.2.5); `answer` makes no difference then.
-    pub(super) fn seen(&mut self, now: Duration, neighbor: Neighbor, mac: Mac) {
+    /// A worker heard the neighbour's Ethernet address. A neighbour that is not known yet is
+    /// remembered only if the packet was meant for us (`answer`): it will want a reply.
+    pub(super) fn seen(&mut self, now: Duration, neighbor: Neighbor, mac: Mac, answer: bool) {
         if is_group(&mac) || mac == [0; 6] {
+            return;
+        }
+        let known = self.entries.contains_key(&neighbor);
+        if !known && !(answer && self.admit_stranger(now, neighbor)) {
             return;
         }
         let Some(entry) = self.entries.get_mut(&neighbor) else { return };
@@ -295,7 +306,20 @@ impl Neighbors {
         }
     }
 
-    /// Whether one more neighbour fits, if need be in the place of one that does not answer.
+    /// A place for a stranger; they never get more than half of the cache.
+    fn admit_stranger(&mut self, now: Duration, neighbor: Neighbor) -> bool {
+        if self.deadlines.len() >= self.capacity / 2 || !self.strangers.take(now) {
+            return false;
+        }
+        self.insert(neighbor, State::Incomplete { tries: 0 }, false);
+        if let Some(entry) = self.entries.get_mut(&neighbor) {
+            entry.stranger = true;
+        }
+        true
+    }
+
+    /// Whether one more neighbour fits, if need be in the place of one that does not answer or
+    /// that nobody wanted.
     fn make_room(&mut self) -> bool {
         if self.deadlines.len() < self.capacity {
             return true;
@@ -304,7 +328,8 @@ impl Neighbors {
         let near = self.deadlines.iter().take(64).map(|(_, neighbor)| *neighbor);
         let victim = near.into_iter().find(|neighbor| {
             self.entries.get(neighbor).is_some_and(|entry| {
-                !entry.essential && matches!(entry.state, State::Failed { .. })
+                let failed = matches!(entry.state, State::Failed { .. });
+                !entry.essential && (failed || entry.stranger)
             })
         });
         victim.inspect(|victim| self.forget(*victim)).is_some()
@@ -313,7 +338,7 @@ impl Neighbors {
     fn insert(&mut self, neighbor: Neighbor, state: State, essential: bool) {
         self.schedule(neighbor, None);
         let changes = Budget::new(CHANGES_PER_SECOND, CHANGES_PER_SECOND);
-        let entry = Entry { state, deadline: None, essential, changes };
+        let entry = Entry { state, deadline: None, essential, stranger: false, changes };
         self.entries.insert(neighbor, entry);
     }
 

@@ -39,7 +39,7 @@ fn probe(number: u8, station: Mac, only_if_used: bool) -> Action {
 fn reachable() -> Neighbors {
     let mut cache = Neighbors::new(16);
     cache.resolve(at(0), W, neighbor(1));
-    cache.seen(at(0), neighbor(1), A);
+    cache.seen(at(0), neighbor(1), A, false);
     cache.take_actions();
     cache
 }
@@ -59,10 +59,10 @@ fn an_answer_is_told_to_every_worker_once() {
     let mut cache = Neighbors::new(16);
     cache.resolve(at(0), W, neighbor(1));
     cache.take_actions();
-    cache.seen(at(3), neighbor(1), A);
+    cache.seen(at(3), neighbor(1), A, false);
     assert_eq!(cache.take_actions(), [tell(1, A, false, None)]);
     assert_eq!(tell(1, A, false, None).audience(), Audience::All);
-    cache.seen(at(4), neighbor(1), A);
+    cache.seen(at(4), neighbor(1), A, false);
     assert_eq!(cache.take_actions(), []);
 }
 
@@ -108,7 +108,7 @@ fn a_late_answer_revives_a_failed_neighbour() {
     for ms in [1000, 2000, 3000] {
         tick(&mut cache, ms);
     }
-    cache.seen(at(3500), neighbor(1), A);
+    cache.seen(at(3500), neighbor(1), A, false);
     assert_eq!(cache.take_actions(), [tell(1, A, false, None)]);
 }
 
@@ -123,15 +123,38 @@ fn a_worker_that_lost_a_known_neighbour_is_told_alone() {
 #[test]
 fn what_nobody_asked_for_is_not_remembered() {
     let mut cache = Neighbors::new(16);
-    cache.seen(at(0), neighbor(1), A);
+    cache.seen(at(0), neighbor(1), A, false);
     assert_eq!(cache.take_actions(), []);
     assert!(cache.entries.is_empty());
 }
 
 #[test]
+fn who_speaks_to_us_is_remembered() {
+    let mut cache = Neighbors::new(16);
+    cache.seen(at(0), neighbor(1), A, true);
+    assert_eq!(cache.take_actions(), [tell(1, A, false, None)]);
+    cache.resolve(at(1), W, neighbor(1));
+    assert_eq!(cache.take_actions(), [tell(1, A, false, Some(W))]);
+}
+
+#[test]
+fn strangers_get_half_of_the_cache_and_give_way() {
+    let mut cache = Neighbors::new(4);
+    for number in 1..=4 {
+        cache.seen(at(0), neighbor(number), A, true);
+    }
+    assert_eq!(cache.entries.len(), 2);
+    for number in 11..=14 {
+        cache.resolve(at(1), W, neighbor(number));
+        assert!(cache.entries.contains_key(&neighbor(number)));
+    }
+    assert!(!cache.entries.contains_key(&neighbor(1)));
+}
+
+#[test]
 fn a_neighbour_may_change_its_ethernet_address() {
     let mut cache = reachable();
-    cache.seen(at(10), neighbor(1), B);
+    cache.seen(at(10), neighbor(1), B, false);
     assert_eq!(cache.take_actions(), [tell(1, B, false, None)]);
 }
 
@@ -139,7 +162,7 @@ fn a_neighbour_may_change_its_ethernet_address() {
 fn a_neighbour_that_changes_all_the_time_is_believed_a_few_times_a_second() {
     let mut cache = reachable();
     for ms in 0..1000 {
-        cache.seen(at(ms), neighbor(1), if ms % 2 == 0 { B } else { A });
+        cache.seen(at(ms), neighbor(1), if ms % 2 == 0 { B } else { A }, true);
     }
     let told = u32::try_from(cache.take_actions().len()).unwrap();
     assert!(told <= 2 * CHANGES_PER_SECOND, "{told} changes told");
@@ -148,9 +171,9 @@ fn a_neighbour_that_changes_all_the_time_is_believed_a_few_times_a_second() {
 #[test]
 fn group_and_zero_addresses_are_no_stations() {
     let mut cache = reachable();
-    cache.seen(at(1), neighbor(1), [0xff; 6]);
-    cache.seen(at(1), neighbor(1), [0x33, 0x33, 0, 0, 0, 1]);
-    cache.seen(at(1), neighbor(1), [0; 6]);
+    cache.seen(at(1), neighbor(1), [0xff; 6], false);
+    cache.seen(at(1), neighbor(1), [0x33, 0x33, 0, 0, 0, 1], false);
+    cache.seen(at(1), neighbor(1), [0; 6], false);
     assert_eq!(cache.take_actions(), []);
 }
 
@@ -160,7 +183,7 @@ fn a_neighbour_is_probed_after_its_time_and_stays_when_it_answers() {
     assert_eq!(tick(&mut cache, 29_999), []);
     assert_eq!(tick(&mut cache, 30_000), [probe(1, A, true)]);
     assert_eq!(probe(1, A, true).audience(), Audience::All);
-    cache.seen(at(30_002), neighbor(1), A);
+    cache.seen(at(30_002), neighbor(1), A, false);
     assert_eq!(tick(&mut cache, 60_001), []);
     assert_eq!(tick(&mut cache, 60_002), [probe(1, A, true)]);
 }
@@ -190,7 +213,7 @@ fn an_essential_neighbour_is_never_given_up() {
     }
     assert_eq!(asked, [1000, 2000, 8000, 9000, 10_000, 16_000, 17_000, 18_000]);
     assert_eq!(cache.unsettled().len(), 0);
-    cache.seen(at(20_000), neighbor(1), A);
+    cache.seen(at(20_000), neighbor(1), A, false);
     assert_eq!(cache.take_actions(), [tell(1, A, true, None)]);
     assert_eq!(tick(&mut cache, 50_000), [probe(1, A, false)]);
     assert_eq!(probe(1, A, false).audience(), Audience::Any);
@@ -202,7 +225,7 @@ fn a_configured_neighbour_is_told_and_never_changes() {
     cache.add_permanent(neighbor(1), A);
     cache.add_essential(at(0), neighbor(1));
     assert_eq!(cache.take_actions(), [tell(1, A, true, None)]);
-    cache.seen(at(1), neighbor(1), B);
+    cache.seen(at(1), neighbor(1), B, false);
     assert_eq!(tick(&mut cache, 1_000_000), []);
     assert_eq!(cache.unsettled().len(), 0);
     cache.resolve(at(1_000_001), W, neighbor(1));
@@ -217,7 +240,7 @@ fn a_full_cache_refuses_strangers_and_keeps_friends() {
     }
     let refused = Action::Unreachable { neighbor: neighbor(3), worker: Some(W) };
     assert_eq!(cache.take_actions().last(), Some(&refused));
-    cache.seen(at(1), neighbor(1), A);
+    cache.seen(at(1), neighbor(1), A, false);
     for ms in [1000, 2000, 3000] {
         tick(&mut cache, ms);
     }
@@ -230,7 +253,7 @@ fn a_full_cache_refuses_strangers_and_keeps_friends() {
 #[derive(Clone, Copy, Debug)]
 enum Happening {
     Resolve(u8),
-    Seen(u8, u8),
+    Seen(u8, u8, bool),
     Essential(u8),
     Pass(u16),
 }
@@ -238,7 +261,8 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         any::<u8>().prop_map(Happening::Resolve),
-        (any::<u8>(), 0..3_u8).prop_map(|(number, mac)| Happening::Seen(number, mac)),
+        (any::<u8>(), 0..3_u8, any::<bool>())
+            .prop_map(|(number, mac, answer)| Happening::Seen(number, mac, answer)),
         (0..4_u8).prop_map(Happening::Essential),
         (0..2000_u16).prop_map(Happening::Pass),
     ]
@@ -257,7 +281,7 @@ proptest! {
             let mut pass = 0;
             match happening {
                 Happening::Resolve(number) => cache.resolve(at(now), W, neighbor(number)),
-                Happening::Seen(number, mac) => cache.seen(at(now), neighbor(number), [2, 0, 0, 0, 0, mac]),
+                Happening::Seen(number, mac, answer) => cache.seen(at(now), neighbor(number), [2, 0, 0, 0, 0, mac], answer),
                 Happening::Essential(number) => cache.add_essential(at(now), neighbor(number)),
                 Happening::Pass(ms) => pass = u64::from(ms),
             }

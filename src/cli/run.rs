@@ -1,0 +1,83 @@
+//! `pointsman run`: the director.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::output;
+use crate::control::config::{self, Listing, LoadError, Loaded, LogConfig, LogFormat};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo pointsman run --config /etc/pointsman/pointsman.toml
+  sudo pointsman run --config dpdk-config/null.toml     no NIC needed: packets from nowhere
+
+Exit code 0: stopped in order; 1: it could not start, or something was left behind; 2: the
+configuration cannot be read. The log goes to stderr; `log` in [director] sets its level.";
+
+/// Run the director until SIGTERM or Ctrl-C.
+///
+/// The first signal stops in order: workers return their packets, ports stop, the control socket
+/// goes. A second one exits at once.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Run {
+    /// The configuration file; `pointsman check FILE` says whether it is good.
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Run {
+    pub(super) fn run(self) -> ExitCode {
+        let mut stderr = io::stderr().lock();
+        let Loaded { config, warnings } = match config::load(&self.config) {
+            Ok(loaded) => loaded,
+            Err(LoadError::Invalid(diagnostics)) => {
+                write!(stderr, "{}", Listing(&diagnostics)).ok();
+                writeln!(stderr, "{}: not started", self.config.display()).ok();
+                return ExitCode::FAILURE;
+            }
+            Err(error @ LoadError::Unreadable { .. }) => {
+                writeln!(stderr, "error: {error}").ok();
+                return ExitCode::from(2);
+            }
+        };
+        write!(stderr, "{}", Listing(&warnings)).ok();
+        drop(stderr);
+        match log_to_stderr(&config.director.log) {
+            Ok(()) => direct(config),
+            Err(error) => output::fail(&error),
+        }
+    }
+}
+
+#[cfg(feature = "dpdk")]
+fn direct(config: config::Config) -> ExitCode {
+    match crate::director::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error),
+    }
+}
+
+#[cfg(not(feature = "dpdk"))]
+fn direct(_config: config::Config) -> ExitCode {
+    output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
+}
+
+fn log_to_stderr(log: &LogConfig) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
+        format!(
+            "`log = {:?}` is not understood: {error}; use info, or a tracing filter",
+            log.filter
+        )
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let done = match log.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    done.map_err(|error| format!("cannot set up the log: {error}"))
+}

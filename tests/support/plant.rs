@@ -1,0 +1,338 @@
+//! A control thread on a plant without DPDK: fake workers that answer their mailboxes.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test support")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pointsman::control::config::{
+    Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat,
+    MacAddress, Role,
+};
+use pointsman::control::{
+    self, BuildInfo, ControlThread, DeviceSource, Listeners, Plant, PoolReport, PortCounters,
+    PortReport, WorkerHandle,
+};
+use pointsman::dataplane::conn::tcp_state::ConnectionState;
+use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
+use pointsman::dataplane::stats::{DropReason, WorkerStats};
+use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
+use pointsman::service::{
+    Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
+    VirtualService,
+};
+
+/// What a test wants to be different.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    pub workers: u16,
+    /// Connections of each worker.
+    pub connections: u32,
+    /// Worker that answers no command.
+    pub silent: Option<u16>,
+    /// Whether the gateway and the servers answer ARP.
+    pub answering: bool,
+    pub link_up: bool,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self { workers: 2, connections: 3, silent: None, answering: true, link_up: true }
+    }
+}
+
+/// A running control thread.
+pub struct FakeDirector {
+    pub socket: PathBuf,
+    pub metrics: SocketAddr,
+    pub stats: Vec<Arc<WorkerStats>>,
+    pub loads: Arc<ServerLoads>,
+    /// What the workers were told, with the worker.
+    pub told: Arc<Mutex<Vec<(u16, String)>>>,
+    control: Option<ControlThread>,
+    workers: Vec<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
+}
+
+/// A valid configuration whose socket is in `directory`.
+pub fn config(directory: &Path) -> Config {
+    let interface = |name: &str, role, address: &str| InterfaceConfig {
+        name: name.into(),
+        role,
+        device: Device::Vdev { name: format!("net_null_{name}"), args: String::new() },
+        addresses: vec![address.parse().unwrap()],
+        gateways: Vec::new(),
+        routes: Vec::new(),
+        mtu: 1500,
+        mac: None,
+        queues: None,
+        promiscuous: false,
+        neighbors: Vec::new(),
+    };
+    let mut outside = interface("outside", Role::Outside, "203.0.113.2/24");
+    outside.gateways = vec!["203.0.113.1".parse().unwrap()];
+    let server = |address: &str, weight| RealServer { address: address.parse().unwrap(), weight };
+    let web = VirtualService {
+        name: "web".into(),
+        listen: "tcp://203.0.113.10:80".parse().unwrap(),
+        scheduler: SchedulerKind::WeightedLeastConnections,
+        servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
+        sloppy_tcp: false,
+        udp_timeout: None,
+    };
+    Config {
+        director: DirectorConfig {
+            workers: vec![CpuId(0), CpuId(0)],
+            control_cpu: CpuId(0),
+            idle: Idle::Busy,
+            connections: 1000,
+            ipv6_share: 0,
+            metrics: Some("127.0.0.1:0".parse().unwrap()),
+            socket: directory.join("pointsman.sock"),
+            log: LogConfig { filter: "info".into(), format: LogFormat::Text },
+            sloppy_tcp: false,
+        },
+        dpdk: DpdkConfig {
+            hugepages: false,
+            memory_mib: 64,
+            mbufs: None,
+            mbuf_octets: 2048,
+            rx_descriptors: 64,
+            tx_descriptors: 64,
+            eal_args: Vec::new(),
+        },
+        interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
+        services: vec![web],
+        timeouts: Timeouts::default(),
+    }
+}
+
+/// Ports and a pool with fixed figures, all different.
+#[derive(Debug)]
+struct FakeDevices {
+    link_up: bool,
+}
+
+impl DeviceSource for FakeDevices {
+    fn ports(&self) -> Vec<PortReport> {
+        let port = |interface: &str, base| PortReport {
+            interface: interface.into(),
+            driver: "net_null".into(),
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            link_up: self.link_up,
+            speed_mbps: Some(10_000),
+            rx_queues: 2,
+            tx_queues: 2,
+            counters: PortCounters {
+                rx_packets: base + 1,
+                tx_packets: base + 2,
+                rx_octets: base + 3,
+                tx_octets: base + 4,
+                imissed: base + 5,
+                rx_errors: base + 6,
+                tx_errors: base + 7,
+                rx_nombuf: base + 8,
+            },
+        };
+        vec![port("outside", 100), port("inside", 200)]
+    }
+
+    fn pools(&self) -> Vec<PoolReport> {
+        vec![PoolReport { name: "packets".into(), capacity: 4095, in_use: 17 }]
+    }
+}
+
+impl FakeDirector {
+    /// Starts one with the usual plant.
+    pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &Wishes::default())
+    }
+
+    /// Starts one.
+    pub fn start_with(directory: &Path, wishes: &Wishes) -> Self {
+        let config = config(directory);
+        let listeners = Listeners::bind(&config).expect("the listeners are free");
+        Self::launch(config, listeners, wishes)
+    }
+
+    fn launch(config: Config, listeners: Listeners, wishes: &Wishes) -> Self {
+        let mut slots = SlotRegistry::new(64);
+        let table = ServiceTable::compile(TableVersion(1), &config.services, &mut slots).unwrap();
+        let loads = Arc::new(ServerLoads::new(64));
+        let (socket, metrics) =
+            (config.director.socket.clone(), listeners.metrics_address().unwrap());
+        let (ended, told) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (mut handles, mut workers, mut stats) = (Vec::new(), Vec::new(), Vec::new());
+        for id in 0..wishes.workers {
+            let (worker_end, control_end) = mailbox();
+            let counters = Arc::new(WorkerStats::new(64));
+            stats.push(Arc::clone(&counters));
+            handles.push(WorkerHandle {
+                id: WorkerId(id),
+                cpu: CpuId(id),
+                mailbox: control_end,
+                stats: Arc::clone(&counters),
+            });
+            let worker = FakeWorker {
+                id,
+                mailbox: worker_end,
+                stats: counters,
+                wishes: wishes.clone(),
+                told: Arc::clone(&told),
+                ended: Arc::clone(&ended),
+            };
+            workers.push(thread::spawn(move || worker.run()));
+        }
+        let control = control::spawn(Plant {
+            config,
+            workers: handles,
+            loads: Arc::clone(&loads),
+            slots,
+            table: Arc::new(table),
+            devices: Box::new(FakeDevices { link_up: wishes.link_up }),
+            listeners,
+            stop: Arc::default(),
+            tsc_hz: 1_000_000_000,
+            build: BuildInfo {
+                version: "1.2.3".into(),
+                commit: "abc".into(),
+                dpdk: "DPDK 22.11".into(),
+            },
+        })
+        .expect("the control thread starts");
+        let control = Some(control);
+        Self { socket, metrics, stats, loads, told, control, workers, ended }
+    }
+
+    /// Stops the workers, then the control thread.
+    pub fn stop(mut self) {
+        self.end_workers();
+        self.control.take().unwrap().finish().expect("control ends in order");
+    }
+
+    /// Ends the workers behind the control thread's back.
+    pub fn end_workers_now(&mut self) {
+        self.end_workers();
+    }
+
+    fn end_workers(&mut self) {
+        self.ended.store(true, Relaxed);
+        for worker in self.workers.drain(..) {
+            worker.join().unwrap();
+        }
+    }
+
+    /// Waits until the workers were told something that holds `text`.
+    pub fn wait_until_told(&self, text: &str) {
+        let told = || self.told.lock().unwrap().iter().any(|(_, command)| command.contains(text));
+        wait_until(&format!("a command with {text:?}"), told);
+    }
+}
+
+impl Drop for FakeDirector {
+    fn drop(&mut self) {
+        self.end_workers();
+    }
+}
+
+/// Waits up to 10 s.
+pub fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct FakeWorker {
+    id: u16,
+    mailbox: WorkerMailbox,
+    stats: Arc<WorkerStats>,
+    wishes: Wishes,
+    told: Arc<Mutex<Vec<(u16, String)>>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl FakeWorker {
+    fn run(self) {
+        self.count();
+        while !self.ended.load(Relaxed) {
+            if self.wishes.silent != Some(self.id) {
+                while let Some(command) = self.mailbox.command() {
+                    self.told.lock().unwrap().push((self.id, format!("{command:?}")));
+                    self.obey(command);
+                }
+            }
+            self.stats.polls.increment();
+            self.stats.cycles.add(1000);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Figures that are all different and obey the conservation law.
+    fn count(&self) {
+        let stats = &self.stats;
+        stats.received.add(1000);
+        stats.received_octets.add(64_000);
+        stats.originated.add(10);
+        stats.handed_in.add(20);
+        stats.handed_out.add(30);
+        stats.transmitted.add(900);
+        stats.transmitted_octets.add(57_600);
+        stats.consumed.add(40);
+        stats.held.set(5);
+        for _ in 0..55 {
+            stats.dropped.count(DropReason::NoService);
+        }
+        stats.busy_polls.add(3);
+        stats.busy_cycles.add(100);
+        stats.table_v4.capacity.set(500);
+        stats.table_v4.used.set(3);
+        stats.table_v4.states.of(ConnectionState::Established).set(3);
+        if let Some(server) = stats.server(ServerSlot(0)) {
+            server.connections.add(7);
+            server.in_packets.add(70);
+            server.out_packets.add(60);
+            server.in_octets.add(7000);
+            server.out_octets.add(6000);
+        }
+    }
+
+    fn obey(&self, command: Command) {
+        match command {
+            Command::Solicit { interface, address, .. } if self.wishes.answering => {
+                let (mac, answer) = ([2, 0, 0, 0, 1, 1], true);
+                self.mailbox.post(Event::NeighborSeen { interface, address, mac, answer }).unwrap();
+            }
+            Command::ListConnections(mut page) => {
+                let start = u32::try_from(page.cursor).unwrap();
+                let mut next = start;
+                while next < self.wishes.connections && page.rows.len() < page.rows.capacity() {
+                    page.rows.push(self.row(next));
+                    next += 1;
+                }
+                page.cursor = u64::from(next);
+                page.done = next == self.wishes.connections;
+                self.mailbox.post(Event::Connections { worker: WorkerId(self.id), page }).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    fn row(&self, number: u32) -> ConnectionRow {
+        let [_, b, c, d] = number.to_be_bytes();
+        let client = [100 + u8::try_from(self.id).unwrap(), b, c, d];
+        ConnectionRow {
+            protocol: Protocol::Tcp,
+            state: ConnectionState::Established,
+            client: (client, 40_000).into(),
+            service: ([203, 0, 113, 10], 80).into(),
+            server: ([10, 0, 0, 11], 8080).into(),
+            expires_ms: 899_500,
+        }
+    }
+}
