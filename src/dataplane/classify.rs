@@ -14,7 +14,7 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
 
 /// What the pipeline does with a packet.
@@ -54,6 +54,12 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether this is the first segment of a TCP connection.
+    #[inline]
+    pub const fn is_syn(&self) -> bool {
+        self.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
+    }
+
     /// A packet of which nothing but its class is known.
     const fn of(class: Class) -> Self {
         Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
-use super::admit::admit;
+use super::admit::{admit, begins_anew};
 use super::classify::{Class, Packet, classify};
 use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::conn::{Connection, ConnectionTable, Found};
@@ -269,7 +269,11 @@ impl<F: Frame> Shared<F> {
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExpired.into());
         }
-        let found = match table.find(flow.hash, flow.key) {
+        let mut known = table.find(flow.hash, flow.key);
+        if packet.is_syn() {
+            known = known.filter(|found| !self.give_way(table, *found));
+        }
+        let found = match known {
             Some(found) => found,
             None => admit(table, self, packet, flow.key, flow.now)?,
         };
@@ -299,6 +303,20 @@ impl<F: Frame> Shared<F> {
             }
         }
         Ok(hop)
+    }
+
+    /// Removes a connection that a client's SYN shows to be over.
+    #[cold]
+    fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
+        let Some(connection) = table.get(found.id) else { return false };
+        let gives_way = found.direction == Direction::Inbound
+            && begins_anew(A::services(&self.services), connection);
+        if gives_way {
+            if let Some(connection) = table.remove(found.id) {
+                self.connection_ends(&connection);
+            }
+        }
+        gives_way
     }
 
     #[inline]
