@@ -272,6 +272,12 @@ impl Index {
         })
     }
 
+    /// Whether no entry is there and no bucket counts one as displaced.
+    #[cfg(test)]
+    pub(super) fn is_pristine(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.tags == [0; WAYS] && bucket.displaced == 0)
+    }
+
     /// Octets of the buckets.
     pub(super) fn octets(&self) -> usize {
         size_of::<Bucket>() * self.buckets.len()

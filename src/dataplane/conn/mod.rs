@@ -9,3 +9,6 @@ mod timer_wheel;
 pub use connection::Connection;
 pub(in crate::dataplane) use connection::Endpoints;
 pub use table::{ConnectionId, ConnectionTable, Found, InsertError, Room};
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
 use crate::dataplane::pipeline::Shared;
 use crate::dataplane::stats::DropReason;
+use crate::wire::address::V6;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::icmpv4::{self, IcmpHeader};
@@ -79,6 +80,10 @@ pub(super) fn answer_v6<F: Frame>(
     let (ip, _) = Ipv6Header::mut_from_prefix(rest).ok()?;
     if !shared.is_ours(ip.destination) {
         return Some(Outcome::Dropped(DropReason::NotOwned));
+    }
+    if ip.source == V6::default() {
+        // Nobody to answer to; only Neighbor Discovery may come from nowhere.
+        return Some(Outcome::Dropped(DropReason::Martian));
     }
     std::mem::swap(&mut ip.source, &mut ip.destination);
     ip.hop_limit = OWN_TTL;

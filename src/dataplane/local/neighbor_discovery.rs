@@ -75,19 +75,26 @@ fn parse<F: Frame>(packet: &Packet, frame: &F) -> Option<Received> {
     let [target, ..] = message.target;
     let from_nobody = ip.source == V6::default();
     let source_mac = icmpv6::link_layer_option(options, icmpv6::SOURCE_LINK_LAYER);
+    let target_mac = icmpv6::link_layer_option(options, icmpv6::TARGET_LINK_LAYER);
+    // Who has no address yet may only ask, and only the group of the address that it wants.
+    let is_probe = message.kind == icmpv6::NEIGHBOR_SOLICITATION
+        && source_mac.is_none()
+        && ip.destination == ipv6::solicited_node(&message.target);
     let valid = ip.hop_limit == icmpv6::HOP_LIMIT
         && message.code == 0
         && target != 0xff
         && checksum::finish(icmp, pseudo) == [0, 0]
         && icmpv6::options_are_valid(options)
-        && !(from_nobody && source_mac.is_some());
+        && (!from_nobody || is_probe)
+        // A group can be nobody's address.
+        && ![Some(link.source), source_mac, target_mac].iter().flatten().any(ethernet::is_group);
     valid.then_some(Received {
         station: link.source,
         message,
         source: ip.source,
         destination: ip.destination,
         source_mac,
-        target_mac: icmpv6::link_layer_option(options, icmpv6::TARGET_LINK_LAYER),
+        target_mac,
     })
 }
 

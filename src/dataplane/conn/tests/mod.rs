@@ -1,0 +1,37 @@
+//! The connection table against models.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests fail by panicking, and choose numbers that fit"
+)]
+
+mod index;
+mod table;
+mod timers;
+
+use super::tcp_state::ConnectionState;
+use super::{Connection, ConnectionTable, Endpoints};
+use crate::clock::Tick;
+use crate::dpdk::memory::HugePages;
+use crate::wire::U16;
+use crate::wire::address::V4;
+
+fn table_of(capacity: u32, now: Tick) -> ConnectionTable<V4> {
+    let secret = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x0f1e_2d3c_4b5a_6978, 0x1357];
+    ConnectionTable::new(capacity, secret, HugePages::Never, now).unwrap()
+}
+
+/// The connection of client number `client`, with one of four servers.
+fn connection(client: u32, now: Tick, timeout_ms: u32) -> Connection<V4> {
+    let [a, b, c, d] = client.to_be_bytes();
+    let mut connection = Connection::new(Endpoints {
+        client: ([10, a, b, c], U16::new(1024 + u16::from(d))),
+        service: ([192, 0, 2, 100], U16::new(80)),
+        server: ([172, 16, 0, d & 3], U16::new(8080)),
+        protocol: 6,
+    });
+    connection.set_state(ConnectionState::Established);
+    connection.last_seen = now.0;
+    connection.timeout_ms = timeout_ms;
+    connection
+}

@@ -1,0 +1,642 @@
+#!/usr/bin/env python3
+"""Writes the golden cases: what goes into the director, and what must come out.
+
+Both are built from nothing by scapy, with scapy's checksums; no code of pointsman takes part.
+Run from anywhere: python3 tests/golden/generate.py (needs scapy 2.5 or newer). The output is
+the same every time, and is committed.
+"""
+
+import shutil
+import struct
+from pathlib import Path
+
+from scapy.all import (
+    ARP, ICMP, IP, TCP, UDP, Ether, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPOption, IPv6, IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, Raw, raw,
+)
+
+HERE = Path(__file__).resolve().parent
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+CLIENT_SIDE = "02:00:00:00:00:01"
+SERVER_MAC = {
+    "10.0.0.11": "02:00:00:00:01:11", "10.0.0.12": "02:00:00:00:01:12",
+    "fd00::11": "02:00:00:00:01:11", "fd00::12": "02:00:00:00:01:12",
+    "10.0.0.20": "02:00:00:00:01:20",
+}
+PORT0, PORT1 = "02:70:63:61:70:00", "02:70:63:61:70:01"
+
+
+class Topology:
+    def __init__(self, name, outside, inside):
+        self.name = name
+        self.outside, self.outside_mac = outside
+        self.inside, self.inside_mac = inside
+
+
+TWO_NICS = Topology("two-nics", ("outside", PORT0), ("inside", PORT1))
+ONE_NIC = Topology("one-nic", ("lan", PORT0), ("lan", PORT0))
+
+
+class Case:
+    """One directory. Every frame that goes in comes a millisecond after the one before."""
+
+    all = []
+
+    def __init__(self, name, description, topology=TWO_NICS, eal=None, any_order=True):
+        self.name, self.description, self.topology = name, description, topology
+        self.eal, self.any_order = eal, any_order
+        self.now = 0
+        self.dropped, self.consumed = {}, 0
+        self.sides = {}
+        Case.all.append(self)
+
+    def _add(self, interface, way, frame):
+        self.sides.setdefault((interface, way), []).append((self.now, raw(frame)))
+
+    def send(self, interface, frame, *expected, dropped=None, consumed=0):
+        """A frame goes in; `expected` are the (interface, frame) that come out."""
+        self.now += 1
+        self._add(interface, "in", frame)
+        for at, answer in expected:
+            self._add(at, "out", answer)
+        if dropped:
+            self.dropped[dropped] = self.dropped.get(dropped, 0) + 1
+        self.consumed += consumed
+
+    def outside(self, frame, *expected, **more):
+        self.send(self.topology.outside, frame, *expected, **more)
+
+    def inside(self, frame, *expected, **more):
+        self.send(self.topology.inside, frame, *expected, **more)
+
+    def request(self, pair):
+        frame, expected = pair
+        self.outside(frame, (self.topology.inside, expected))
+
+    def reply(self, pair):
+        frame, expected = pair
+        self.inside(frame, (self.topology.outside, expected))
+
+    def wait(self, ms):
+        self.now += ms
+
+    def write(self):
+        directory = HERE / self.name
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        ports = {interface for interface, way in self.sides if way == "in"}
+        eal = len(ports) == 1 if self.eal is None else self.eal
+        text = f'description = "{self.description}"\ndirector = "{self.topology.name}"\n'
+        text += "# Whether net_pcap, which knows no time, can replay it.\n"
+        text += f"eal = {str(eal).lower()}\n"
+        text += "# Whether connections may be scheduled in another order.\n"
+        text += f"any_order = {str(self.any_order).lower()}\nconsumed = {self.consumed}\n"
+        text += "\n[dropped]\n"
+        text += "".join(f"{reason} = {n}\n" for reason, n in sorted(self.dropped.items()))
+        (directory / "case.toml").write_text(text)
+        for (interface, way), frames in self.sides.items():
+            write_pcap(directory / f"{interface}.{way}.pcap", frames)
+
+
+def write_pcap(path, frames):
+    with open(path, "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for ms, octets in frames:
+            file.write(struct.pack("<IIII", ms // 1000, ms % 1000 * 1000, len(octets), len(octets)))
+            file.write(octets)
+
+
+class Flow:
+    """A connection: each packet as it comes in, and as it must leave."""
+
+    def __init__(self, topology, layer4, client, service, server):
+        self.topology, self.layer4 = topology, layer4
+        self.client, self.service, self.server = client, service, server
+        self.v6 = ":" in client[0]
+
+    def _build(self, link, source, destination, hops, payload, ip=None, chain=(), **fields):
+        link = Ether(src=link[0], dst=link[1])
+        if self.v6:
+            packet = link / IPv6(src=source[0], dst=destination[0], hlim=hops, **(ip or {}))
+        else:
+            packet = link / IP(src=source[0], dst=destination[0], ttl=hops, **(ip or {}))
+        for header in chain:
+            packet = packet / header.copy()
+        packet = packet / self.layer4(sport=source[1], dport=destination[1], **fields)
+        return packet / Raw(payload) if payload else packet
+
+    def request(self, payload=b"", hops=64, **fields):
+        t = self.topology
+        come = (CLIENT_SIDE, t.outside_mac)
+        leave = (t.inside_mac, SERVER_MAC[self.server[0]])
+        return (
+            self._build(come, self.client, self.service, hops, payload, **fields),
+            self._build(leave, self.client, self.server, hops - 1, payload, **fields),
+        )
+
+    def reply(self, payload=b"", hops=64, **fields):
+        t = self.topology
+        come = (SERVER_MAC[self.server[0]], t.inside_mac)
+        leave = (t.outside_mac, CLIENT_SIDE)
+        return (
+            self._build(come, self.server, self.client, hops, payload, **fields),
+            self._build(leave, self.service, self.client, hops - 1, payload, **fields),
+        )
+
+
+CLIENT, CLIENT6 = ("198.18.7.7", 20000), ("2001:db8:ffff::7", 20000)
+WEB, WEB6 = ("192.0.2.100", 80), ("2001:db8:1::100", 80)
+DNS, DNS6 = ("192.0.2.100", 53), ("2001:db8:1::100", 53)
+OF_WEB, OF_WEB6 = ("10.0.0.12", 8080), ("fd00::11", 8080)
+OF_DNS, OF_DNS6 = ("10.0.0.12", 5353), ("fd00::12", 5353)
+MSS = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (17, 0)), ("NOP", None), ("WScale", 7)]
+NAMES = {TWO_NICS: "", ONE_NIC: "_one_nic"}
+
+
+def tcp_connections():
+    for topology, suffix in NAMES.items():
+        for family, client, service, server in (
+            ("ipv4", CLIENT, WEB, OF_WEB),
+            ("ipv6", CLIENT6, WEB6, OF_WEB6),
+        ):
+            case = Case(
+                f"tcp_connection_{family}{suffix}",
+                "A whole life: handshake, request, answer in two segments, both FINs",
+                topology,
+            )
+            flow = Flow(topology, TCP, client, service, server)
+            one = {"ip": {"id": 7, "flags": "DF", "tos": 0x2A}} if family == "ipv4" else {
+                "ip": {"tc": 0x2A, "fl": 0x12345}
+            }
+            case.request(flow.request(flags="S", seq=1000, options=MSS, **one))
+            case.reply(flow.reply(flags="SA", seq=5000, ack=1001, options=MSS, **one))
+            case.request(flow.request(flags="A", seq=1001, ack=5001))
+            get = b"GET / HTTP/1.1\r\nHost: www.example\r\n\r\n"
+            case.request(flow.request(get, flags="PA", seq=1001, ack=5001))
+            case.reply(flow.reply(flags="A", seq=5001, ack=1001 + len(get)))
+            case.reply(flow.reply(b"x" * 1401, flags="A", seq=5001, ack=1001 + len(get)))
+            case.reply(flow.reply(b"y" * 100, flags="PA", seq=6402, ack=1001 + len(get)))
+            case.request(flow.request(flags="A", seq=1001 + len(get), ack=6502))
+            case.request(flow.request(flags="FA", seq=1001 + len(get), ack=6502))
+            case.reply(flow.reply(flags="FA", seq=6502, ack=1002 + len(get)))
+            case.request(flow.request(flags="A", seq=1002 + len(get), ack=6503))
+
+
+def udp_flows():
+    for topology, suffix in NAMES.items():
+        for family, client, service, server in (
+            ("ipv4", CLIENT, DNS, OF_DNS),
+            ("ipv6", CLIENT6, DNS6, OF_DNS6),
+        ):
+            case = Case(f"udp_{family}{suffix}", "Questions and answers, even and odd", topology)
+            flow = Flow(topology, UDP, client, service, server)
+            for payload in (b"question", b"odd", b"", b"z" * 1400):
+                case.request(flow.request(payload))
+                case.reply(flow.reply(payload + b"!", hops=255))
+
+    case = Case("udp_zero_checksum_is_kept", "No checksum stays no checksum", ONE_NIC)
+    flow = Flow(ONE_NIC, UDP, CLIENT, DNS, OF_DNS)
+    case.request(flow.request(b"question", chksum=0))
+    case.reply(flow.reply(b"answer", chksum=0))
+
+    case = Case(
+        "udp_checksum_that_becomes_zero_is_sent_as_ffff",
+        "RFC 768: a computed zero is written as all ones",
+        ONE_NIC,
+    )
+    for family, client, service, server in (
+        ("ipv4", CLIENT, DNS, OF_DNS),
+        ("ipv6", CLIENT6, DNS6, OF_DNS6),
+    ):
+        flow = Flow(ONE_NIC, UDP, client, service, server)
+        for make in (flow.request, flow.reply):
+            payload = payload_for_checksum_zero(make)
+            pair = make(payload)
+            assert raw(pair[1])[-4 - 2:-4] == b"\xff\xff", raw(pair[1]).hex()
+            (case.request if make == flow.request else case.reply)(pair)
+
+
+def payload_for_checksum_zero(make):
+    """Two words, the second of which brings the translated checksum to zero."""
+    octets = raw(make(b"\x00\x00\x00\x00")[1])
+    (checksum,) = struct.unpack("!H", octets[-4 - 2:-4])
+    return b"\x00\x00" + struct.pack("!H", checksum)
+
+
+def ttl():
+    for family, client, service, server in (
+        ("ipv4", CLIENT, WEB, OF_WEB),
+        ("ipv6", CLIENT6, WEB6, OF_WEB6),
+    ):
+        case = Case(
+            f"ttl_{family}", "Two becomes one and passes; one and zero are dropped", ONE_NIC
+        )
+        flow = Flow(ONE_NIC, TCP, client, service, server)
+        for hops in (1, 0):
+            case.outside(flow.request(flags="S", hops=hops)[0] if hops else zero_ttl(flow),
+                         dropped="ttl_expired")
+        case.request(flow.request(flags="S", hops=2))
+        case.reply(flow.reply(flags="SA", hops=2))
+        case.inside(flow.reply(flags="SA", hops=1)[0], dropped="ttl_expired")
+        # 256 is taken for 255 at every octet boundary of the checksum.
+        for hops in (255, 128, 3):
+            case.request(flow.request(flags="A", hops=hops))
+
+
+def zero_ttl(flow):
+    t = flow.topology
+    return flow._build((CLIENT_SIDE, t.outside_mac), flow.client, flow.service, 0, b"", flags="S")
+
+
+def headers_carried():
+    case = Case("ipv4_options_are_carried", "Options and all header fields but the TTL", ONE_NIC)
+    flow = Flow(ONE_NIC, TCP, CLIENT, WEB, OF_WEB)
+    for options in (b"\x94\x04\x00\x00", b"\x01" * 40, b"\x07\x07\x04\x00\x00\x00\x00\x00"):
+        ip = {"options": [IPOption(options)], "tos": 0xB9, "id": 0xFFFF, "flags": 0}
+        case.request(flow.request(b"data", flags="S", ip=ip))
+        case.reply(flow.reply(b"data", flags="A", ip=ip))
+
+    case = Case("ipv6_extension_headers_are_carried", "Those that a router steps over", ONE_NIC)
+    flow = Flow(ONE_NIC, UDP, CLIENT6, DNS6, OF_DNS6)
+    hop_by_hop = IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 4)])
+    destination = IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])
+    routing = IPv6ExtHdrRouting(type=4, addresses=[], segleft=0)
+    for chain in ([hop_by_hop], [destination], [hop_by_hop, destination, routing, destination],
+                  [hop_by_hop] + [destination] * 7):
+        case.request(flow.request(b"question", chain=chain))
+        case.reply(flow.reply(b"answer", chain=chain))
+    too_long = flow.request(b"question", chain=[hop_by_hop] + [destination] * 8)[0]
+    case.outside(too_long, dropped="extension_header")
+
+    case = Case("ethernet_padding_is_removed", "Short frames come padded, leave as they are", ONE_NIC)
+    for family, client, service, server in (
+        ("ipv4", CLIENT, WEB, OF_WEB), ("ipv6", CLIENT6, WEB6, OF_WEB6),
+    ):
+        flow = Flow(ONE_NIC, TCP, client, service, server)
+        for frame, expected in (flow.request(flags="S"), flow.request(b"1", flags="A")):
+            case.request((raw(frame) + b"\xa5" * 9, expected))
+        frame, expected = flow.reply(flags="A")
+        case.reply((raw(frame) + b"\x5a" * 300, expected))
+
+
+def arp(op, sender, target, source, destination):
+    return Ether(src=source, dst=destination) / ARP(
+        op=op, hwsrc=sender[0], psrc=sender[1], hwdst=target[0], pdst=target[1]
+    )
+
+
+ASKER = "02:00:00:00:00:99"
+NOBODY = "00:00:00:00:00:00"
+
+
+def who_has(target, sender="192.0.2.9", to=BROADCAST):
+    return arp(1, (ASKER, sender), (NOBODY, target), ASKER, to)
+
+
+def is_at(mac, target, asker="192.0.2.9"):
+    return arp(2, (mac, target), (ASKER, asker), mac, ASKER)
+
+
+def arp_cases():
+    case = Case("arp_outside", "Own address and VIPs are answered for, others not")
+    for target in ("192.0.2.1", "192.0.2.100", "192.0.2.101", "198.51.100.80"):
+        case.outside(who_has(target), ("outside", is_at(PORT0, target)), consumed=1)
+    case.outside(who_has("192.0.2.1", to=PORT0), ("outside", is_at(PORT0, "192.0.2.1")), consumed=1)
+    # Padded as it comes from a wire; the answer is not.
+    case.outside(raw(who_has("192.0.2.1")) + b"\0" * 18, ("outside", is_at(PORT0, "192.0.2.1")),
+                 consumed=1)
+    for target in ("192.0.2.2", "10.0.0.1", "10.0.0.11", "198.18.7.7"):
+        case.outside(who_has(target), dropped="not_for_us")
+
+    case = Case("arp_inside", "The inside answers for its own address, never for a VIP")
+    case.inside(who_has("10.0.0.1", "10.0.0.9"), ("inside", is_at(PORT1, "10.0.0.1", "10.0.0.9")),
+                consumed=1)
+    for target in ("192.0.2.100", "192.0.2.1", "198.51.100.80", "10.0.0.2"):
+        case.inside(who_has(target, "10.0.0.9"), dropped="not_for_us")
+
+    case = Case("arp_one_nic", "One NIC answers for both sides", ONE_NIC)
+    for target in ("192.0.2.1", "10.0.0.1", "192.0.2.100", "198.51.100.80"):
+        case.outside(who_has(target), ("lan", is_at(PORT0, target)), consumed=1)
+
+    case = Case("arp_probe_is_answered", "RFC 5227: who may I be? Not one of us")
+    for target in ("192.0.2.1", "192.0.2.100"):
+        case.outside(who_has(target, "0.0.0.0"), ("outside", is_at(PORT0, target, "0.0.0.0")),
+                     consumed=1)
+    case.outside(who_has("192.0.2.7", "0.0.0.0"), dropped="not_for_us")
+
+    case = Case("arp_that_lies_is_dropped", "Wrong or hostile messages; the next is answered")
+    good = who_has("192.0.2.1")
+    claims = arp(1, (ASKER, "192.0.2.100"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
+    takes = arp(2, (ASKER, "192.0.2.1"), (PORT0, "192.0.2.1"), ASKER, PORT0)
+    group = arp(1, ("01:00:5e:00:00:01", "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
+    ours = arp(1, (PORT0, "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
+    strange = arp(3, (ASKER, "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
+    for frame in (claims, takes, group, ours, strange):
+        case.outside(frame, dropped="bad_neighbor_message")
+    for offset, octet in ((15, 6), (17, 1), (18, 8), (19, 16)):
+        frame = bytearray(raw(good))
+        frame[offset] = octet
+        case.outside(bytes(frame), dropped="bad_neighbor_message")
+    case.outside(raw(good)[:41], dropped="truncated")
+    case.outside(good, ("outside", is_at(PORT0, "192.0.2.1")), consumed=1)
+
+    case = Case("arp_asks_for_a_server_and_sends_what_waited",
+                "The first packet waits for the answer; the second follows it in order", eal=False)
+    flow = Flow(TWO_NICS, TCP, CLIENT, ("192.0.2.102", 80), ("10.0.0.20", 8080))
+    server = SERVER_MAC["10.0.0.20"]
+    first, second = flow.request(flags="S"), flow.request(b"more", flags="A")
+    ask = arp(1, (PORT1, "10.0.0.1"), (NOBODY, "10.0.0.20"), PORT1, BROADCAST)
+    case.outside(first[0], ("inside", ask))
+    case.outside(second[0])
+    tell = arp(2, (server, "10.0.0.20"), (PORT1, "10.0.0.1"), server, PORT1)
+    case.inside(tell, ("inside", first[1]), ("inside", second[1]), consumed=1)
+    case.request(flow.request(b"and more", flags="A"))
+
+
+def solicitation(target, source="2001:db8:1::9", destination=None, link=None, hops=255, option=True):
+    last = [int(part, 16) for part in raw(IPv6(dst=target))[24:40].hex(" ").split()]
+    group = "ff02::1:ff%02x:%02x%02x" % tuple(last[-3:])
+    link = link or "33:33:ff:%02x:%02x:%02x" % tuple(last[-3:])
+    packet = Ether(src=ASKER, dst=link) / IPv6(src=source, dst=destination or group, hlim=hops)
+    packet = packet / ICMPv6ND_NS(tgt=target)
+    return packet / ICMPv6NDOptSrcLLAddr(lladdr=ASKER) if option else packet
+
+
+def advertisement(target, mac, to="2001:db8:1::9", link=ASKER, solicited=1):
+    return (
+        Ether(src=mac, dst=link)
+        / IPv6(src=target, dst=to, hlim=255)
+        / ICMPv6ND_NA(tgt=target, R=1, S=solicited, O=1)
+        / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    )
+
+
+def neighbor_discovery():
+    own, vip = "2001:db8:1::1", "2001:db8:1::100"
+    link_local = "fe80::70:63ff:fe61:7000"
+    case = Case("nd_outside", "Own addresses and VIPs, by multicast and unicast; others not")
+    for target in (own, vip, link_local):
+        case.outside(solicitation(target), ("outside", advertisement(target, PORT0)), consumed=1)
+    case.outside(solicitation(own, destination=own, link=PORT0),
+                 ("outside", advertisement(own, PORT0)), consumed=1)
+    case.outside(solicitation(own, destination=own, link=PORT0, option=False),
+                 ("outside", advertisement(own, PORT0)), consumed=1)
+    for target in ("2001:db8:1::2", "fd00::1"):
+        case.outside(solicitation(target), dropped="not_for_us")
+
+    case = Case("nd_inside", "The inside answers for its own address, never for a VIP")
+    case.inside(solicitation("fd00::1", "fd00::9"),
+                ("inside", advertisement("fd00::1", PORT1, "fd00::9")), consumed=1)
+    case.inside(solicitation(vip, "fd00::9"), dropped="not_for_us")
+
+    case = Case("nd_duplicate_address_detection", "RFC 4862: the answer goes to all nodes")
+    answer = advertisement(own, PORT0, "ff02::1", "33:33:00:00:00:01", solicited=0)
+    case.outside(solicitation(own, "::", option=False), ("outside", answer), consumed=1)
+    case.outside(solicitation("2001:db8:1::77", "::", option=False), dropped="not_for_us")
+
+    case = Case("nd_that_breaks_rfc_4861_is_dropped", "Sections 7.1.1 and 7.1.2")
+    bad = [
+        solicitation(own, hops=254),
+        solicitation(own, "::"),
+        solicitation(own, "::", destination=own, link=PORT0, option=False),
+        raw(solicitation(own))[:-2] + b"\0\0",
+        Ether(src=ASKER, dst=PORT0) / IPv6(src="2001:db8:1::9", dst=own, hlim=255)
+        / ICMPv6ND_NS(tgt="ff02::1"),
+        Ether(src=ASKER, dst=PORT0) / IPv6(src="2001:db8:1::9", dst=own, hlim=255)
+        / ICMPv6ND_NS(tgt=own, code=1),
+        Ether(src=ASKER, dst=PORT0) / IPv6(src="2001:db8:1::9", dst=own, hlim=255)
+        / ICMPv6ND_NS(tgt=own) / Raw(b"\x01\x00" + b"\0" * 6),
+        Ether(src=ASKER, dst=PORT0) / IPv6(src="2001:db8:1::9", dst=own, hlim=255)
+        / ICMPv6ND_NS(tgt=own) / Raw(b"\x01\x02" + b"\0" * 6),
+        Ether(src=ASKER, dst=PORT0) / IPv6(src="2001:db8:1::9", dst=own, hlim=255)
+        / ICMPv6ND_NS(tgt=own) / ICMPv6NDOptSrcLLAddr(lladdr="33:33:00:00:00:01"),
+        Ether(src=ASKER, dst="33:33:00:00:00:01")
+        / IPv6(src="2001:db8:1::9", dst="ff02::1", hlim=255)
+        / ICMPv6ND_NA(tgt="2001:db8:1::9", S=1) / ICMPv6NDOptDstLLAddr(lladdr=ASKER),
+        Ether(src=ASKER, dst=PORT0) / IPv6(src=own, dst=own, hlim=255)
+        / ICMPv6ND_NA(tgt=own, S=1) / ICMPv6NDOptDstLLAddr(lladdr=ASKER),
+    ]
+    for frame in bad:
+        case.outside(frame, dropped="bad_neighbor_message")
+    case.outside(solicitation(own), ("outside", advertisement(own, PORT0)), consumed=1)
+
+    case = Case("nd_messages_of_others_are_not_answered", "Routers' and listeners' messages")
+    for kind in (130, 131, 132, 133, 134, 143):
+        packet = Ether(src=ASKER, dst="33:33:00:00:00:01") / IPv6(
+            src="fe80::9", dst="ff02::1", hlim=255, nh=58)
+        case.outside(packet / Raw(bytes([kind]) + b"\0" * 23), dropped="not_for_us")
+
+
+def ping4(target, source="198.18.7.7", link=PORT0, **fields):
+    return Ether(src=CLIENT_SIDE, dst=link) / IP(src=source, dst=target, id=9, ttl=7) / ICMP(
+        type=8, id=0x4142, seq=3, **fields) / Raw(b"abcdefghi")
+
+
+def pong4(target, source="198.18.7.7", mac=PORT0):
+    return Ether(src=mac, dst=CLIENT_SIDE) / IP(src=target, dst=source, id=9, ttl=64) / ICMP(
+        type=0, id=0x4142, seq=3) / Raw(b"abcdefghi")
+
+
+def ping6(target, source="2001:db8:ffff::7", link=PORT0):
+    return Ether(src=CLIENT_SIDE, dst=link) / IPv6(src=source, dst=target, hlim=7) / (
+        ICMPv6EchoRequest(id=0x4142, seq=3, data=b"abcdefghi"))
+
+
+def pong6(target, source="2001:db8:ffff::7", mac=PORT0):
+    return Ether(src=mac, dst=CLIENT_SIDE) / IPv6(src=target, dst=source, hlim=64) / (
+        ICMPv6EchoReply(id=0x4142, seq=3, data=b"abcdefghi"))
+
+
+def echo():
+    case = Case("ping_ipv4", "Own addresses and VIPs answer, with or without a service")
+    for target in ("192.0.2.1", "192.0.2.100", "10.0.0.1"):
+        case.outside(ping4(target), ("outside", pong4(target)), consumed=1)
+    case.outside(raw(ping4("192.0.2.1")) + b"\xee" * 7, ("outside", pong4("192.0.2.1")), consumed=1)
+    case.outside(ping4("192.0.2.3"), dropped="not_owned")
+    case.outside(ping4("10.0.0.11"), dropped="not_owned")
+    case.outside(ping4("192.0.2.1", link=BROADCAST), dropped="not_for_us")
+    case.outside(ping4("192.0.2.1", link=ASKER), dropped="not_for_us")
+    unasked = Ether(src=CLIENT_SIDE, dst=PORT0) / IP(src="192.0.2.9", dst="192.0.2.1") / ICMP(type=0)
+    case.outside(unasked, dropped="icmp_unsupported")
+
+    case = Case("ping_ipv6", "Own addresses and VIPs answer")
+    for target in ("2001:db8:1::1", "2001:db8:1::100", "fd00::1"):
+        case.outside(ping6(target), ("outside", pong6(target)), consumed=1)
+    case.outside(ping6("2001:db8:1::3"), dropped="not_owned")
+    case.outside(ping6("ff02::1", link="33:33:00:00:00:01"), dropped="not_owned")
+    case.outside(ping6("2001:db8:1::1", "::"), dropped="martian")
+
+
+def refusals():
+    case = Case("tcp_without_connection_is_dropped", "Only a SYN opens a connection", ONE_NIC)
+    flow = Flow(ONE_NIC, TCP, CLIENT, WEB, OF_WEB)
+    for flags in ("A", "SA", "F", "FA", "R", "RA", "PA", "", "SR", "SAR", "FPU"):
+        case.outside(flow.request(flags=flags)[0], dropped="no_connection")
+    case.request(flow.request(flags="S"))
+
+    case = Case("sloppy_tcp_opens_on_any_segment_but_a_reset", "As IPVS's sloppy_tcp", ONE_NIC)
+    for number, flags in enumerate(("A", "SA", "FA", "PA", "", "S")):
+        flow = Flow(ONE_NIC, TCP, ("198.18.7.7", 30000 + number), ("192.0.2.101", 80),
+                    ("10.0.0.11", 8080))
+        case.request(flow.request(flags=flags))
+        case.reply(flow.reply(flags="A"))
+    flow = Flow(ONE_NIC, TCP, ("198.18.7.7", 31000), ("192.0.2.101", 80), ("10.0.0.11", 8080))
+    for flags in ("R", "RA", "SR"):
+        case.outside(flow.request(flags=flags)[0], dropped="no_connection")
+
+    case = Case("no_service", "Own addresses and VIPs at ports where nothing listens")
+    for layer4, service in ((TCP, ("192.0.2.100", 81)), (UDP, ("192.0.2.100", 80)),
+                            (TCP, ("192.0.2.1", 80)), (TCP, ("10.0.0.1", 8080))):
+        frame = Flow(TWO_NICS, layer4, CLIENT, service, OF_WEB).request()[0]
+        case.outside(frame, dropped="no_service")
+    for layer4, service in ((TCP, ("2001:db8:1::100", 53)), (UDP, ("2001:db8:1::1", 80))):
+        frame = Flow(TWO_NICS, layer4, CLIENT6, service, OF_WEB6).request()[0]
+        case.outside(frame, dropped="no_service")
+
+    case = Case("not_owned", "The director is no router", ONE_NIC)
+    case.outside(Flow(ONE_NIC, TCP, CLIENT, ("192.0.2.3", 80), OF_WEB).request(flags="S")[0],
+                 dropped="not_owned")
+    case.outside(Flow(ONE_NIC, UDP, CLIENT6, ("fd00::11", 80), OF_WEB6).request()[0],
+                 dropped="not_owned")
+    case.inside(Flow(ONE_NIC, TCP, CLIENT, WEB, OF_WEB).reply(flags="A")[0], dropped="not_owned")
+
+    case = Case("unknown_protocols", "Neither TCP, UDP nor ICMP; neither IP nor ARP")
+    link = Ether(src=CLIENT_SIDE, dst=PORT0)
+    for protocol in (0, 2, 47, 50, 132, 255):
+        case.outside(link / IP(src="198.18.7.7", dst="192.0.2.100", proto=protocol) / Raw(b"x" * 20),
+                     dropped="unknown_protocol")
+    for header in (47, 50, 59, 132):
+        packet = link / IPv6(src="2001:db8:ffff::7", dst="2001:db8:1::100", nh=header)
+        case.outside(packet / Raw(b"x" * 20), dropped="unknown_protocol")
+    for ether_type in (0x8100, 0x88CC, 0x05FF, 0x0000, 0x8847):
+        case.outside(Ether(src=CLIENT_SIDE, dst=PORT0, type=ether_type) / Raw(b"x" * 46),
+                     dropped="unknown_ether_type")
+
+    case = Case("fragments_are_dropped", "Until they are supported")
+    flow = Flow(TWO_NICS, UDP, CLIENT, DNS, OF_DNS)
+    for ip in ({"flags": "MF"}, {"frag": 100}, {"flags": "MF", "frag": 8191}):
+        case.outside(flow.request(b"part" * 4, ip=ip)[0], dropped="fragment")
+    flow = Flow(TWO_NICS, UDP, CLIENT6, DNS6, OF_DNS6)
+    for fields in ({"offset": 0, "m": 1}, {"offset": 100, "m": 0}, {"offset": 0, "m": 0}):
+        frame = flow.request(b"part" * 4, chain=[IPv6ExtHdrFragment(**fields)])[0]
+        case.outside(frame, dropped="fragment")
+
+
+def rewritten(frame, offset, *octets):
+    octets_of = bytearray(raw(frame))
+    octets_of[offset:offset + len(octets)] = bytes(octets)
+    return bytes(octets_of)
+
+
+def rewritten4(frame, offset, *octets):
+    """As `rewritten`, with a correct IPv4 header checksum."""
+    changed = bytearray(rewritten(frame, offset, *octets))
+    changed[24:26] = b"\0\0"
+    header = changed[14:14 + (changed[14] & 15) * 4]
+    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    changed[24:26] = struct.pack("!H", ~total & 0xFFFF)
+    return bytes(changed)
+
+
+def malformed():
+    tcp4 = Flow(TWO_NICS, TCP, CLIENT, WEB, OF_WEB).request(b"payload!", flags="S")[0]
+    tcp6 = Flow(TWO_NICS, TCP, CLIENT6, WEB6, OF_WEB6).request(b"payload!", flags="S")[0]
+    udp4 = Flow(TWO_NICS, UDP, CLIENT, DNS, OF_DNS).request(b"payload!")[0]
+    udp6 = Flow(TWO_NICS, UDP, CLIENT6, DNS6, OF_DNS6).request(b"payload!")[0]
+
+    case = Case("frames_cut_at_every_octet_are_dropped", "Any length short of the whole")
+    for frame in (tcp4, tcp6, udp4, udp6):
+        for length in range(1, len(raw(frame))):
+            case.outside(raw(frame)[:length], dropped="truncated")
+
+    case = Case("headers_that_contradict_themselves_are_dropped", "Version, lengths, offsets")
+    for frame in (
+        rewritten4(tcp4, 14, 0x55),              # version 5
+        rewritten4(tcp4, 14, 0x44),              # header of 16 octets
+        rewritten4(tcp4, 16, 0, 19),             # total length less than the header
+        rewritten4(tcp4, 46, 0x40),              # TCP header of 16 octets
+        rewritten4(tcp4, 46, 0xF0),              # TCP header beyond the packet
+        rewritten4(udp4, 38, 0, 7),              # UDP length less than its header
+        rewritten4(udp4, 38, 0, 17),             # UDP length beyond the packet
+        rewritten(tcp6, 14, 0x40),               # version 4
+        rewritten(tcp6, 66, 0x40),
+        rewritten(tcp6, 66, 0xF0),
+        rewritten(udp6, 58, 0, 7),
+        rewritten(udp6, 58, 0, 17),
+        rewritten(udp6, 20, 0),                  # a hop-by-hop header beyond the packet
+    ):
+        case.outside(frame, dropped="malformed")
+    for frame in (
+        rewritten4(tcp4, 16, 0x40, 0),           # total length beyond the frame
+        rewritten(tcp6, 18, 0x40, 0),
+    ):
+        case.outside(frame, dropped="truncated")
+    for offset in (24, 25, 22, 20, 15):
+        octet = raw(tcp4)[offset] ^ 1
+        case.outside(rewritten(tcp4, offset, octet), dropped="bad_checksum")
+
+    case = Case("martian_addresses_are_dropped", "Sources and destinations that cannot be")
+    for source in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"):
+        frame = Flow(TWO_NICS, TCP, (source, 1), WEB, OF_WEB).request(flags="S")[0]
+        case.outside(frame, dropped="martian")
+    for target in ("0.0.0.0", "127.0.0.1", "255.255.255.255"):
+        frame = Flow(TWO_NICS, TCP, CLIENT, (target, 80), OF_WEB).request(flags="S")[0]
+        case.outside(frame, dropped="martian")
+    for source in ("::", "::1", "ff02::1"):
+        frame = Flow(TWO_NICS, TCP, (source, 1), WEB6, OF_WEB6).request(flags="S")[0]
+        case.outside(frame, dropped="martian")
+    frame = Flow(TWO_NICS, TCP, CLIENT6, ("::1", 80), OF_WEB6).request(flags="S")[0]
+    case.outside(frame, dropped="martian")
+
+    case = Case("frames_for_other_stations_are_dropped", "Other unicast, and unicast in a group")
+    for destination in (ASKER, BROADCAST, "01:00:5e:00:00:01"):
+        case.outside(rewritten(tcp4, 0, *bytes.fromhex(destination.replace(":", ""))),
+                     dropped="not_for_us")
+        case.outside(rewritten(tcp6, 0, *bytes.fromhex(destination.replace(":", ""))),
+                     dropped="not_for_us")
+
+    case = Case("a_wrong_transport_checksum_stays_wrong", "The ends judge it, not the director",
+                ONE_NIC)
+    flow = Flow(ONE_NIC, UDP, CLIENT, DNS, OF_DNS)
+    frame, expected = flow.request(b"question")
+    good_in, good_out = Ether(raw(frame))[UDP].chksum, Ether(raw(expected))[UDP].chksum
+    wrong = (good_in + 1) & 0xFFFF
+    case.request((flow.request(b"question", chksum=wrong)[0],
+                  flow.request(b"question", chksum=(good_out + 1) & 0xFFFF)[1]))
+
+
+def scheduling():
+    case = Case("round_robin_begins_with_the_last_server", "As IPVS, whose lists grow at the head",
+                ONE_NIC, any_order=False)
+    for number in range(6):
+        server = ("10.0.0.12", 8080) if number % 2 == 0 else ("10.0.0.11", 8080)
+        flow = Flow(ONE_NIC, TCP, ("198.18.9.9", 40000 + number), WEB, server)
+        case.request(flow.request(flags="S"))
+        case.reply(flow.reply(flags="SA"))
+        case.request(flow.request(flags="A"))
+
+    case = Case("a_closed_connection_is_forgotten", "10 s after a reset, IPVS's timeout of CLOSE",
+                eal=False)
+    flow = Flow(TWO_NICS, TCP, CLIENT, WEB, OF_WEB)
+    case.request(flow.request(flags="S"))
+    case.reply(flow.reply(flags="RA"))
+    case.wait(9_900)
+    case.reply(flow.reply(flags="RA"))
+    case.wait(10_300)
+    case.inside(flow.reply(flags="RA")[0], dropped="not_owned")
+
+
+def main():
+    for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
+                 echo, refusals, malformed, scheduling):
+        make()
+    for case in Case.all:
+        case.write()
+    print(f"{len(Case.all)} cases")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+//! What the Linux kernel's IPVS did (tests/oracle, recorded), and what pointsman does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use serde_json::Value;
+use support::director::{IN, OUT, Sent, Setup, TOPOLOGY, TestDirector};
+use support::packet::{ACK, FIN, PacketBuilder, RST, SYN, hex, unhex};
+
+const SERVICES: &str = r#"
+[[service]]
+name = "web"
+listen = "tcp://192.0.2.100:80"
+scheduler = "rr"
+servers = [{ address = "10.0.0.11:8080" }]
+
+[[service]]
+name = "dns"
+listen = "udp://192.0.2.100:53"
+scheduler = "rr"
+servers = [{ address = "10.0.0.12:5353" }]
+
+[[service]]
+name = "web6"
+listen = "tcp://[2001:db8:1::100]:80"
+scheduler = "rr"
+servers = [{ address = "[fd00::11]:8080" }]
+
+[[service]]
+name = "dns6"
+listen = "udp://[2001:db8:1::100]:53"
+scheduler = "rr"
+servers = [{ address = "[fd00::12]:5353" }]
+"#;
+
+const NO_ICMP_ERRORS: &str = "ICMP errors are not translated yet";
+const NO_FRAGMENTS: &str = "fragments are not forwarded yet";
+const NO_TIME_EXCEEDED: &str = "ICMP Time Exceeded is not sent yet";
+const NO_REJECTION: &str = "what cannot be served is dropped; RST and ICMP Unreachable come later";
+const NO_ROUTER: &str = "the director is no router; masquerade of servers comes later";
+const NO_TOO_BIG: &str = "ICMP Fragmentation Needed is not sent, and nothing is fragmented, yet";
+const ZERO_CHECKSUM: &str = "the kernel computes a checksum for a datagram that came without; \
+                             pointsman keeps the sender's choice";
+const SYN_ACK: &str = "the kernel schedules a SYN+ACK for the sake of active FTP; pointsman opens \
+                       a connection on a SYN alone";
+
+/// The cases in which pointsman does not do what the kernel did, each with the reason.
+const KNOWN_DIFFERENCES: &[(&str, &str)] = &[
+    ("udp4_zero_checksum_is_kept", ZERO_CHECKSUM),
+    ("tcp4_ack_without_connection", NO_REJECTION),
+    ("tcp4_synack_without_connection", SYN_ACK),
+    ("tcp4_port_without_service", NO_REJECTION),
+    ("udp4_port_without_service", NO_REJECTION),
+    ("ttl_one_from_client", NO_TIME_EXCEEDED),
+    ("ttl_one_from_server", NO_TIME_EXCEEDED),
+    ("hop_limit_one_from_client6", NO_TIME_EXCEEDED),
+    ("icmp4_frag_needed_from_outside_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_frag_needed_from_outside_whole", NO_ICMP_ERRORS),
+    ("icmp4_time_exceeded_from_outside_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_time_exceeded_from_outside_whole", NO_ICMP_ERRORS),
+    ("icmp4_host_unreachable_from_outside_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_host_unreachable_from_outside_whole", NO_ICMP_ERRORS),
+    ("icmp4_port_unreachable_from_outside_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_port_unreachable_from_outside_whole", NO_ICMP_ERRORS),
+    ("icmp4_frag_needed_from_server_side_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_frag_needed_from_server_side_whole", NO_ICMP_ERRORS),
+    ("icmp4_port_unreachable_from_server_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_port_unreachable_from_server_whole", NO_ICMP_ERRORS),
+    ("icmp4_time_exceeded_from_server_side_8_octets", NO_ICMP_ERRORS),
+    ("icmp4_time_exceeded_from_server_side_whole", NO_ICMP_ERRORS),
+    ("icmp6_packet_too_big_from_outside", NO_ICMP_ERRORS),
+    ("icmp6_port_unreachable_from_server", NO_ICMP_ERRORS),
+    ("udp4_fragments_in_order", NO_FRAGMENTS),
+    ("udp4_fragments_reversed", NO_FRAGMENTS),
+    ("udp4_fragments_duplicate_middle", NO_FRAGMENTS),
+    ("non_df_packet_larger_than_inside_mtu", NO_TOO_BIG),
+    ("server_packet_without_connection", NO_ROUTER),
+    ("server_opens_to_outside_without_masquerade", NO_ROUTER),
+    ("quiesced_only_server_new_connection", NO_REJECTION),
+];
+
+fn recorded(file: &str) -> Vec<Value> {
+    let path = format!("{}/tests/oracle/{file}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn array<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().unwrap()
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap()
+}
+
+/// A frame as it is compared. The kernel counts the identification of packets that it makes
+/// itself; what pointsman writes there is its own affair.
+fn comparable(at: &str, octets: &[u8]) -> (String, String) {
+    let mut octets = octets.to_vec();
+    let is_own = octets[12..14] == [8, 0] && octets[23] == 1 && octets[26..30] == [192, 0, 2, 100];
+    if is_own {
+        octets[18..20].fill(0);
+        octets[24..26].fill(0);
+    }
+    (at.into(), hex(&octets))
+}
+
+fn brief(frames: &[(String, String)]) -> String {
+    let one = |(at, frame): &(String, String)| format!("{at} {frame:.160}");
+    frames.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs a case; what came out otherwise than recorded.
+fn differences(director: &mut TestDirector, case: &Value) -> Option<String> {
+    let mut found = Vec::new();
+    for (number, step) in array(case, "steps").iter().enumerate() {
+        let interface = if text(&step["in"], "at") == "outside" { OUT } else { IN };
+        director.receive(interface, &unhex(text(&step["in"], "frame")));
+        let side = |sent: &Sent| if sent.interface == OUT { "outside" } else { "inside" };
+        let sent: Vec<_> =
+            director.take_sent().iter().map(|sent| comparable(side(sent), &sent.octets)).collect();
+        let expected: Vec<_> = array(step, "out")
+            .iter()
+            .map(|out| comparable(text(out, "at"), &unhex(text(out, "frame"))))
+            .collect();
+        if sent != expected {
+            let (sent, expected) = (brief(&sent), brief(&expected));
+            found.push(format!("  step {number}\n    sent     {sent}\n    recorded {expected}"));
+        }
+    }
+    (!found.is_empty()).then(|| found.join("\n"))
+}
+
+fn run_nat_cases(workers: u16) {
+    let services = format!("{TOPOLOGY}{SERVICES}");
+    let mut director = Setup::new(&services).workers(workers).start();
+    let mut failures = Vec::new();
+    for case in recorded("nat_cases.json") {
+        let name = text(&case, "case");
+        if name == "quiesced_only_server_new_connection" {
+            director.install(&services.replace(":8080\" }", ":8080\", weight = 0 }"));
+        }
+        let reason = KNOWN_DIFFERENCES.iter().find(|(known, _)| *known == name);
+        match (differences(&mut director, &case), reason) {
+            (Some(how), None) => failures.push(format!("{name}:\n{how}")),
+            (None, Some((_, reason))) => {
+                failures.push(format!("{name} passes, but is listed as different: {reason}"));
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+    assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn packets_leave_as_the_kernel_sent_them() {
+    run_nat_cases(1);
+}
+
+#[test]
+fn packets_leave_as_the_kernel_sent_them_with_four_workers() {
+    run_nat_cases(4);
+}
+
+#[test]
+fn every_known_difference_names_a_recorded_case() {
+    let cases = recorded("nat_cases.json");
+    for (name, _) in KNOWN_DIFFERENCES {
+        assert!(cases.iter().any(|case| text(case, "case") == *name), "{name}");
+    }
+}
+
+fn control_bits(flags: &str) -> u8 {
+    let bit = |flag| match flag {
+        'S' => SYN,
+        'A' => ACK,
+        'F' => FIN,
+        'R' => RST,
+        other => panic!("flag {other}"),
+    };
+    flags.chars().map(bit).fold(0, |all, bit| all | bit)
+}
+
+/// Every recorded path of a TCP connection: after each packet, the state that `ipvsadm -lnc`
+/// showed, the seconds to its expiry, and whether the packet was forwarded.
+#[test]
+fn tcp_states_and_timeouts_are_those_of_the_kernel() {
+    let paths = recorded("tcp_states.json");
+    assert!(paths.len() > 90);
+    for (number, path) in paths.iter().enumerate() {
+        let mut director = Setup::with_services(
+            "[[service]]\nname = \"web\"\nlisten = \"tcp://192.0.2.100:80\"\n\
+             servers = [{ address = \"10.0.0.11:80\" }]\n",
+        )
+        .connections(16, 0)
+        .start();
+        let mut story = String::new();
+        for step in array(path, "steps") {
+            let packet = &step["packet"];
+            let (from, flags) = (text(packet, "from"), text(packet, "flags"));
+            story.push_str(&format!("{from} {flags}, "));
+            let control = control_bits(flags);
+            if from == "client" {
+                let frame = PacketBuilder::tcp("198.18.7.7:20000", "192.0.2.100:80");
+                director.receive(OUT, &frame.flags(control).build());
+            } else {
+                let frame = PacketBuilder::tcp("10.0.0.11:80", "198.18.7.7:20000").from_server();
+                director.receive(IN, &frame.flags(control).build());
+            }
+            let what = format!("path {number}: {story}");
+            let forwarded = step["forwarded"].as_u64().unwrap();
+            assert_eq!(director.take_sent().len() as u64, forwarded, "{what}");
+            let [row] = director.list()[..] else { panic!("{what}: one connection") };
+            assert_eq!(row.state.name(), text(step, "state"), "{what}");
+            // Recorded a moment after the packet, and cut to whole seconds.
+            let expires = u64::from(row.expires_ms).div_ceil(1000) - 1;
+            assert_eq!(expires, step["expires_s"].as_u64().unwrap(), "{what}");
+            director.advance(10);
+        }
+        expires_when_said(&mut director);
+    }
+}
+
+/// The connection is there until its timeout and gone a quarter of a second after.
+fn expires_when_said(director: &mut TestDirector) {
+    let left = director.list()[0].expires_ms;
+    director.advance(left - 1);
+    assert_eq!(director.connections(), 1, "not before its time");
+    director.advance(257);
+    assert_eq!(director.connections(), 0, "256 ms after its time");
+}

@@ -1,0 +1,312 @@
+//! Frames, written so that a test reads as a story. Checksums are computed here, slowly and from
+//! nothing, not by the code under test.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+pub use pointsman::wire::tcp::flags::{ACK, FIN, RST, SYN};
+
+pub type Mac = [u8; 6];
+
+/// The topology of tests/oracle/README.md.
+pub const CLIENT_SIDE: Mac = [2, 0, 0, 0, 0, 1];
+pub const OUTSIDE: Mac = [2, 0, 0, 0, 0, 0xfe];
+pub const INSIDE: Mac = [2, 0, 0, 0, 1, 0xfe];
+pub const SERVER_SIDE: Mac = [2, 0, 0, 0, 1, 1];
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// RFC 1071, octet pair by octet pair.
+pub fn internet_checksum(octets: &[u8]) -> u16 {
+    let mut total: u32 = 0;
+    for pair in octets.chunks(2) {
+        total += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        total = (total & 0xffff) + (total >> 16);
+    }
+    !(total as u16)
+}
+
+fn octets_of(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, segment: &[u8]) -> Vec<u8> {
+    let mut octets = octets_of(source);
+    octets.extend(octets_of(destination));
+    octets.extend((segment.len() as u32).to_be_bytes());
+    octets.extend([0, 0, 0, protocol]);
+    octets.extend(segment);
+    octets
+}
+
+/// Makes a TCP or UDP packet over IPv4 or IPv6.
+#[derive(Clone, Debug)]
+pub struct PacketBuilder {
+    from: SocketAddr,
+    to: SocketAddr,
+    protocol: u8,
+    flags: u8,
+    sequence: u32,
+    ttl: u8,
+    payload: Vec<u8>,
+    ip_options: Vec<u8>,
+    extensions: Vec<(u8, Vec<u8>)>,
+    macs: (Mac, Mac),
+    no_checksum: bool,
+    pad_to: usize,
+}
+
+impl PacketBuilder {
+    fn new(protocol: u8, from: &str, to: &str) -> Self {
+        Self {
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            protocol,
+            flags: ACK,
+            sequence: 1000,
+            ttl: 64,
+            payload: Vec::new(),
+            ip_options: Vec::new(),
+            extensions: Vec::new(),
+            macs: (CLIENT_SIDE, OUTSIDE),
+            no_checksum: false,
+            pad_to: 0,
+        }
+    }
+
+    /// A segment from the client side; an ACK unless [`PacketBuilder::flags`] says otherwise.
+    pub fn tcp(from: &str, to: &str) -> Self {
+        Self::new(TCP, from, to)
+    }
+
+    pub fn udp(from: &str, to: &str) -> Self {
+        Self::new(UDP, from, to)
+    }
+
+    /// Comes from the servers' side.
+    pub fn from_server(self) -> Self {
+        self.macs(SERVER_SIDE, INSIDE)
+    }
+
+    pub fn macs(mut self, source: Mac, destination: Mac) -> Self {
+        self.macs = (source, destination);
+        self
+    }
+
+    pub fn flags(mut self, flags: u8) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    pub fn sequence(mut self, sequence: u32) -> Self {
+        self.sequence = sequence;
+        self
+    }
+
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// IPv4 options, a multiple of four octets.
+    pub fn ip_options(mut self, options: &[u8]) -> Self {
+        assert_eq!(options.len() % 4, 0);
+        self.ip_options = options.to_vec();
+        self
+    }
+
+    /// An IPv6 extension header: its number, and its octets from the third on.
+    pub fn extension(mut self, number: u8, rest: &[u8]) -> Self {
+        assert_eq!((rest.len() + 2) % 8, 0);
+        self.extensions.push((number, rest.to_vec()));
+        self
+    }
+
+    pub fn no_checksum(mut self) -> Self {
+        self.no_checksum = true;
+        self
+    }
+
+    pub fn pad_to(mut self, octets: usize) -> Self {
+        self.pad_to = octets;
+        self
+    }
+
+    fn segment(&self) -> Vec<u8> {
+        let mut segment = Vec::new();
+        segment.extend(self.from.port().to_be_bytes());
+        segment.extend(self.to.port().to_be_bytes());
+        let checksum_at = if self.protocol == TCP {
+            segment.extend(self.sequence.to_be_bytes());
+            segment.extend([0, 0, 7, 0xd0, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            16
+        } else {
+            segment.extend((8 + self.payload.len() as u16).to_be_bytes());
+            segment.extend([0, 0]);
+            6
+        };
+        segment.extend(&self.payload);
+        if !self.no_checksum {
+            let pseudo = pseudo_header(self.from.ip(), self.to.ip(), self.protocol, &segment);
+            let mut checksum = internet_checksum(&pseudo);
+            if checksum == 0 && self.protocol == UDP {
+                checksum = 0xffff;
+            }
+            segment[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        segment
+    }
+
+    pub fn build(&self) -> Vec<u8> {
+        let segment = self.segment();
+        let mut frame = self.macs.1.to_vec();
+        frame.extend(self.macs.0);
+        if self.from.is_ipv4() {
+            frame.extend([8, 0]);
+            frame.extend(self.ipv4_header(segment.len()));
+        } else {
+            frame.extend([0x86, 0xdd]);
+            frame.extend(self.ipv6_headers(segment.len()));
+        }
+        frame.extend(segment);
+        frame.resize(frame.len().max(self.pad_to), 0x5a);
+        frame
+    }
+
+    fn ipv4_header(&self, segment: usize) -> Vec<u8> {
+        let length = 20 + self.ip_options.len();
+        let mut ip = vec![0x40 | (length / 4) as u8, 0];
+        ip.extend(((length + segment) as u16).to_be_bytes());
+        ip.extend([0x12, 0x34, 0x40, 0, self.ttl, self.protocol, 0, 0]);
+        ip.extend(octets_of(self.from.ip()));
+        ip.extend(octets_of(self.to.ip()));
+        ip.extend(&self.ip_options);
+        let checksum = internet_checksum(&ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        ip
+    }
+
+    fn ipv6_headers(&self, segment: usize) -> Vec<u8> {
+        let chain: usize = self.extensions.iter().map(|(_, rest)| rest.len() + 2).sum();
+        let first = self.extensions.first().map_or(self.protocol, |(number, _)| *number);
+        let mut ip = vec![0x60, 0, 0, 0];
+        ip.extend(((chain + segment) as u16).to_be_bytes());
+        ip.extend([first, self.ttl]);
+        ip.extend(octets_of(self.from.ip()));
+        ip.extend(octets_of(self.to.ip()));
+        for (place, (_, rest)) in self.extensions.iter().enumerate() {
+            let next = self.extensions.get(place + 1).map_or(self.protocol, |(number, _)| *number);
+            ip.extend([next, ((rest.len() + 2) / 8 - 1) as u8]);
+            ip.extend(rest);
+        }
+        ip
+    }
+}
+
+/// An ARP packet for IPv4 over Ethernet.
+pub fn arp(operation: u16, sender: (Mac, &str), target: (Mac, &str), link: (Mac, Mac)) -> Vec<u8> {
+    let mut frame = link.1.to_vec();
+    frame.extend(link.0);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4]);
+    frame.extend(operation.to_be_bytes());
+    for (mac, address) in [sender, target] {
+        frame.extend(mac);
+        frame.extend(octets_of(address.parse().unwrap()));
+    }
+    frame
+}
+
+/// An ICMPv6 packet with a correct checksum.
+pub fn icmpv6(from: &str, to: &str, hop_limit: u8, message: &[u8], link: (Mac, Mac)) -> Vec<u8> {
+    let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut message = message.to_vec();
+    message[2..4].fill(0);
+    let checksum = internet_checksum(&pseudo_header(from, to, 58, &message));
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = link.1.to_vec();
+    frame.extend(link.0);
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    frame.extend((message.len() as u16).to_be_bytes());
+    frame.extend([58, hop_limit]);
+    frame.extend(octets_of(from));
+    frame.extend(octets_of(to));
+    frame.extend(message);
+    frame
+}
+
+/// Where the transport header of an IPv4 or IPv6 frame with TCP or UDP begins, and its protocol.
+fn transport(frame: &[u8]) -> (usize, u8, usize) {
+    if frame[12..14] == [8, 0] {
+        let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+        return (14 + usize::from(frame[14] & 15) * 4, frame[23], end);
+    }
+    let end = 54 + usize::from(u16::from_be_bytes([frame[18], frame[19]]));
+    let (mut at, mut next) = (54, frame[20]);
+    while [0, 43, 60].contains(&next) {
+        (next, at) = (frame[at], at + 8 + usize::from(frame[at + 1]) * 8);
+    }
+    (at, next, end)
+}
+
+fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
+    let address = |range: std::ops::Range<usize>| match range.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(&frame[range]).unwrap()),
+        _ => IpAddr::from(<[u8; 16]>::try_from(&frame[range]).unwrap()),
+    };
+    if frame[12..14] == [8, 0] {
+        (address(26..30), address(30..34))
+    } else {
+        (address(22..38), address(38..54))
+    }
+}
+
+/// Source and destination of a TCP or UDP packet.
+pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+    let (at, ..) = transport(frame);
+    let (source, destination) = addresses(frame);
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    (SocketAddr::new(source, port(at)), SocketAddr::new(destination, port(at + 2)))
+}
+
+/// The payload of a TCP or UDP packet.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let (at, protocol, end) = transport(frame);
+    let header = if protocol == TCP { usize::from(frame[at + 12] >> 4) * 4 } else { 8 };
+    &frame[at + header..end]
+}
+
+/// Recomputes every checksum of a TCP or UDP packet from nothing and compares.
+pub fn assert_checksums(frame: &[u8]) {
+    let (at, protocol, end) = transport(frame);
+    if frame[12..14] == [8, 0] {
+        assert_eq!(internet_checksum(&frame[14..at]), 0, "IPv4 header of {}", hex(frame));
+    }
+    let segment = &frame[at..end];
+    if protocol == UDP && segment[6..8] == [0, 0] {
+        return;
+    }
+    let (source, destination) = addresses(frame);
+    let sum = internet_checksum(&pseudo_header(source, destination, protocol, segment));
+    assert_eq!(sum, 0, "transport of {}", hex(frame));
+}
+
+pub fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+pub fn unhex(text: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digits).collect()
+}
