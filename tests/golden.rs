@@ -29,8 +29,7 @@ struct Case {
 }
 
 /// The Ethernet addresses of net_pcap's ports.
-const MACS: [[u8; 6]; 2] =
-    [[2, b'p', b'c', b'a', b'p', 0], [2, b'p', b'c', b'a', b'p', 1]];
+const MACS: [[u8; 6]; 2] = [[2, b'p', b'c', b'a', b'p', 0], [2, b'p', b'c', b'a', b'p', 1]];
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -80,11 +79,7 @@ struct Outcome {
 impl Outcome {
     fn expected(case: &Case, interfaces: &[String]) -> Self {
         let sides = interfaces.iter().map(|name| (name.clone(), case.frames(name, "out")));
-        Self {
-            sides: sides.collect(),
-            consumed: case.consumed,
-            dropped: case.dropped.clone(),
-        }
+        Self { sides: sides.collect(), consumed: case.consumed, dropped: case.dropped.clone() }
     }
 
     fn explain(&self, expected: &Self) -> String {

@@ -34,6 +34,10 @@ pub enum Class {
     ErrorV4,
     /// An ICMPv6 error.
     ErrorV6,
+    /// An IPv4 fragment; `transport` is where the payload begins.
+    FragmentV4,
+    /// An IPv6 fragment; `transport` is where the fragment header begins.
+    FragmentV6,
     /// To be dropped.
     Drop(DropReason),
 }
@@ -127,9 +131,6 @@ fn inspect_v4(
         // Unicast in a group frame is what RFC 1122 section 3.3.6 has dropped.
         return Err(DropReason::NotForUs);
     }
-    if ip.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
     let payload = Payload {
         octets: octets.get(header_length..).unwrap_or_default(),
         length: total_length - header_length,
@@ -137,6 +138,9 @@ fn inspect_v4(
         offset: ethernet::HEADER + header_length,
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
+    if ip.is_fragment() {
+        return payload.packet(Class::FragmentV4, common, 0);
+    }
     match ip.protocol {
         protocol::ICMP => payload
             .icmp(common, |kind| if icmpv4::is_error(kind) { Class::ErrorV4 } else { Class::Icmp }),
@@ -190,6 +194,9 @@ fn inspect_v6(
         return Err(DropReason::Martian);
     }
     let common = Common { ip_octets, ttl: ip.hop_limit };
+    if payload.protocol == extension::FRAGMENT {
+        return payload.packet(Class::FragmentV6, common, 0);
+    }
     if payload.protocol == protocol::ICMPV6 {
         return payload.icmp(common, |kind| {
             if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 }
@@ -212,7 +219,6 @@ fn is_loopback(address: &V6) -> bool {
 fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> {
     for _ in 0..=extension::MAX_WALKED {
         match payload.protocol {
-            extension::FRAGMENT => return Err(DropReason::Fragment),
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
                 let [next, length, ..] = *payload.octets else {
                     return Err(DropReason::Truncated);

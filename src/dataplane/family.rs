@@ -2,6 +2,9 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::classify::Packet;
+use super::fragment::{Fragment, FragmentKey};
+use super::frame::Frame;
 use super::icmp_error::{Quoted, ports};
 use super::stats::DropReason;
 use crate::service::{FamilyServices, ServiceTable};
@@ -10,8 +13,10 @@ use crate::wire::address::{Address, V4, V6};
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::icmpv4;
+use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
-use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::ipv6::{self, FragmentHeader, Ipv6Header, extension};
 
 /// TTL and hop limit of what the director sends itself.
 pub(super) const OWN_TTL: u8 = 64;
@@ -26,6 +31,8 @@ pub(super) trait Family: Address {
     const ETHER_TYPE: u16;
     /// The protocol number of this family's ICMP.
     const ICMP: u8;
+    /// The types of echo request and reply.
+    const ECHO: (u8, u8);
     /// Octets that an ICMP error may have in all (RFC 1812 section 4.3.2.3, RFC 4443
     /// section 2.4(c)).
     const ERROR_LIMIT: usize;
@@ -59,6 +66,16 @@ pub(super) trait Family: Address {
     /// What goes into an ICMP checksum beside the message: nothing, or the pseudo header.
     fn icmp_pseudo_header(frame: &[u8], length: usize) -> Option<u16>;
 
+    /// What a fragment says of itself.
+    fn fragment(frame: &[u8], packet: &Packet) -> Result<Fragment<Self>, DropReason>;
+
+    /// Swaps source and destination of a frame's IP packet and gives it a fresh TTL: the reply
+    /// to it.
+    fn turn<F: Frame>(frame: &mut F) -> Option<()>;
+
+    /// Whether a router may fragment the packet.
+    fn may_be_split(frame: &[u8]) -> bool;
+
     /// Looks into the packet that an ICMP error quotes, which begins at `at` of the frame.
     fn inspect_quoted(quote: &[u8], at: usize) -> Result<Quoted<Self>, DropReason>;
 
@@ -88,6 +105,7 @@ impl Family for V4 {
     const HEADER: usize = ipv4::HEADER;
     const ETHER_TYPE: u16 = ethernet::ether_type::IPV4;
     const ICMP: u8 = protocol::ICMP;
+    const ECHO: (u8, u8) = (icmpv4::ECHO_REQUEST, icmpv4::ECHO_REPLY);
     const ERROR_LIMIT: usize = 576;
 
     #[inline]
@@ -144,6 +162,46 @@ impl Family for V4 {
         Some(0)
     }
 
+    fn fragment(frame: &[u8], packet: &Packet) -> Result<Fragment<Self>, DropReason> {
+        let ip =
+            frame.get(ethernet::HEADER..).and_then(|rest| Ipv4Header::ref_from_prefix(rest).ok());
+        let (ip, _) = ip.ok_or(DropReason::Truncated)?;
+        let length = u32::from(packet.ip_octets).saturating_sub(ip.header_length() as u32);
+        let fragment = Fragment {
+            key: FragmentKey {
+                source: ip.source,
+                destination: ip.destination,
+                identification: u32::from(ip.identification.get()),
+                protocol: ip.protocol,
+            },
+            offset: u32::from(ip.fragment.get() & 0x1fff) * 8,
+            length,
+            more: ip.fragment.get() & 0x2000 != 0,
+            payload: usize::from(packet.transport),
+        };
+        fragment.checked()
+    }
+
+    fn turn<F: Frame>(frame: &mut F) -> Option<()> {
+        let rest = frame.octets_mut().get_mut(ethernet::HEADER..)?;
+        let (ip, _) = Ipv4Header::mut_from_prefix(rest).ok()?;
+        std::mem::swap(&mut ip.source, &mut ip.destination);
+        ip.ttl = OWN_TTL;
+        ip.checksum = [0; 2];
+        let length = ip.header_length();
+        let sum = checksum::finish(rest.get(..length)?, 0);
+        let (ip, _) = Ipv4Header::mut_from_prefix(rest).ok()?;
+        ip.checksum = sum;
+        Some(())
+    }
+
+    fn may_be_split(frame: &[u8]) -> bool {
+        frame
+            .get(ethernet::HEADER..)
+            .and_then(|rest| Ipv4Header::ref_from_prefix(rest).ok())
+            .is_some_and(|(ip, _)| !ip.dont_fragment())
+    }
+
     fn inspect_quoted(quote: &[u8], at: usize) -> Result<Quoted<Self>, DropReason> {
         let (ip, _) = Ipv4Header::ref_from_prefix(quote).map_err(|_| DropReason::Truncated)?;
         let length = ip.header_length();
@@ -193,6 +251,7 @@ impl Family for V6 {
     const HEADER: usize = ipv6::HEADER;
     const ETHER_TYPE: u16 = ethernet::ether_type::IPV6;
     const ICMP: u8 = protocol::ICMPV6;
+    const ECHO: (u8, u8) = (icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY);
     const ERROR_LIMIT: usize = 1280;
 
     #[inline]
@@ -243,6 +302,41 @@ impl Family for V6 {
         let (source, destination) = Self::addresses(frame)?;
         let length = u32::try_from(length).ok()?;
         Some(checksum::pseudo_header(&source, &destination, protocol::ICMPV6, length))
+    }
+
+    fn fragment(frame: &[u8], packet: &Packet) -> Result<Fragment<Self>, DropReason> {
+        let (source, destination) = Self::addresses(frame).ok_or(DropReason::Truncated)?;
+        let at = usize::from(packet.transport);
+        let header = frame.get(at..).and_then(|rest| FragmentHeader::ref_from_prefix(rest).ok());
+        let (header, _) = header.ok_or(DropReason::Truncated)?;
+        let payload = at + size_of::<FragmentHeader>();
+        let end = ethernet::HEADER + usize::from(packet.ip_octets);
+        let length = u32::try_from(end.saturating_sub(payload)).unwrap_or(0);
+        let fragment = Fragment {
+            key: FragmentKey {
+                source,
+                destination,
+                identification: header.identification.get(),
+                protocol: header.next_header,
+            },
+            offset: u32::from(header.offset.get() & 0xfff8),
+            length,
+            more: header.offset.get() & 1 != 0,
+            payload,
+        };
+        fragment.checked()
+    }
+
+    fn turn<F: Frame>(frame: &mut F) -> Option<()> {
+        let rest = frame.octets_mut().get_mut(ethernet::HEADER..)?;
+        let (ip, _) = Ipv6Header::mut_from_prefix(rest).ok()?;
+        std::mem::swap(&mut ip.source, &mut ip.destination);
+        ip.hop_limit = OWN_TTL;
+        Some(())
+    }
+
+    fn may_be_split(_frame: &[u8]) -> bool {
+        false
     }
 
     fn inspect_quoted(quote: &[u8], at: usize) -> Result<Quoted<Self>, DropReason> {

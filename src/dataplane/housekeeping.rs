@@ -14,7 +14,7 @@ use crate::clock::Tick;
 use crate::ids::InterfaceId;
 use crate::service::{Protocol, ServiceTable};
 use crate::wire::address::Address;
-use crate::wire::ethernet::Mac;
+use crate::wire::ethernet::{self, Mac};
 use crate::wire::ipv4::protocol;
 
 /// Commands that are carried out in one go.
@@ -35,6 +35,8 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
+        self.fragments_v4.expire(&mut self.shared, now, outlet);
+        self.fragments_v6.expire(&mut self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
     }
 
@@ -54,6 +56,8 @@ impl<F: Frame> Pipeline<F> {
 
     /// Drops the packets that still wait: the worker stops.
     pub fn shut_down(&mut self, outlet: &mut impl Outlet<F>) {
+        self.fragments_v4.drop_waiting(&self.shared, None, DropReason::Shutdown, outlet);
+        self.fragments_v6.drop_waiting(&self.shared, None, DropReason::Shutdown, outlet);
         while let Some(frame) = self.shared.waiting.pop() {
             self.shared.stats.held.decrement();
             self.shared.drop(frame, DropReason::Shutdown, outlet);
@@ -164,8 +168,8 @@ impl<F: Frame> Shared<F> {
         };
         self.next_hops.set(id, mac, permanent);
         while let Some(frame) = self.next_waiting(id) {
-            // What waited was checked against the MTU before.
-            self.send(id, 0, frame, outlet);
+            let ip_octets = frame.total_len().saturating_sub(ethernet::HEADER);
+            self.send(id, u16::try_from(ip_octets).unwrap_or(u16::MAX), frame, outlet);
         }
     }
 

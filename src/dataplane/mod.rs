@@ -14,6 +14,8 @@ mod family;
 mod nat;
 mod icmp_error;
 mod own_error;
+mod fragment;
+mod split;
 mod admit;
 mod local;
 pub mod pipeline;

@@ -10,6 +10,7 @@ use super::classify::{Class, Packet, classify};
 use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::conn::{Connection, ConnectionTable, Found};
 use super::family::Family;
+use super::fragment::{FragmentKey, Fragments};
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::icmp_error;
 use super::interface::Interfaces;
@@ -18,6 +19,7 @@ use super::mailbox::{Event, WorkerMailbox};
 use super::nat;
 use super::next_hop::{AdjacencyId, NextHops, Reachability, RouteSpec, Waiting};
 use super::own_error::{self, RateLimit, Refusal};
+use super::split;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::clock::Tick;
@@ -42,6 +44,8 @@ pub struct PipelineSettings {
     pub neighbors: usize,
     /// Idle times.
     pub timeouts: StateTimeouts,
+    /// How long fragments wait for their first one, and datagrams are remembered, milliseconds.
+    pub fragment_timeout_ms: u32,
     /// ICMP errors and TCP resets that the worker may send in a second.
     pub errors_per_second: u32,
     /// Connections that fit, IPv4 and IPv6.
@@ -94,6 +98,8 @@ pub struct Pipeline<F> {
     pub(super) shared: Shared<F>,
     pub(super) v4: ConnectionTable<V4>,
     pub(super) v6: ConnectionTable<V6>,
+    pub(super) fragments_v4: Fragments<V4, F>,
+    pub(super) fragments_v6: Fragments<V6, F>,
     /// The packets of the burst at hand, with the hash of their flow.
     packets: [(Packet, u64); BURST],
 }
@@ -132,6 +138,8 @@ impl<F: Frame> Pipeline<F> {
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
             },
+            fragments_v4: Fragments::new(settings.fragment_timeout_ms),
+            fragments_v6: Fragments::new(settings.fragment_timeout_ms),
             packets: [(NO_PACKET, 0); BURST],
         })
     }
@@ -157,10 +165,12 @@ impl<F: Frame> Pipeline<F> {
                 | Class::Icmpv6
                 | Class::ErrorV4
                 | Class::ErrorV6
+                | Class::FragmentV4
+                | Class::FragmentV6
                 | Class::Drop(_) => {}
             }
         }
-        let Self { shared, v4, v6, packets } = self;
+        let Self { shared, v4, v6, fragments_v4, fragments_v6, packets } = self;
         for (frame, (packet, hash)) in burst.drain(..).zip(packets.iter()) {
             match &packet.class {
                 Class::FlowV4(key) => {
@@ -174,6 +184,12 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
                 Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
+                Class::FragmentV4 => {
+                    fragments_v4.receive(shared, v4, (packet, origin, now), frame, outlet);
+                }
+                Class::FragmentV6 => {
+                    fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
+                }
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
@@ -181,12 +197,12 @@ impl<F: Frame> Pipeline<F> {
 }
 
 /// A packet of a flow, on its way.
-struct Flow<'p, A> {
-    packet: &'p Packet,
-    key: &'p FlowKey<A>,
-    hash: u64,
-    origin: Origin,
-    now: Tick,
+pub(super) struct Flow<'p, A> {
+    pub(super) packet: &'p Packet,
+    pub(super) key: &'p FlowKey<A>,
+    pub(super) hash: u64,
+    pub(super) origin: Origin,
+    pub(super) now: Tick,
 }
 
 impl<F: Frame> Shared<F> {
@@ -216,6 +232,8 @@ impl<F: Frame> Shared<F> {
             | Class::Icmpv6
             | Class::ErrorV4
             | Class::ErrorV6
+            | Class::FragmentV4
+            | Class::FragmentV6
             | Class::Drop(_) => 0,
         };
         (packet, hash)
@@ -253,13 +271,25 @@ impl<F: Frame> Shared<F> {
         if origin == Origin::Worker || !self.steering.is_needed() {
             return None;
         }
-        let owner = self.steering.owner(key, self.is_ours(key.destination));
+        let owner = self.owner(key);
         (owner != self.worker).then_some(owner)
+    }
+
+    /// The worker that owns a flow.
+    #[inline]
+    pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
+        self.steering.owner(key, self.is_ours(key.destination))
+    }
+
+    /// The worker that sees all fragments of a datagram first.
+    pub(super) fn fragment_owner<A: Address>(&self, key: &FragmentKey<A>) -> WorkerId {
+        let outside = if self.is_ours(key.destination) { &key.source } else { &key.destination };
+        self.steering.fragment_owner(outside, key.identification)
     }
 
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
     #[inline]
-    fn translate<A: Family>(
+    pub(super) fn translate<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
@@ -283,7 +313,7 @@ impl<F: Frame> Shared<F> {
             Direction::Reply => connection.to_client,
         };
         let mtu = self.next_hops.get(hop).map_or(0, |adjacency| adjacency.mtu);
-        if packet.ip_octets > mtu {
+        if packet.ip_octets > mtu && !A::may_be_split(frame.octets()) {
             return Err(Refusal::too_big(mtu));
         }
         connection.last_seen = flow.now.0;
@@ -320,7 +350,7 @@ impl<F: Frame> Shared<F> {
     }
 
     #[inline]
-    fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
+    pub(super) fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
         if let Some(server) = self.stats.server(connection.slot.into()) {
             match direction {
                 Direction::Inbound => {
@@ -425,17 +455,37 @@ impl<F: Frame> Shared<F> {
         let Some(adjacency) = self.next_hops.get(hop) else {
             return self.drop(frame, DropReason::NoRoute, outlet);
         };
-        if ip_octets > adjacency.mtu {
-            return self.drop(frame, DropReason::MtuExceeded, outlet);
-        }
         if adjacency.reachability != Reachability::Reachable {
             return self.hold(hop, frame, outlet);
         }
+        let (interface, mtu) = (adjacency.interface, adjacency.mtu);
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
             link.destination = adjacency.destination;
             link.source = adjacency.source;
         }
-        outlet.transmit(adjacency.interface, frame);
+        if ip_octets > mtu {
+            return self.send_split(interface, mtu, frame, outlet);
+        }
+        outlet.transmit(interface, frame);
+    }
+
+    /// Sends a packet that does not fit its link in pieces.
+    #[cold]
+    fn send_split(
+        &mut self,
+        interface: InterfaceId,
+        mtu: u16,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let stats = &self.stats;
+        match split::send(&frame, mtu, interface, outlet, || stats.originated.increment()) {
+            Ok(()) => {
+                self.stats.consumed.increment();
+                outlet.discard(frame);
+            }
+            Err(reason) => self.drop(frame, reason, outlet),
+        }
     }
 
     #[cold]

@@ -93,8 +93,18 @@ drop_reasons! {
     Martian = "martian",
     /// An ARP or Neighbor Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
-    /// An IP fragment; not supported yet.
-    Fragment = "fragment",
+    /// A fragment that overlaps what has come of its datagram, and all that follow of it.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment that has come before.
+    FragmentDuplicate = "fragment_duplicate",
+    /// Too many datagrams are coming in fragments.
+    FragmentTableFull = "fragment_table_full",
+    /// Too many fragments wait for their first one, or a datagram comes in too many pieces.
+    FragmentQueueFull = "fragment_queue_full",
+    /// The first fragment did not come in time.
+    FragmentTimeout = "fragment_timeout",
+    /// No packet buffer was free for the pieces of a packet that must be fragmented.
+    NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked, or one that is not known.
     ExtensionHeader = "extension_header",
     /// An IP protocol other than TCP, UDP and ICMP.

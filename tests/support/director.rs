@@ -253,7 +253,8 @@ impl TestDirector {
                 timeouts: StateTimeouts::new(&setup.config.timeouts),
                 connections: setup.connections,
                 huge_pages: HugePages::Never,
-                table_secret: [1 + u64::from(number), 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+                table_secret: [1 + u64::from(number), 2, 3, 4]
+                    .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
                 steering: Steering::new(setup.workers, secret),
                 services: Arc::clone(&services),
                 loads: Arc::clone(&loads),
@@ -311,7 +312,13 @@ impl TestDirector {
         self.settle();
     }
 
-    pub fn set_neighbor(&mut self, interface: InterfaceId, address: IpAddr, mac: Mac, permanent: bool) {
+    pub fn set_neighbor(
+        &mut self,
+        interface: InterfaceId,
+        address: IpAddr,
+        mac: Mac,
+        permanent: bool,
+    ) {
         self.command_all(|| Command::SetNeighbor { interface, address, mac, permanent });
     }
 
@@ -539,7 +546,8 @@ impl TestDirector {
 
     /// All drops that happened, by the reason's name.
     pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
-        let all = DropReason::ALL.iter().map(|reason| (reason.name().into(), self.dropped(*reason)));
+        let all =
+            DropReason::ALL.iter().map(|reason| (reason.name().into(), self.dropped(*reason)));
         all.filter(|(_, count)| *count > 0).collect()
     }
 
@@ -563,9 +571,8 @@ impl TestDirector {
         }
         assert_eq!(self.sum(|s| s.handed_out.get()), self.sum(|s| s.handed_in.get()));
         let come = self.sum(|s| s.received.get() + s.originated.get());
-        let gone = self.sum(|s| {
-            s.transmitted.get() + s.consumed.get() + s.dropped.total() + s.held.get()
-        });
+        let gone =
+            self.sum(|s| s.transmitted.get() + s.consumed.get() + s.dropped.total() + s.held.get());
         assert_eq!(come, gone, "the director lost or invented a packet");
         let loads: u64 = (0..self.loads.capacity())
             .filter_map(|slot| self.loads.of(pointsman::ids::ServerSlot(slot as u16)))

@@ -12,12 +12,24 @@ use crate::wire::flow_key::{Direction, FlowKey};
 /// What may happen to a table.
 #[derive(Clone, Debug)]
 enum Step {
-    Insert { client: u32, timeout_ms: u32 },
-    Remove { client: u32 },
-    Touch { client: u32 },
+    Insert {
+        client: u32,
+        timeout_ms: u32,
+    },
+    Remove {
+        client: u32,
+    },
+    Touch {
+        client: u32,
+    },
     /// A new state with another timeout.
-    Change { client: u32, timeout_ms: u32 },
-    Wait { ms: u32 },
+    Change {
+        client: u32,
+        timeout_ms: u32,
+    },
+    Wait {
+        ms: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
