@@ -10,6 +10,7 @@ const RANGE_FILE: &str = "../dpdk-config/DPDK_VERSION";
 const FUNCTIONS: &[&str] = &[
     "rte_delay_us_sleep",
     "rte_dev_probe",
+    "rte_eal_alarm_set",
     "rte_eal_cleanup",
     "rte_eal_has_hugepages",
     "rte_eal_init",
@@ -41,6 +42,10 @@ const FUNCTIONS: &[&str] = &[
     "rte_get_main_lcore",
     "rte_get_next_lcore",
     "rte_get_tsc_hz",
+    "rte_intr_callback_register",
+    "rte_intr_fd_set",
+    "rte_intr_instance_alloc",
+    "rte_intr_type_set",
     "rte_lcore_to_socket_id",
     "rte_mempool_free",
     "rte_mempool_in_use_count",
@@ -64,7 +69,7 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Types come with the functions that take them; these are only named.
-const TYPES: &[&str] = &["rte_eth_rx_mq_mode", "rte_eth_tx_mq_mode"];
+const TYPES: &[&str] = &["rte_intr_handle_type", "rte_eth_rx_mq_mode", "rte_eth_tx_mq_mode"];
 
 const CONSTANTS: &[&str] = &[
     "RING_F_EXACT_SZ",
@@ -81,6 +86,7 @@ const CONSTANTS: &[&str] = &[
     "RTE_MAX_LCORE",
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "RTE_PKTMBUF_HEADROOM",
+    "SHIM_INTR_PRIVATE",
     "SHIM_MBUF_BUF_ADDR",
     "SHIM_MBUF_BUF_LEN",
     "SHIM_MBUF_DATA_LEN",
@@ -101,7 +107,7 @@ const CONSTANTS: &[&str] = &[
 
 /// Passed by pointer only. Their layout differs between releases and breaks bindgen in places, so
 /// they get no fields; the shim has the offsets of the mbuf fields that Rust reads.
-const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device"];
+const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device", "rte_intr_handle"];
 
 /// The libraries called directly. The drivers are loaded by EAL from its own plugin directory.
 const LIBRARIES: &[&str] =

@@ -47,7 +47,7 @@ fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
     assert!(samples.next().is_none(), "more than one {name} {labels:?}");
     match sample.value {
         Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => value,
-        ref other => panic!("{other:?}"),
+        Value::Histogram(_) | Value::Summary(_) => panic!("{name} is neither counter nor gauge"),
     }
 }
 

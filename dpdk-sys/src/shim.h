@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <rte_ethdev.h>
+#include <rte_interrupts.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
@@ -54,6 +55,8 @@ static const size_t SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
 static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
 static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 
+/* For rte_intr_instance_alloc: the handle is used by this process only. */
+static const uint32_t SHIM_INTR_PRIVATE = RTE_INTR_INSTANCE_F_PRIVATE;
 /* The mbuf's hash.rss is valid. */
 static const uint64_t SHIM_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
 /* Hash types of rte_eth_rss_conf.rss_hf. */

@@ -83,8 +83,9 @@ pub struct Listeners {
 impl Listeners {
     /// Binds what the configuration names.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let metrics = config.director.metrics.map(bind_metrics).transpose()?;
+        // The socket first: that a director runs says more than that its address is taken.
         let api = ApiListener::bind(&config.director.socket)?;
+        let metrics = config.director.metrics.map(bind_metrics).transpose()?;
         Ok(Self { metrics, api })
     }
 

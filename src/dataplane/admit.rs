@@ -38,7 +38,11 @@ pub(super) fn admit<A: Family, F: Frame>(
     let server = schedule(table, service, &shared.loads, client)?;
     let hops = &mut shared.next_hops;
     let to_server = adjacency(hops, &shared.interfaces, server.address)?;
-    let to_client = adjacency(hops, &shared.interfaces, key.source)?;
+    // In use already: the client's neighbour must not take its place in a full table.
+    hops.acquire(to_server);
+    let to_client = adjacency(hops, &shared.interfaces, key.source);
+    hops.release(to_server);
+    let to_client = to_client?;
     let mut connection = Connection::new(Endpoints {
         client,
         service: (service.vip, service.port),

@@ -235,14 +235,16 @@ impl Leftovers {
     pub fn clear(&mut self) {
         for peer in self.peers.iter_mut().flatten() {
             let rings = peer.from_owner.iter_mut().chain(peer.from_proxy.iter_mut().flatten());
-            for ring in rings {
-                let mut burst = Burst::new();
-                while ring.pop_burst(&mut burst) > 0 {
-                    self.stats.handed_in.add(burst.len() as u64);
-                    give_up(&mut burst, DropReason::Shutdown, &self.stats);
-                }
-            }
+            rings.for_each(|ring| clear(ring, &self.stats));
         }
+    }
+}
+
+fn clear(ring: &mut RingConsumer, stats: &WorkerStats) {
+    let mut burst = Burst::new();
+    while ring.pop_burst(&mut burst) > 0 {
+        stats.handed_in.add(burst.len() as u64);
+        give_up(&mut burst, DropReason::Shutdown, stats);
     }
 }
 

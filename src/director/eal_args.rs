@@ -4,8 +4,8 @@ use crate::control::config::{Config, Device};
 use crate::dpdk::eal::EalArgs;
 
 /// The lcore of a worker: lcore 0 is EAL's own.
-pub(super) const fn lcore_of(worker: usize) -> u32 {
-    1 + worker as u32
+pub(super) fn lcore_of(worker: usize) -> u32 {
+    u32::try_from(worker + 1).unwrap_or(u32::MAX)
 }
 
 /// What EAL is started with.
@@ -38,9 +38,8 @@ pub(super) fn of(config: &Config) -> EalArgs {
 
 /// EAL's own lcore on the control CPU, then one lcore for each worker on its CPU.
 fn lcores(config: &Config) -> String {
-    let mut lcores = format!("0@{}", config.director.control_cpu);
-    for (worker, cpu) in config.director.workers.iter().enumerate() {
-        lcores.push_str(&format!(",{}@{cpu}", lcore_of(worker)));
-    }
-    lcores
+    let own = format!("0@{}", config.director.control_cpu);
+    let workers = config.director.workers.iter().enumerate();
+    let workers = workers.map(|(worker, cpu)| format!("{}@{cpu}", lcore_of(worker)));
+    std::iter::once(own).chain(workers).collect::<Vec<_>>().join(",")
 }

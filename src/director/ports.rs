@@ -17,7 +17,8 @@ const POOL_CACHE: u32 = 256;
 /// packets that wait for a neighbour.
 const WORKER_MBUFS: u32 = 2048;
 /// Packets that a ring between two workers takes.
-pub(super) const RING: usize = 1024;
+pub(super) const RING: usize = RING_EACH as usize;
+const RING_EACH: u32 = 1024;
 /// Most buffers that are made for rings: they are never all full.
 const RING_MBUFS: u32 = 65_536;
 /// Octets of an mbuf beside its data room: its header, headroom, pool header.
@@ -42,7 +43,7 @@ fn mbufs_needed(config: &Config) -> u32 {
     let workers = u32::try_from(config.director.workers.len()).unwrap_or(u32::MAX);
     let descriptors = u32::from(config.dpdk.rx_descriptors) + u32::from(config.dpdk.tx_descriptors);
     let queues = u32::try_from(config.interfaces.len()).unwrap_or(u32::MAX).saturating_mul(workers);
-    let rings = workers.saturating_mul(workers - 1).saturating_mul(RING as u32).min(RING_MBUFS);
+    let rings = workers.saturating_mul(workers - 1).saturating_mul(RING_EACH).min(RING_MBUFS);
     let needed = queues
         .saturating_mul(descriptors)
         .saturating_add(rings)

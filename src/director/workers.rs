@@ -233,40 +233,44 @@ impl Shop<'_> {
     fn connect(&self, hands: &mut [Hands]) -> Result<(), DirectorError> {
         for from in 0..hands.len() {
             for to in (0..hands.len()).filter(|to| *to != from) {
-                let (producer, consumer) = ring(self.eal, &format!("flow{from}-{to}"), RING, None)?;
-                let mut sides = (Vec::new(), Vec::new());
-                for interface in 0..self.config.interfaces.len() {
-                    let proxied = hands.get(from).is_some_and(|hand| {
-                        matches!(hand.egress.get(interface),
-                            Some(Egress::Proxy(worker)) if worker.index() == to)
-                    });
-                    let ends = if proxied {
-                        let name = format!("tx{from}-{to}-{interface}");
-                        let (producer, consumer) = ring(self.eal, &name, RING, None)?;
-                        (Some(producer), Some(consumer))
-                    } else {
-                        (None, None)
-                    };
-                    sides.0.push(ends.0);
-                    sides.1.push(ends.1);
-                }
-                if let Some(half) = half_of(hands, from, to) {
-                    half.to_owner = Some(producer);
-                    half.to_proxy = sides.0;
-                }
-                if let Some(half) = half_of(hands, to, from) {
-                    half.from_owner = Some(consumer);
-                    half.from_proxy = sides.1;
-                }
+                self.connect_pair(hands, from, to)?;
             }
         }
+        Ok(())
+    }
+
+    /// The rings from one worker to another: for flows, and for each interface that the one
+    /// reaches by the other's queue.
+    fn connect_pair(
+        &self,
+        hands: &mut [Hands],
+        from: usize,
+        to: usize,
+    ) -> Result<(), DirectorError> {
+        let (to_owner, from_owner) = ring(self.eal, &format!("flow{from}-{to}"), RING, None)?;
+        let (mut to_proxy, mut from_proxy) = (Vec::new(), Vec::new());
+        let egress = hands.get(from).map(|hand| &hand.egress[..]).unwrap_or_default();
+        for (interface, egress) in egress.iter().enumerate() {
+            let is_proxied = matches!(egress, Egress::Proxy(worker) if worker.index() == to);
+            let name = format!("tx{from}-{to}-{interface}");
+            let ends = if is_proxied { Some(ring(self.eal, &name, RING, None)?) } else { None };
+            let (producer, consumer) = ends.unzip();
+            to_proxy.push(producer);
+            from_proxy.push(consumer);
+        }
+        let half = half_of(hands, from, to);
+        half.to_owner = Some(to_owner);
+        half.to_proxy = to_proxy;
+        let half = half_of(hands, to, from);
+        half.from_owner = Some(from_owner);
+        half.from_proxy = from_proxy;
         Ok(())
     }
 }
 
 /// Worker `of`'s rings to and from worker `other`.
-fn half_of(hands: &mut [Hands], of: usize, other: usize) -> Option<&mut Peer> {
-    Some(hands.get_mut(of)?.peers.get_mut(other)?.get_or_insert_default())
+fn half_of(hands: &mut [Hands], of: usize, other: usize) -> &mut Peer {
+    hands[of].peers[other].get_or_insert_default()
 }
 
 /// Transmit queue i to worker i; the others send by the queues that there are, in turn.

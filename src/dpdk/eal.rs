@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use super::capture::Capture;
 use super::eal_error::EalError;
 use super::error::{self, Attempt, DpdkError};
+use super::interrupts;
 use super::lcore::LcoreId;
 use super::main_thread;
 use super::mempool::RetiredPool;
@@ -225,8 +226,7 @@ impl Drop for Eal {
             );
         } else {
             retired.into_iter().for_each(RetiredPool::free);
-            // SAFETY: ports, pools, rings and lcores hold an `Arc<Eal>`, so all of them are gone.
-            main_thread::run(|| unsafe { dpdk_sys::rte_eal_cleanup() });
+            main_thread::run(end);
         }
         main_thread::stop();
         if let Some(thread) = self.thread.take() {
@@ -259,6 +259,16 @@ fn start(args: Vec<CString>) -> Result<(), EalError> {
     }
     main_thread::drain();
     Ok(())
+}
+
+/// Ends EAL; on the main lcore, once nothing else uses it.
+fn end() {
+    if !interrupts::hold() {
+        tracing::warn!("DPDK's interrupt thread is stuck; its memory is kept until the end");
+        return;
+    }
+    // SAFETY: ports, pools, rings and lcores hold an `Arc<Eal>`, so all of them are gone.
+    unsafe { dpdk_sys::rte_eal_cleanup() };
 }
 
 /// The device of `devargs`, without its arguments.

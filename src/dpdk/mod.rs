@@ -14,6 +14,8 @@ pub mod prefetch;
 #[cfg(feature = "dpdk")]
 mod capture;
 #[cfg(feature = "dpdk")]
+mod interrupts;
+#[cfg(feature = "dpdk")]
 mod main_thread;
 
 #[cfg(feature = "dpdk")]

@@ -8,6 +8,7 @@ use super::capabilities::Capabilities;
 use super::configure;
 use super::eal::Eal;
 use super::error::{Attempt, DpdkError};
+use super::interrupts;
 use super::mempool::Mempool;
 use super::queue::{RxQueue, TxQueue};
 use crate::ids::{PortId, QueueId};
@@ -137,6 +138,9 @@ impl Drop for Device {
         let code = unsafe { dpdk_sys::rte_eth_dev_close(self.id.0) };
         if code < 0 {
             tracing::warn!(port = self.name, code, "the port does not close");
+        }
+        if !interrupts::settle() {
+            tracing::warn!(port = self.name, "DPDK's interrupt thread is stuck");
         }
         self.eal.release_port(self.id);
         // The pools go with `control`, after the queues that were filled from them.

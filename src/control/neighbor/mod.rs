@@ -212,7 +212,8 @@ impl Neighbors {
             return;
         }
         let known = self.entries.contains_key(&neighbor);
-        if !known && !(answer && self.admit_stranger(now, neighbor)) {
+        let welcome = known || answer && self.admit_stranger(now, neighbor);
+        if !welcome {
             return;
         }
         let Some(entry) = self.entries.get_mut(&neighbor) else { return };

@@ -1,0 +1,426 @@
+//! What must hold for every packet, right or wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use pointsman::clock::Tick;
+use pointsman::dataplane::classify::{Class, classify};
+use pointsman::dataplane::frame::{BufferFrame, Frame};
+use pointsman::ids::{InterfaceId, PortId};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use support::director::{IN, OUT, Setup, TestDirector};
+use support::packet::{
+    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
+    ends, icmpv6, payload,
+};
+
+/// A director with gateways everywhere and one service.
+fn translator(vip: SocketAddr, server: SocketAddr, protocol: &str) -> TestDirector {
+    let text = format!(
+        "[interface.outside]\nrole = \"outside\"\n\
+         addresses = [\"192.0.2.1/24\", \"2001:db8:1::1/64\"]\n\
+         gateways = [\"192.0.2.254\", \"2001:db8:1::254\"]\n\
+         [interface.outside.neighbors]\n\"192.0.2.254\" = \"02:00:00:00:00:01\"\n\
+         \"2001:db8:1::254\" = \"02:00:00:00:00:01\"\n\
+         [interface.inside]\nrole = \"inside\"\naddresses = [\"10.0.0.1/24\", \"fd00::1/64\"]\n\
+         routes = [{{ to = \"10.0.0.0/8\", via = \"10.0.0.254\" }}, \
+         {{ to = \"fd00::/16\", via = \"fd00::254\" }}]\n\
+         [interface.inside.neighbors]\n\"10.0.0.254\" = \"02:00:00:00:01:01\"\n\
+         \"fd00::254\" = \"02:00:00:00:01:01\"\n\
+         [[service]]\nname = \"s\"\nlisten = \"{protocol}://{vip}\"\n\
+         servers = [{{ address = \"{server}\" }}]\n"
+    );
+    let mut director = Setup::new(&text).connections(16, 16).start();
+    for (interface, address, mac) in [
+        (OUT, "192.0.2.254", CLIENT_SIDE),
+        (OUT, "2001:db8:1::254", CLIENT_SIDE),
+        (IN, "10.0.0.254", SERVER_SIDE),
+        (IN, "fd00::254", SERVER_SIDE),
+    ] {
+        director.set_neighbor(interface, address.parse().unwrap(), mac, true);
+    }
+    director.answering.insert(server.ip(), SERVER_SIDE);
+    director
+}
+
+fn v4(first: u8) -> impl Strategy<Value = IpAddr> {
+    any::<[u8; 3]>().prop_map(move |[b, c, d]| Ipv4Addr::new(first, b, c | 1, d).into())
+}
+
+fn v6(first: u16) -> impl Strategy<Value = IpAddr> {
+    any::<[u16; 6]>()
+        .prop_map(move |[b, c, d, e, f, g]| Ipv6Addr::new(first, 1, b, c | 1, d, e, f, g).into())
+}
+
+/// VIP, server and client of one family.
+fn parties() -> impl Strategy<Value = [SocketAddr; 3]> {
+    let addresses = prop_oneof![
+        (v4(198), v4(10), v4(203)),
+        // The family's bits are as far apart as they can be.
+        (v6(0x2001), v6(0xfd00), v6(0x2a02)),
+    ];
+    let ports = any::<[u16; 3]>();
+    (addresses, ports).prop_map(|((vip, server, client), ports)| {
+        let [a, b, c] = ports.map(|port| port.max(1));
+        [SocketAddr::new(vip, a), SocketAddr::new(server, b), SocketAddr::new(client, c)]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn translated_packets_have_the_checksums_of_a_full_recomputation(
+        [vip, server, client] in parties(),
+        is_tcp: bool,
+        body in prop::collection::vec(any::<u8>(), 0..1400),
+        back in prop::collection::vec(any::<u8>(), 0..1400),
+        ttl in 2_u8..=255,
+        sequence: u32,
+        padding in 0_usize..80,
+    ) {
+        let protocol = if is_tcp { "tcp" } else { "udp" };
+        let mut director = translator(vip, server, protocol);
+        let build = |from: SocketAddr, to: SocketAddr, body: &[u8]| {
+            let (from, to) = (from.to_string(), to.to_string());
+            let packet = if is_tcp {
+                PacketBuilder::tcp(&from, &to)
+            } else {
+                PacketBuilder::udp(&from, &to)
+            };
+            packet.ttl(ttl).sequence(sequence).payload(body)
+        };
+        let request = build(client, vip, &body).flags(SYN);
+        let length = request.build().len();
+        director.receive(OUT, &request.pad_to(length + padding).build());
+        let sent = director.sent_one();
+        prop_assert_eq!((sent.interface, sent.octets.len()), (IN, length));
+        prop_assert_eq!(ends(&sent.octets), (client, server));
+        prop_assert_eq!(payload(&sent.octets), &body[..]);
+        assert_checksums(&sent.octets);
+
+        director.receive(IN, &build(server, client, &back).flags(SYN | ACK).from_server().build());
+        let sent = director.sent_one();
+        prop_assert_eq!(sent.interface, OUT);
+        prop_assert_eq!(ends(&sent.octets), (vip, client));
+        prop_assert_eq!(payload(&sent.octets), &back[..]);
+        assert_checksums(&sent.octets);
+    }
+}
+
+/// A frame of which only the beginning lies in the first buffer.
+#[derive(Debug)]
+struct Chained {
+    first: Vec<u8>,
+    rest: usize,
+}
+
+impl Frame for Chained {
+    fn octets(&self) -> &[u8] {
+        &self.first
+    }
+
+    fn octets_mut(&mut self) -> &mut [u8] {
+        &mut self.first
+    }
+
+    fn total_len(&self) -> usize {
+        self.first.len() + self.rest
+    }
+
+    fn set_len(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn input(&self) -> PortId {
+        PortId(0)
+    }
+}
+
+/// Frames that a change makes wrong in an interesting way.
+fn seeds() -> Vec<Vec<u8>> {
+    let (client, client6) = ("198.18.7.7:20000", "[2001:db8:ffff::7]:20000");
+    let (web, web6) = ("192.0.2.100:80", "[2001:db8:1::100]:80");
+    let (dns, dns6) = ("192.0.2.100:53", "[2001:db8:1::100]:53");
+    let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    solicitation.extend("2001:db8:1::1".parse::<Ipv6Addr>().unwrap().octets());
+    solicitation.extend([1, 1, 2, 0, 0, 0, 0, 1]);
+    let mut advertisement = solicitation.clone();
+    (advertisement[0], advertisement[4], advertisement[24]) = (136, 0x60, 2);
+    let link = (CLIENT_SIDE, OUTSIDE);
+    let ping = [128, 0, 0, 0, 1, 2, 3, 4, 5];
+    vec![
+        PacketBuilder::tcp(client, web).flags(SYN).build(),
+        PacketBuilder::tcp(client, web).flags(ACK).payload(b"data").pad_to(80).build(),
+        PacketBuilder::tcp(client, web).ip_options(&[1; 12]).flags(SYN).build(),
+        PacketBuilder::tcp(client6, web6).flags(SYN).build(),
+        PacketBuilder::udp(client, dns).payload(b"question").build(),
+        PacketBuilder::udp(client6, dns6).extension(0, &[1, 4, 0, 0, 0, 0]).build(),
+        PacketBuilder::udp(client6, dns6).extension(60, &[0; 6]).extension(43, &[0; 14]).build(),
+        PacketBuilder::tcp("10.0.0.11:8080", client).from_server().build(),
+        PacketBuilder::tcp("[fd00::11]:8080", client6).from_server().build(),
+        arp(1, (CLIENT_SIDE, "192.0.2.9"), ([0; 6], "192.0.2.1"), (CLIENT_SIDE, [0xff; 6])),
+        arp(2, (SERVER_SIDE, "10.0.0.11"), (INSIDE, "10.0.0.1"), (SERVER_SIDE, INSIDE)),
+        icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &solicitation, link),
+        icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &advertisement, link),
+        icmpv6("2001:db8:1::9", "2001:db8:1::1", 64, &ping, link),
+    ]
+}
+
+/// A frame as an accident or an attacker would make it.
+fn bad_frame() -> impl Strategy<Value = Vec<u8>> {
+    let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..5);
+    let mutated =
+        (prop::sample::select(seeds()), changes, any::<bool>(), any::<Index>(), any::<bool>())
+            .prop_map(|(mut frame, changes, is_cut, cut, mend)| {
+                for (at, value) in changes {
+                    let at = at.index(frame.len());
+                    frame[at] = value;
+                }
+                if is_cut {
+                    frame.truncate(cut.index(frame.len() + 1));
+                }
+                if mend && frame.len() >= 34 && frame[12..14] == [8, 0] {
+                    mend_ipv4(&mut frame);
+                }
+                frame
+            });
+    prop_oneof![
+        6 => mutated,
+        1 => prop::collection::vec(any::<u8>(), 0..200),
+        // Random after a right beginning.
+        1 => (prop::sample::select(vec![[8, 0], [0x86, 0xdd], [8, 6]]),
+              prop::collection::vec(any::<u8>(), 0..200))
+            .prop_map(|(kind, rest)| [&OUTSIDE[..], &CLIENT_SIDE, &kind, &rest].concat()),
+    ]
+}
+
+/// So that a change is not caught by the header checksum already.
+fn mend_ipv4(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let end = (14 + usize::from(frame[14] & 15) * 4).min(frame.len());
+    let checksum = support::packet::internet_checksum(&frame[14..end]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// What classification promises: the headers that it names are there.
+fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
+    let header = match class {
+        Class::FlowV4(key) if key.protocol == 6 => 20,
+        Class::FlowV6(key) if key.protocol == 6 => 20,
+        Class::FlowV4(_) | Class::FlowV6(_) | Class::Icmp | Class::Icmpv6 => 8,
+        Class::Arp => 0,
+        Class::Drop(_) => return,
+    };
+    assert!(usize::from(transport) + header <= frame.octets().len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn classification_never_panics_and_keeps_its_promise(
+        octets in bad_frame(),
+        first in any::<Index>(),
+    ) {
+        let mut frame = BufferFrame { octets: octets.clone(), input: PortId(0) };
+        let packet = classify(&mut frame, &OUTSIDE);
+        assert_headers_are_there(&frame, &packet.class, packet.transport);
+        if packet.ip_octets > 0 {
+            prop_assert_eq!(frame.octets.len(), 14 + usize::from(packet.ip_octets));
+        }
+        let first = first.index(octets.len() + 1);
+        let rest = octets.len() - first;
+        let mut chained = Chained { first: octets[..first].to_vec(), rest };
+        let packet = classify(&mut chained, &OUTSIDE);
+        assert_headers_are_there(&chained, &packet.class, packet.transport);
+    }
+}
+
+#[test]
+fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
+    for seed in seeds() {
+        for length in 0..seed.len() {
+            let mut frame = BufferFrame { octets: seed[..length].to_vec(), input: PortId(0) };
+            let mac: [u8; 6] = seed[..6].try_into().unwrap();
+            let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
+            let packet = classify(&mut frame, &mac);
+            // Only what was padding may be missing.
+            let is_whole = packet.ip_octets > 0 && 14 + usize::from(packet.ip_octets) <= length;
+            assert!(matches!(packet.class, Class::Drop(_)) || is_whole, "{length} of {seed:02x?}");
+        }
+    }
+}
+
+const SERVICES: &str = r#"
+[[service]]
+name = "web"
+listen = "tcp://192.0.2.100:80"
+sloppy_tcp = true
+servers = [{ address = "10.0.0.11:8080" }, { address = "10.0.0.99:8080" }]
+[[service]]
+name = "dns"
+listen = "udp://192.0.2.100:53"
+servers = [{ address = "10.0.0.12:5353" }]
+[[service]]
+name = "web6"
+listen = "tcp://[2001:db8:1::100]:80"
+servers = [{ address = "[fd00::11]:8080" }]
+[[service]]
+name = "dns6"
+listen = "udp://[2001:db8:1::100]:53"
+servers = [{ address = "[fd00::12]:5353" }, { address = "[fd00::99]:5353" }]
+"#;
+
+fn owned() -> Vec<IpAddr> {
+    let all =
+        ["192.0.2.1", "192.0.2.100", "10.0.0.1", "2001:db8:1::1", "2001:db8:1::100", "fd00::1"];
+    let link_local = ["fe80::fe", "fe80::ff:fe00:fe", "fe80::ff:fe00:1fe"];
+    all.iter().chain(&link_local).map(|address| address.parse().unwrap()).collect()
+}
+
+/// What leaves says nothing of addresses that are not the director's.
+fn assert_claims_only_own(frame: &[u8]) {
+    let claimed: Option<IpAddr> = match &frame[12..14] {
+        [8, 6] => Some(<[u8; 4]>::try_from(&frame[28..32]).unwrap().into()),
+        [0x86, 0xdd] if frame[20] == 58 && frame[54] == 136 => {
+            Some(<[u8; 16]>::try_from(&frame[62..78]).unwrap().into())
+        }
+        _ => None,
+    };
+    if let Some(claimed) = claimed {
+        assert!(owned().contains(&claimed), "claims {claimed}: {frame:02x?}");
+        assert_eq!(frame[0] & 1, u8::from(frame[0] == 0x33), "to a station or all nodes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// The books are checked after every step: see `TestDirector`.
+    #[test]
+    fn no_traffic_makes_the_director_panic_or_lose_count(
+        workers in 1_u16..4,
+        capacity in 1_u32..40,
+        neighbors in 1_usize..40,
+        start: u32,
+        steps in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(bad_frame(), 1..64), 0_u32..200_000, 0_u8..8),
+            1..8,
+        ),
+    ) {
+        let mut setup = Setup::with_services(SERVICES)
+            .workers(workers)
+            .connections(capacity, capacity)
+            .neighbors(neighbors);
+        setup.start = Tick(start);
+        let mut director = setup.start();
+        director.solicits = true;
+        for (is_inside, frames, wait, what) in steps {
+            let interface = if is_inside { IN } else { OUT };
+            let worker = usize::from(what) % usize::from(workers);
+            director.receive_burst(worker, interface, &frames);
+            match what {
+                0 => { director.advance(wait % 3000); }
+                1 => { director.advance(wait); }
+                2 => director.neighbor_unreachable(IN, "10.0.0.11"),
+                3 => director.outlet(0).has_buffers = wait % 2 == 0,
+                4 => { director.list(); }
+                _ => {}
+            }
+            for sent in director.take_sent() {
+                assert_claims_only_own(&sent.octets);
+                let mac = if sent.interface == OUT { OUTSIDE } else { INSIDE };
+                prop_assert_eq!(&sent.octets[6..12], &mac[..], "sent from its interface");
+            }
+        }
+        director.advance(1_000_000);
+        prop_assert_eq!(director.connections(), 0, "everything is forgotten in the end");
+        director.shut_down();
+        prop_assert_eq!(director.held(), 0);
+    }
+}
+
+/// An ARP packet whose fields are random, or right.
+fn random_arp() -> impl Strategy<Value = Vec<u8>> {
+    let address = prop::sample::select(vec![
+        "192.0.2.1",
+        "192.0.2.100",
+        "192.0.2.9",
+        "10.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+    ]);
+    let mac = prop::sample::select(vec![CLIENT_SIDE, OUTSIDE, INSIDE, [0; 6], [0xff; 6]]);
+    (0_u16..5, (mac.clone(), address.clone()), (mac.clone(), address), (mac.clone(), mac))
+        .prop_map(|(operation, sender, target, link)| arp(operation, sender, target, link))
+}
+
+/// A Neighbor Discovery message whose fields are random, or right; its checksum is right.
+fn random_nd() -> impl Strategy<Value = Vec<u8>> {
+    let address = prop::sample::select(vec![
+        "2001:db8:1::1",
+        "2001:db8:1::100",
+        "2001:db8:1::9",
+        "::",
+        "ff02::1",
+        "ff02::1:ff00:1",
+        "fe80::ff:fe00:fe",
+        "fe80::9",
+    ]);
+    let mac = prop::sample::select(vec![CLIENT_SIDE, OUTSIDE, [0x33, 0x33, 0xff, 0, 0, 1]]);
+    let option = (0_u8..6, 0_u8..3, mac.clone());
+    let options = prop::collection::vec(option, 0..3);
+    let hops = prop::sample::select(vec![255_u8, 255, 255, 64]);
+    let head = (prop::sample::select(vec![135_u8, 136, 128, 134]), 0_u8..2, any::<u8>());
+    let ends = (address.clone(), address.clone(), address);
+    (ends, head, options, hops, (mac.clone(), mac)).prop_map(
+        |((from, to, target), head, options, hops, link)| {
+            let mut message = vec![head.0, head.1, 0, 0, head.2, 0, 0, 0];
+            message.extend(target.parse::<Ipv6Addr>().unwrap().octets());
+            for (kind, length, mac) in options {
+                message.extend([kind, length]);
+                message.extend(mac);
+            }
+            icmpv6(from, to, hops, &message, link)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn no_neighbor_message_makes_the_director_claim_what_is_not_its_own(
+        frames in prop::collection::vec(prop_oneof![random_arp(), random_nd()], 1..20),
+    ) {
+        let mut director = Setup::with_services(SERVICES).connections(4, 4).start();
+        for frame in &frames {
+            director.receive(OUT, frame);
+            let sent = director.take_sent();
+            prop_assert!(sent.len() <= 1, "at most one answer");
+            for sent in sent {
+                prop_assert_eq!(sent.interface, OUT);
+                assert_claims_only_own(&sent.octets);
+            }
+        }
+        // And it learns no address of a group, and none of its own.
+        for event in &director.events {
+            if let pointsman::dataplane::mailbox::Event::NeighborSeen { mac, address, .. } = event {
+                prop_assert_eq!(mac[0] & 1, 0, "{:?}", event);
+                prop_assert!(!address.is_multicast() && !address.is_unspecified(), "{:?}", event);
+                prop_assert!(!owned().contains(address), "{:?}", event);
+                prop_assert!(*address != IpAddr::from([255; 4]), "{:?}", event);
+            }
+        }
+        let _: InterfaceId = OUT;
+    }
+}
