@@ -8,6 +8,8 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::output;
+#[cfg(feature = "dpdk")]
+use crate::control::config::preflight;
 use crate::control::config::{self, Listing, LoadError, Loaded, LogConfig, LogFormat};
 
 const EXAMPLES: &str = "\
@@ -48,22 +50,28 @@ impl Run {
         write!(stderr, "{}", Listing(&warnings)).ok();
         drop(stderr);
         match log_to_stderr(&config.director.log) {
-            Ok(()) => direct(config),
+            Ok(()) => direct(config, &self.config.display().to_string()),
             Err(error) => output::fail(&error),
         }
     }
 }
 
 #[cfg(feature = "dpdk")]
-fn direct(config: config::Config) -> ExitCode {
-    match crate::director::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(&error),
+fn direct(config: config::Config, file: &str) -> ExitCode {
+    // Before the start: what a director has taken that failed halfway would look like missing.
+    let mut findings = preflight::check(&config, file, &preflight::ThisHost);
+    let Err(error) = crate::director::run(config) else { return ExitCode::SUCCESS };
+    let code = output::fail(&error);
+    findings.retain(config::Diagnostic::is_error);
+    if error.concerns_the_machine() && !findings.is_empty() {
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "\nWhat `pointsman check` finds:\n{}", Listing(&findings)).ok();
     }
+    code
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn direct(_config: config::Config) -> ExitCode {
+fn direct(_config: config::Config, _file: &str) -> ExitCode {
     output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
 }
 

@@ -93,6 +93,10 @@ fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReas
     if header.destination != mac && !ethernet::is_group(&header.destination) {
         return Err(DropReason::NotForUs);
     }
+    if ethernet::is_group(&header.source) {
+        // IEEE 802.3 section 3.2.3: a source is one station. An answer would go to a group.
+        return Err(DropReason::Malformed);
+    }
     let payload_len = total_len.saturating_sub(ethernet::HEADER);
     match header.ether_type.get() {
         ether_type::IPV4 => inspect_v4(rest, payload_len, header),

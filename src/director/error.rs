@@ -1,5 +1,6 @@
 //! Why a director does not start, or not end well.
 
+use crate::control::config::Device;
 use crate::control::{ControlError, StartError};
 use crate::dpdk::eal_error::EalError;
 use crate::dpdk::error::DpdkError;
@@ -31,6 +32,16 @@ pub enum DirectorError {
         interface: String,
         /// What is wrong.
         cause: DpdkError,
+    },
+    /// DPDK made no port of an interface's device.
+    #[error("interface {interface}: DPDK has no port for the device {device}\nhelp: {help}")]
+    NoPort {
+        /// Its name.
+        interface: String,
+        /// As configured.
+        device: Device,
+        /// Where to look.
+        help: &'static str,
     },
     /// The packet buffers.
     #[error(
@@ -67,4 +78,40 @@ pub enum DirectorError {
     /// Buffers did not come back.
     #[error("{0} packet buffers did not come back to their pool: please report this")]
     BuffersInUse(u32),
+}
+
+impl DirectorError {
+    /// That a device is missing: with the remedy for its kind.
+    pub(super) fn no_port(interface: &str, device: &Device) -> Self {
+        let help = match device {
+            Device::Pci(_) => {
+                "`dpdk-devbind.py --status` shows whether it exists and which driver it has; \
+                 DPDK needs vfio-pci (dpdk-config/bind-nics.sh, docs/operations.md)"
+            }
+            Device::Vdev { .. } => {
+                "check what follows its name: DPDK makes no device with an argument that it does \
+                 not know or cannot use, and may have said why in the log above"
+            }
+        };
+        Self::NoPort { interface: interface.to_owned(), device: device.clone(), help }
+    }
+
+    /// Whether it may come from the machine not having what the configuration asks of it.
+    pub fn concerns_the_machine(&self) -> bool {
+        match self {
+            Self::Eal(_)
+            | Self::Dpdk(_)
+            | Self::Interface { .. }
+            | Self::NoPort { .. }
+            | Self::Pool { .. }
+            | Self::Tables { .. }
+            | Self::WorkerSilent(_) => true,
+            Self::Control(_)
+            | Self::ControlEnded(_)
+            | Self::Services(_)
+            | Self::Random(_)
+            | Self::Imbalance(_)
+            | Self::BuffersInUse(_) => false,
+        }
+    }
 }

@@ -61,9 +61,11 @@ pub(super) fn start(
         .interfaces
         .iter()
         .map(|interface| {
-            start_one(eal, config, interface, pool).map_err(|cause| DirectorError::Interface {
-                interface: interface.name.clone(),
-                cause,
+            start_one(eal, config, interface, pool).map_err(|cause| match cause {
+                DpdkError::NoSuchPort { .. } => {
+                    DirectorError::no_port(&interface.name, &interface.device)
+                }
+                cause => DirectorError::Interface { interface: interface.name.clone(), cause },
             })
         })
         .collect()

@@ -45,7 +45,8 @@ pub enum EalError {
     },
     /// Fewer huge pages, or less memory, than asked for.
     #[error(
-        "not enough memory for DPDK: reserve more huge pages or lower `memory` under [dpdk]{}",
+        "not enough memory for DPDK: lower `memory` under [dpdk], or reserve more huge pages \
+         (dpdk-config/hugepages.sh), or set hugepages = false{}",
         Said(said)
     )]
     NotEnoughMemory {

@@ -128,12 +128,27 @@ impl Device {
     }
 }
 
+impl Device {
+    /// A network interface of the kernel (net_af_packet, net_af_xdp) would stay in it for ever.
+    fn leave_promiscuous_mode(&self) {
+        // SAFETY: reads a flag that DPDK keeps; the device is still open.
+        if unsafe { dpdk_sys::rte_eth_promiscuous_get(self.id.0) } == 1 {
+            // SAFETY: DPDK checks the port.
+            let code = unsafe { dpdk_sys::rte_eth_promiscuous_disable(self.id.0) };
+            if code < 0 {
+                tracing::warn!(port = self.name, code, "the port stays in promiscuous mode");
+            }
+        }
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
         let mut control = std::mem::take(&mut *self.control());
         if let Err(error) = self.stop(&mut control) {
             tracing::warn!(port = self.name, %error, "the port does not stop");
         }
+        self.leave_promiscuous_mode();
         // SAFETY: the port and all its queues are gone, so nothing uses the device.
         let code = unsafe { dpdk_sys::rte_eth_dev_close(self.id.0) };
         if code < 0 {
@@ -298,6 +313,14 @@ impl Port {
         let code =
             unsafe { dpdk_sys::rte_eth_dev_mac_addr_remove(self.device.id.0, &raw mut address) };
         attempt.check(&self.device.name, code)
+    }
+
+    /// Buffers that the driver may keep for ever when the port closes: net_af_xdp forgets what its
+    /// fill and completion rings (of this length, whatever was asked) hold.
+    pub fn buffers_forgotten(&self) -> u32 {
+        const AF_XDP_RING: u32 = 2048;
+        let queues = self.granted.as_ref().map_or(0, |granted| u32::from(granted.rx_queues));
+        if self.device.driver == "net_af_xdp" { queues * 2 * AF_XDP_RING } else { 0 }
     }
 
     /// The port's counters.

@@ -332,7 +332,9 @@ def arp_cases():
     group = arp(1, ("01:00:5e:00:00:01", "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
     ours = arp(1, (PORT0, "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
     strange = arp(3, (ASKER, "192.0.2.9"), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
-    for frame in (claims, takes, group, ours, strange):
+    nowhere = [arp(1, (ASKER, sender), (NOBODY, "192.0.2.1"), ASKER, BROADCAST)
+               for sender in ("255.255.255.255", "224.0.0.18", "127.0.0.1", "0.0.0.9")]
+    for frame in (claims, takes, group, ours, strange, *nowhere):
         case.outside(frame, dropped="bad_neighbor_message")
     for offset, octet in ((15, 6), (17, 1), (18, 8), (19, 16)):
         frame = bytearray(raw(good))
@@ -577,6 +579,10 @@ def malformed():
     for offset in (24, 25, 22, 20, 15):
         octet = raw(tcp4)[offset] ^ 1
         case.outside(rewritten(tcp4, offset, octet), dropped="bad_checksum")
+
+    case = Case("a_group_sends_no_frame", "IEEE 802.3: a source address names one station")
+    for frame in (tcp4, tcp6, who_has("192.0.2.1"), ping4("192.0.2.1")):
+        case.outside(rewritten(frame, 6, 0x03), dropped="malformed")
 
     case = Case("martian_addresses_are_dropped", "Sources and destinations that cannot be")
     for source in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"):

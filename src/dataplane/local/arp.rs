@@ -32,6 +32,10 @@ pub(super) fn receive<F: Frame>(
     if ethernet::is_group(&packet.sender_mac) || packet.sender_mac == interface.mac {
         return Outcome::Dropped(DropReason::BadNeighborMessage);
     }
+    let is_known = matches!(packet.operation.get(), arp::REQUEST | arp::REPLY);
+    if !is_known || !may_send(packet.sender_ip) {
+        return Outcome::Dropped(DropReason::BadNeighborMessage);
+    }
     let sender = IpAddr::from(packet.sender_ip);
     let target = IpAddr::from(packet.target_ip);
     let for_us = shared.interfaces.answers(interface, target, &shared.services);
@@ -55,10 +59,15 @@ pub(super) fn receive<F: Frame>(
             }
         }
         arp::REPLY if for_us => Outcome::Consumed,
-        arp::REQUEST | arp::REPLY if packet.sender_ip == packet.target_ip => Outcome::Consumed,
-        arp::REQUEST | arp::REPLY => Outcome::Dropped(DropReason::NotForUs),
-        _ => Outcome::Dropped(DropReason::BadNeighborMessage),
+        _ if packet.sender_ip == packet.target_ip => Outcome::Consumed,
+        _ => Outcome::Dropped(DropReason::NotForUs),
     }
+}
+
+/// Whether a station can have this address, or none yet (0.0.0.0).
+fn may_send(address: V4) -> bool {
+    let [first, ..] = address;
+    address == V4::default() || first != 0 && first != 127 && first < 224
 }
 
 fn write<F: Frame>(frame: &mut F, to: Mac, packet: &ArpPacket) -> Option<()> {

@@ -81,6 +81,7 @@ fn parse<F: Frame>(packet: &Packet, frame: &F) -> Option<Received> {
     let valid = ip.hop_limit == icmpv6::HOP_LIMIT
         && message.code == 0
         && target != 0xff
+        && message.target != V6::default()
         && checksum::finish(icmp, pseudo) == [0, 0]
         && icmpv6::options_are_valid(options)
         && (!from_nobody || is_probe)

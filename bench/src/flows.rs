@@ -1,0 +1,429 @@
+//! The traffic: numbered flows from clients to four virtual services, one real server each, as
+//! frames that are as short as the wire allows.
+//!
+//! Flow n comes from address n modulo 2^17 of the benchmarking network (198.18.0.0/15 of
+//! RFC 2544, 2001:2::/48 of RFC 5180), by a port that counts up when the addresses are used up,
+//! and goes to service n modulo 4. So the same number always gives the same packet, and the reply
+//! to it can be made without looking at what the director did.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use pointsman::wire::checksum::{self, fold};
+use pointsman::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use pointsman::wire::flow_key::Direction;
+use pointsman::wire::ipv4::{self, Ipv4Header, protocol};
+use pointsman::wire::ipv6::{self, Ipv6Header};
+use pointsman::wire::tcp::{self, TcpHeader};
+use pointsman::wire::udp::{self, UdpHeader};
+use pointsman::wire::{U16, U32};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// The director on the clients' side.
+pub(crate) const OUTSIDE_MAC: Mac = [2, 0, 0, 0, 1, 1];
+/// The router between director and clients.
+pub(crate) const GATEWAY_MAC: Mac = [2, 0, 0, 0, 1, 0xfe];
+/// The director on the servers' side.
+pub(crate) const INSIDE_MAC: Mac = [2, 0, 0, 0, 2, 1];
+/// Services, with one real server each.
+pub(crate) const SERVICES: u32 = 4;
+/// Octets of the shortest Ethernet frame, less its FCS: 64 on the wire.
+const SHORTEST_FRAME: usize = 60;
+/// Bits of a flow's number that make the client's address.
+const ADDRESS_BITS: u32 = 17;
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// UDP or TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// What all packets of a measurement have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) family: Family,
+    pub(crate) transport: Transport,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.family, self.transport) {
+            (Family::V4, Transport::Udp) => "ipv4_udp",
+            (Family::V4, Transport::Tcp) => "ipv4_tcp",
+            (Family::V6, Transport::Udp) => "ipv6_udp",
+            (Family::V6, Transport::Tcp) => "ipv6_tcp",
+        })
+    }
+}
+
+/// The gateway's address on the outside.
+pub(crate) fn gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(192, 0, 2, 254).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe).into(),
+    }
+}
+
+/// Where a service listens.
+pub(crate) fn service(family: Family, number: u32) -> SocketAddr {
+    let vip = match family {
+        Family::V4 => IpAddr::from([192, 0, 2, 100]),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x100).into(),
+    };
+    SocketAddr::new(vip, 8000 + low(number))
+}
+
+/// The real server of a service.
+pub(crate) fn server(family: Family, number: u32) -> SocketAddr {
+    let address = match family {
+        Family::V4 => {
+            IpAddr::from(u32::from(Ipv4Addr::new(10, 0, 0, 11)).wrapping_add(number).to_be_bytes())
+        }
+        Family::V6 => Ipv6Addr::new(0xfd00, 0xa, 0, 0, 0, 0, 0, 0x11 + low(number)).into(),
+    };
+    SocketAddr::new(address, 9000)
+}
+
+/// A real server's Ethernet address.
+pub(crate) fn server_mac(number: u32) -> Mac {
+    let [.., last] = number.to_be_bytes();
+    [2, 0, 0, 0, 2, 0x11 + last]
+}
+
+/// The low half.
+fn low(number: u32) -> u16 {
+    let [.., high, low] = number.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+/// The last four octets of a flow's client address, and its port.
+#[inline]
+fn client(family: Family, flow: u32) -> ([u8; 4], [u8; 2]) {
+    let host = flow & ((1 << ADDRESS_BITS) - 1);
+    let base = match family {
+        Family::V4 => 198 << 24 | 18 << 16,
+        Family::V6 => 0,
+    };
+    ((base | host).to_be_bytes(), (1024 + low(flow >> ADDRESS_BITS)).to_be_bytes())
+}
+
+/// Makes the packets of one direction and kind.
+#[derive(Debug)]
+pub(crate) struct Template {
+    family: Family,
+    direction: Direction,
+    /// By service.
+    forms: Vec<Form>,
+}
+
+/// A frame that lacks its client.
+#[derive(Debug)]
+struct Form {
+    octets: Vec<u8>,
+    /// Sums over what the checksums cover, the client left out.
+    ip_sum: u16,
+    transport_sum: u16,
+    /// Offsets.
+    client: usize,
+    client_port: usize,
+    ip_checksum: Option<usize>,
+    transport_checksum: usize,
+}
+
+impl Template {
+    /// Packets of `traffic` from clients or from servers; `control` are TCP's control bits.
+    pub(crate) fn new(traffic: Traffic, direction: Direction, control: u8) -> Self {
+        let forms =
+            (0..SERVICES).map(|number| Form::new(traffic, direction, control, number)).collect();
+        Self { family: traffic.family, direction, forms }
+    }
+
+    /// Which way the packets go.
+    pub(crate) fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Octets of every frame, without FCS.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.forms.first().map_or(0, |form| form.octets.len())
+    }
+
+    /// Writes the packet of a flow into a frame of [`Template::len`] octets.
+    #[inline]
+    pub(crate) fn write(&self, flow: u32, frame: &mut [u8]) {
+        let form = &self.forms[(flow % SERVICES) as usize];
+        frame.copy_from_slice(&form.octets);
+        let (address, port) = client(self.family, flow);
+        let [a, b, c, d] = address;
+        let address_sum =
+            u64::from(u16::from_ne_bytes([a, b])) + u64::from(u16::from_ne_bytes([c, d]));
+        let flow_sum = address_sum + u64::from(u16::from_ne_bytes(port));
+        put(frame, form.client, &address);
+        put(frame, form.client_port, &port);
+        if let Some(at) = form.ip_checksum {
+            let sum = !fold(u64::from(form.ip_sum) + address_sum);
+            put(frame, at, &sum.to_ne_bytes());
+        }
+        let sum = !fold(u64::from(form.transport_sum) + flow_sum);
+        // UDP has no zero (RFC 768); TCP takes either form.
+        let sum = if sum == 0 { u16::MAX } else { sum };
+        put(frame, form.transport_checksum, &sum.to_ne_bytes());
+    }
+
+    /// The packet of a flow.
+    pub(crate) fn frame(&self, flow: u32) -> Vec<u8> {
+        let mut frame = vec![0; self.len()];
+        self.write(flow, &mut frame);
+        frame
+    }
+}
+
+#[inline]
+fn put<const N: usize>(frame: &mut [u8], at: usize, octets: &[u8; N]) {
+    frame[at..at + N].copy_from_slice(octets);
+}
+
+impl Form {
+    fn new(traffic: Traffic, direction: Direction, control: u8, number: u32) -> Self {
+        let far = match direction {
+            Direction::Inbound => service(traffic.family, number),
+            Direction::Reply => server(traffic.family, number),
+        };
+        let (destination, source) = match direction {
+            Direction::Inbound => (OUTSIDE_MAC, GATEWAY_MAC),
+            Direction::Reply => (INSIDE_MAC, server_mac(number)),
+        };
+        let ip_octets = match traffic.family {
+            Family::V4 => ipv4::HEADER,
+            Family::V6 => ipv6::HEADER,
+        };
+        let transport = ethernet::HEADER + ip_octets;
+        let (header, number, checksum_at) = match traffic.transport {
+            Transport::Udp => (udp::HEADER, protocol::UDP, 6),
+            Transport::Tcp => (tcp::HEADER, protocol::TCP, 16),
+        };
+        let octets = (transport + header).max(SHORTEST_FRAME);
+        let segment_octets = octets - transport;
+        let ether_type = match traffic.family {
+            Family::V4 => ether_type::IPV4,
+            Family::V6 => ether_type::IPV6,
+        };
+        let link = EthernetHeader { destination, source, ether_type: U16::new(ether_type) };
+        let mut segment = match traffic.transport {
+            Transport::Udp => udp_header(direction, far.port(), segment_octets),
+            Transport::Tcp => tcp_header(direction, far.port(), control),
+        };
+        segment.resize(segment_octets, 0);
+        let far_octets = octets_of(far.ip());
+        let near_octets = match traffic.family {
+            Family::V4 => vec![0; 4],
+            // 2001:2::/48, RFC 5180.
+            Family::V6 => Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0).octets().to_vec(),
+        };
+        let pseudo = checksum::pseudo_header(
+            &near_octets,
+            &far_octets,
+            number,
+            u32::from(length(segment_octets)),
+        );
+        let transport_sum = fold(u64::from(pseudo) + u64::from(checksum::sum(&segment)));
+        let (from, to) = match direction {
+            Direction::Inbound => (near_octets, far_octets),
+            Direction::Reply => (far_octets, near_octets),
+        };
+        let ip = match traffic.family {
+            Family::V4 => ipv4_header(&from, &to, number, segment_octets),
+            Family::V6 => ipv6_header(&from, &to, number, segment_octets),
+        };
+        let (source_at, destination_at) = match traffic.family {
+            Family::V4 => (12, 16),
+            // The last four octets of 16.
+            Family::V6 => (8 + 12, 24 + 12),
+        };
+        let (client, client_port) = match direction {
+            Direction::Inbound => (source_at, 0),
+            Direction::Reply => (destination_at, 2),
+        };
+        Self {
+            ip_sum: checksum::sum(&ip),
+            transport_sum,
+            client: ethernet::HEADER + client,
+            client_port: transport + client_port,
+            ip_checksum: (traffic.family == Family::V4).then_some(ethernet::HEADER + 10),
+            transport_checksum: transport + checksum_at,
+            octets: [link.as_bytes(), &ip, &segment].concat(),
+        }
+    }
+}
+
+/// The ports, the client's left 0.
+fn ports(direction: Direction, far: u16) -> (U16, U16) {
+    match direction {
+        Direction::Inbound => (U16::ZERO, U16::new(far)),
+        Direction::Reply => (U16::new(far), U16::ZERO),
+    }
+}
+
+fn udp_header(direction: Direction, far: u16, octets: usize) -> Vec<u8> {
+    let (source_port, destination_port) = ports(direction, far);
+    let length = U16::new(length(octets));
+    UdpHeader { source_port, destination_port, length, checksum: [0; 2] }.as_bytes().to_vec()
+}
+
+fn tcp_header(direction: Direction, far: u16, control: u8) -> Vec<u8> {
+    let (source_port, destination_port) = ports(direction, far);
+    let header = TcpHeader {
+        source_port,
+        destination_port,
+        sequence: U32::new(1),
+        acknowledgement: U32::new(1),
+        data_offset: 5 << 4,
+        flags: control,
+        window: U16::new(65_535),
+        checksum: [0; 2],
+        urgent: U16::ZERO,
+    };
+    header.as_bytes().to_vec()
+}
+
+fn ipv4_header(from: &[u8], to: &[u8], protocol: u8, payload: usize) -> Vec<u8> {
+    let mut header = Ipv4Header::new_zeroed();
+    header.version_ihl = 0x45;
+    header.total_length = U16::new(length(ipv4::HEADER + payload));
+    header.fragment = U16::new(0x4000);
+    header.ttl = 64;
+    header.protocol = protocol;
+    header.source.copy_from_slice(from);
+    header.destination.copy_from_slice(to);
+    header.as_bytes().to_vec()
+}
+
+fn ipv6_header(from: &[u8], to: &[u8], protocol: u8, payload: usize) -> Vec<u8> {
+    let mut header = Ipv6Header::new_zeroed();
+    header.version_class_flow = [0x60, 0, 0, 0];
+    header.payload_length = U16::new(length(payload));
+    header.next_header = protocol;
+    header.hop_limit = 64;
+    header.source.copy_from_slice(from);
+    header.destination.copy_from_slice(to);
+    header.as_bytes().to_vec()
+}
+
+fn octets_of(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// Lengths here are those of the shortest frames.
+fn length(octets: usize) -> u16 {
+    u16::try_from(octets).unwrap_or(u16::MAX)
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`.
+    #[inline]
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let [.., a, b, c, d] = (z ^ (z >> 31)).to_be_bytes();
+        let scaled = u64::from(u32::from_be_bytes([a, b, c, d])) * u64::from(bound);
+        let [a, b, c, d, ..] = scaled.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// The numbers below `count`, shuffled.
+    pub(crate) fn shuffled(&mut self, count: u32) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..count).collect();
+        for place in (1..count).rev() {
+            numbers.swap(place as usize, self.below(place + 1) as usize);
+        }
+        numbers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Traffic; 4] = [
+        Traffic { family: Family::V4, transport: Transport::Udp },
+        Traffic { family: Family::V4, transport: Transport::Tcp },
+        Traffic { family: Family::V6, transport: Transport::Udp },
+        Traffic { family: Family::V6, transport: Transport::Tcp },
+    ];
+
+    #[test]
+    fn checksums_are_right_in_every_packet() {
+        for traffic in ALL {
+            for direction in [Direction::Inbound, Direction::Reply] {
+                let template = Template::new(traffic, direction, 0x10);
+                for flow in [0, 1, 2, 3, 77, 131_071, 131_072, 10_000_000] {
+                    let frame = template.frame(flow);
+                    let (ip, number) = match traffic.transport {
+                        Transport::Udp => (&frame[14..], protocol::UDP),
+                        Transport::Tcp => (&frame[14..], protocol::TCP),
+                    };
+                    let (addresses, segment) = match traffic.family {
+                        Family::V4 => {
+                            assert_eq!(checksum::sum(&ip[..20]), 0xffff);
+                            (&ip[12..20], &ip[20..])
+                        }
+                        Family::V6 => (&ip[8..40], &ip[40..]),
+                    };
+                    let (source, destination) = addresses.split_at(addresses.len() / 2);
+                    let pseudo = checksum::pseudo_header(
+                        source,
+                        destination,
+                        number,
+                        u32::try_from(segment.len()).unwrap(),
+                    );
+                    let sum = u64::from(pseudo) + u64::from(checksum::sum(segment));
+                    assert_eq!(fold(sum), 0xffff, "{traffic} flow {flow}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flows_differ_in_address_or_port() {
+        let template = Template::new(ALL[0], Direction::Inbound, 0);
+        assert_eq!(template.frame(5)[26..30], [198, 18, 0, 5]);
+        assert_eq!(template.frame(131_071)[26..30], [198, 19, 255, 255]);
+        assert_eq!(template.frame(131_072 + 5)[26..30], [198, 18, 0, 5]);
+        assert_ne!(template.frame(131_072 + 5)[34..36], template.frame(5)[34..36]);
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_number() {
+        let mut numbers = Random::new(1).shuffled(1000);
+        assert_ne!(numbers, (0..1000).collect::<Vec<_>>());
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,160 @@
+//! A director in a laboratory.
+
+use std::fs;
+use std::time::Duration;
+
+use prometheus_parse::{Scrape, Value};
+use toml::Table;
+
+use crate::lab::{Lab, eventually};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// It runs until `stop`, or until the laboratory goes.
+pub(crate) struct Director<'l> {
+    lab: &'l Lab,
+}
+
+impl<'l> Director<'l> {
+    pub(crate) fn start(lab: &'l Lab, config: &Table) -> Self {
+        let file = lab.state().join("pointsman.toml");
+        fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+        let file = file.to_str().unwrap();
+        lab.lab(&["start", "director", "pointsman", BINARY, "run", "--config", file]);
+        let director = Self { lab };
+        eventually(READY_WITHIN, "the director is ready", || {
+            let ended = lab.state().join("pointsman.exit").exists();
+            assert!(!ended, "the director ended at once:\n{}", lab.log("pointsman"));
+            director.is_ready().then_some(())
+        });
+        director
+    }
+
+    fn is_ready(&self) -> bool {
+        let line = "curl -sf --max-time 2 -o /dev/null http://127.0.0.1:9464/readyz";
+        self.lab.attempt("director", line).status.success()
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let line = "curl -sSf --max-time 5 http://127.0.0.1:9464/metrics";
+        let text = self.lab.run("director", line);
+        Metrics(Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap())
+    }
+
+    /// Metrics at a moment when every packet is accounted for: the conservation law, for the sum
+    /// and for each worker.
+    pub(crate) fn balanced_metrics(&self) -> Metrics {
+        eventually(Duration::from_secs(10), "every packet is accounted for", || {
+            let metrics = self.metrics();
+            metrics.is_balanced().then_some(metrics)
+        })
+    }
+
+    /// SIGTERM: it ends with code 0, and says that every packet and every buffer is accounted for.
+    pub(crate) fn stop(self) {
+        let account = self.stop_with_account();
+        assert!(account.contains("imbalance=0 buffers_in_use=0"), "{account}");
+    }
+
+    /// SIGTERM: it ends with code 0; its account.
+    pub(crate) fn stop_with_account(self) -> String {
+        let code = self.lab.end("pointsman");
+        let log = self.lab.log("pointsman");
+        assert_eq!(code, 0, "{log}");
+        let mut lines = log.lines().map(plain);
+        let account = lines.find(|line| line.contains(" stopped received=")).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(!self.lab.state().join("pointsman.sock").exists(), "the socket is left behind");
+        account
+    }
+}
+
+/// Without colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+/// One scrape.
+pub(crate) struct Metrics(Scrape);
+
+impl Metrics {
+    /// The sum of a metric's samples that have all these labels.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let name = format!("pointsman_{name}");
+        let samples = self.0.samples.iter().filter(|sample| {
+            let has = |(key, value): &(&str, &str)| sample.labels.get(key) == Some(*value);
+            sample.metric == name && labels.iter().all(has)
+        });
+        let values: Vec<_> = samples.map(|sample| number(&sample.value)).collect();
+        assert!(!values.is_empty(), "/metrics has no {name} {labels:?}");
+        values.iter().sum()
+    }
+
+    /// Drops by reason, without those that any network causes: frames for others, which a switch
+    /// floods.
+    pub(crate) fn drops(&self) -> Vec<(String, f64)> {
+        let mut drops = std::collections::BTreeMap::new();
+        for sample in &self.0.samples {
+            if sample.metric == "pointsman_packets_dropped_total" {
+                let reason = sample.labels.get("reason").unwrap().to_owned();
+                *drops.entry(reason).or_insert(0.0) += number(&sample.value);
+            }
+        }
+        drops.into_iter().filter(|(reason, n)| *n > 0.0 && reason != "not_for_us").collect()
+    }
+
+    /// New connections by real server, in the order of their addresses.
+    pub(crate) fn connections(&self, service: &str) -> Vec<f64> {
+        let mut servers = Vec::new();
+        for sample in &self.0.samples {
+            if sample.metric == "pointsman_server_connections_total"
+                && sample.labels.get("service") == Some(service)
+            {
+                let server = sample.labels.get("server").unwrap().to_owned();
+                servers.push((server, number(&sample.value)));
+            }
+        }
+        servers.sort_by(|one, other| one.0.cmp(&other.0));
+        servers.into_iter().map(|(_, connections)| connections).collect()
+    }
+
+    pub(crate) fn workers(&self) -> Vec<String> {
+        let polls = "pointsman_packets_received_total";
+        let samples = self.0.samples.iter().filter(|sample| sample.metric == polls);
+        samples.map(|sample| sample.labels.get("worker").unwrap().to_owned()).collect()
+    }
+
+    fn is_balanced(&self) -> bool {
+        let of = |worker: &str| {
+            let labels = [("worker", worker)];
+            let sum = |name| self.sum(name, &labels);
+            let handed = |direction| {
+                self.sum("packets_handed_over_total", &[labels[0], ("direction", direction)])
+            };
+            let came = sum("packets_received_total")
+                + handed("in")
+                + sum("packets_originated_total");
+            let went = sum("packets_transmitted_total")
+                + handed("out")
+                + sum("packets_consumed_total")
+                + sum("packets_dropped_total")
+                + sum("packets_held");
+            (came, went)
+        };
+        let accounts: Vec<_> = self.workers().iter().map(|worker| of(worker)).collect();
+        assert!(accounts.iter().any(|(came, _)| *came > 0.0), "no packet at all");
+        let out = self.sum("packets_handed_over_total", &[("direction", "out")]);
+        let taken = self.sum("packets_handed_over_total", &[("direction", "in")]);
+        out == taken && accounts.iter().all(|(came, went)| came == went)
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Counter(n) | Value::Gauge(n) | Value::Untyped(n) => *n,
+        Value::Histogram(_) | Value::Summary(_) => panic!("pointsman has neither"),
+    }
+}

@@ -1,0 +1,21 @@
+//! The director with real clients and servers: kernels in network namespaces (`scripts/lab/lab`),
+//! nginx, curl, wrk, iperf3, ping. Needs root, and says so without it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests; the lints' own exemption does not reach helper functions"
+)]
+
+mod director;
+mod lab;
+
+mod devices;
+mod lifecycle;
+mod neighbors;
+mod refusals;
+mod traffic;
+mod workers;

@@ -1,0 +1,329 @@
+//! A warm worker allocates nothing, whatever comes: counted by the allocator itself.
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a counting allocator, and a test that fails by panicking"
+)]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use pointsman::clock::Tick;
+use pointsman::dataplane::conn::tcp_state::StateTimeouts;
+use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::interface::{Interface, Interfaces};
+use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
+use pointsman::dataplane::next_hop::RouteSpec;
+use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
+use pointsman::dataplane::stats::{DropReason, WorkerStats};
+use pointsman::dataplane::steering::Steering;
+use pointsman::dpdk::memory::HugePages;
+use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::service::{
+    Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
+    VirtualService,
+};
+use support::packet::{
+    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, icmpv6,
+};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // Absent while a thread ends.
+    let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
+}
+
+// SAFETY: every method hands on to the system's allocator and only counts beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // Giving back may take a lock as much as taking.
+        count();
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls of the allocator by this thread during `work`.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+/// Keeps every frame, in room that was made before.
+struct Shelf {
+    frames: Vec<BufferFrame>,
+    transmitted: usize,
+    handed: usize,
+    discarded: usize,
+    fresh: Vec<BufferFrame>,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let frame = || BufferFrame { octets: Vec::with_capacity(2048), input: PortId(0) };
+        Self {
+            frames: Vec::with_capacity(100_000),
+            transmitted: 0,
+            handed: 0,
+            discarded: 0,
+            fresh: (0..100).map(|_| frame()).collect(),
+        }
+    }
+}
+
+impl Outlet<BufferFrame> for Shelf {
+    fn allocate(&mut self) -> Option<BufferFrame> {
+        self.fresh.pop()
+    }
+
+    fn transmit(&mut self, _: InterfaceId, frame: BufferFrame) {
+        self.transmitted += 1;
+        self.frames.push(frame);
+    }
+
+    fn hand_over(&mut self, _: WorkerId, frame: BufferFrame) {
+        self.handed += 1;
+        self.frames.push(frame);
+    }
+
+    fn discard(&mut self, frame: BufferFrame) {
+        self.discarded += 1;
+        self.frames.push(frame);
+    }
+}
+
+fn service(listen: &str, server: &str) -> VirtualService {
+    VirtualService {
+        name: listen.into(),
+        listen: listen.parse().unwrap(),
+        scheduler: SchedulerKind::WeightedLeastConnections,
+        servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
+        sloppy_tcp: false,
+        udp_timeout: None,
+    }
+}
+
+fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
+    Interface {
+        id: InterfaceId(id),
+        port: PortId(id.into()),
+        mac,
+        mtu: 1500,
+        outside: id == 0,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
+    let outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
+    let inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    let route = |to: &str, interface, via: Option<&str>| RouteSpec {
+        to: to.parse().unwrap(),
+        interface: InterfaceId(interface),
+        via: via.map(|via| via.parse().unwrap()),
+    };
+    let services = [
+        service("tcp://192.0.2.100:80", "10.0.0.11:8080"),
+        service("udp://192.0.2.100:53", "10.0.0.11:5353"),
+        service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
+        service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
+        service("udp://192.0.2.100:54", "10.0.0.77:5353"),
+    ];
+    assert_eq!(services[0].listen.protocol, Protocol::Tcp);
+    let mut slots = SlotRegistry::new(16);
+    let table = ServiceTable::compile(TableVersion(1), &services, &mut slots).unwrap();
+    let stats = Arc::new(WorkerStats::new(16));
+    let (inner, control) = mailbox();
+    let settings = PipelineSettings {
+        worker: WorkerId(0),
+        interfaces: Arc::new(Interfaces::new(vec![outside, inside])),
+        routes: vec![
+            route("192.0.2.0/24", 0, None),
+            route("10.0.0.0/24", 1, None),
+            route("fd00::/64", 1, None),
+            route("0.0.0.0/0", 0, Some("192.0.2.254")),
+            route("::/0", 0, Some("2001:db8:1::254")),
+        ],
+        neighbors: 64,
+        timeouts: StateTimeouts::new(&Timeouts::default()),
+        connections: (10_000, 10_000),
+        huge_pages: HugePages::Never,
+        table_secret: [1, 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        steering: Steering::new(workers, [5, 6, 7, 8].map(|s: u64| s.wrapping_mul(0x1234_5677))),
+        services: Arc::new(table),
+        loads: Arc::new(ServerLoads::new(16)),
+        stats: Arc::clone(&stats),
+        mailbox: inner,
+    };
+    let mut pipeline = Pipeline::new(settings, Tick(0)).unwrap();
+    for (interface, address, mac) in [
+        (0, "192.0.2.254", CLIENT_SIDE),
+        (0, "2001:db8:1::254", CLIENT_SIDE),
+        (1, "10.0.0.11", SERVER_SIDE),
+        (1, "fd00::11", SERVER_SIDE),
+    ] {
+        let (interface, address) = (InterfaceId(interface), address.parse().unwrap());
+        control.send(Command::SetNeighbor { interface, address, mac, permanent: true }).unwrap();
+    }
+    pipeline.housekeep(Tick(0), &mut Shelf::new());
+    (pipeline, control, stats)
+}
+
+fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
+    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input) }).collect()
+}
+
+/// 64 packets of four kinds of flow, from clients beginning at `first`.
+fn requests(first: u16, flags: u8) -> FrameBurst<BufferFrame> {
+    let frame = move |number: u16| {
+        let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
+        let packet = match number % 4 {
+            0 => PacketBuilder::tcp(&v4, "192.0.2.100:80").flags(flags),
+            1 => PacketBuilder::udp(&v4, "192.0.2.100:53"),
+            2 => PacketBuilder::tcp(&v6, "[2001:db8:1::100]:80").flags(flags),
+            _ => PacketBuilder::udp(&v6, "[2001:db8:1::100]:53"),
+        };
+        packet.payload(b"some data").pad_to(100).build()
+    };
+    burst(0, (first..).map(frame))
+}
+
+fn replies(first: u16) -> FrameBurst<BufferFrame> {
+    let frame = move |number: u16| {
+        let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
+        let packet = match number % 4 {
+            0 => PacketBuilder::tcp("10.0.0.11:8080", &v4).flags(SYN | ACK),
+            1 => PacketBuilder::udp("10.0.0.11:5353", &v4),
+            2 => PacketBuilder::tcp("[fd00::11]:8080", &v6).flags(SYN | ACK),
+            _ => PacketBuilder::udp("[fd00::11]:5353", &v6),
+        };
+        packet.from_server().build()
+    };
+    burst(1, (first..).map(frame))
+}
+
+/// Runs one burst: nothing may be allocated.
+fn warm(
+    pipeline: &mut Pipeline<BufferFrame>,
+    mut frames: FrameBurst<BufferFrame>,
+    (origin, now): (Origin, u32),
+    shelf: &mut Shelf,
+    what: &str,
+) {
+    assert_eq!(frames.len(), BURST);
+    let count =
+        allocations(|| pipeline.process_burst(&mut frames, origin, Tick(now), shelf));
+    assert_eq!(count, 0, "{what}");
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1_u8; 100]))), 2);
+}
+
+#[test]
+fn connections_begin_live_and_end_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let port = |now| (Origin::Port, now);
+    warm(&mut pipeline, requests(1000, SYN), port(10), &mut shelf, "new connections");
+    assert_eq!((shelf.transmitted, pipeline.connections()), (64, (32, 32)));
+    warm(&mut pipeline, replies(1000), port(20), &mut shelf, "replies");
+    warm(&mut pipeline, requests(1000, ACK), port(30), &mut shelf, "hits");
+    assert_eq!(shelf.transmitted, 192);
+    warm(&mut pipeline, requests(3000, ACK), port(40), &mut shelf, "half of them dropped");
+    assert_eq!(stats.dropped.get(DropReason::NoConnection), 32);
+    for round in 0..200_u16 {
+        let first = 10_000 + round * 64;
+        warm(&mut pipeline, requests(first, SYN), port(50), &mut shelf, "many connections");
+    }
+    let mut now = 50;
+    let mut expired = 0;
+    let count = allocations(|| {
+        while pipeline.connections() != (0, 0) && now < 2_000_000 {
+            now += 100;
+            pipeline.housekeep(Tick(now), &mut shelf);
+            expired += 1;
+        }
+    });
+    assert_eq!((count, pipeline.connections()), (0, (0, 0)), "expiry in {expired} rounds");
+}
+
+#[test]
+fn answers_and_drops_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let who_has = arp(1, (CLIENT_SIDE, "192.0.2.9"), ([0; 6], "192.0.2.1"), (CLIENT_SIDE, [0xff; 6]));
+    let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    solicitation.extend("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    solicitation.extend([1, 1, 2, 0, 0, 0, 0, 1]);
+    let link = (CLIENT_SIDE, OUTSIDE);
+    let local = [
+        who_has.clone(),
+        // As it is answered, it grows: the buffer has the room, like an mbuf.
+        icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &solicitation, link),
+        icmpv6("2001:db8:1::9", "2001:db8:1::1", 64, &[128, 0, 0, 0, 1, 2, 3, 4], link),
+        who_has[..30].to_vec(),
+        vec![0; 5],
+        PacketBuilder::tcp("198.18.7.7:1", "192.0.2.100:81").flags(SYN).build(),
+        PacketBuilder::tcp("198.18.7.7:1", "192.0.2.100:80").ttl(1).flags(SYN).build(),
+        PacketBuilder::tcp("198.18.7.7:1", "192.0.2.66:80").flags(SYN).build(),
+    ];
+    let frames = |_: u32| burst(0, local.iter().cycle().cloned());
+    warm(&mut pipeline, frames(0), (Origin::Port, 5), &mut shelf, "answers and drops");
+    assert_eq!((shelf.transmitted, shelf.discarded), (24, 40));
+    assert_eq!(stats.dropped.total(), 40);
+}
+
+#[test]
+fn packets_wait_for_a_neighbor_without_an_allocation() {
+    let (mut pipeline, control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let frame =
+        |port: u16| PacketBuilder::udp(&format!("198.18.7.7:{port}"), "192.0.2.100:54").build();
+    let frames = burst(0, (1..).map(frame));
+    warm(&mut pipeline, frames, (Origin::Port, 5), &mut shelf, "held");
+    assert_eq!((stats.held.get(), shelf.transmitted), (64, 0));
+    let (interface, address) = (InterfaceId(1), "10.0.0.77".parse().unwrap());
+    let known = Command::SetNeighbor { interface, address, mac: SERVER_SIDE, permanent: false };
+    let ask = Command::Solicit { interface, address, station: None, only_if_used: true };
+    control.send(ask).unwrap();
+    control.send(known).unwrap();
+    let count = allocations(|| pipeline.housekeep(Tick(10), &mut shelf));
+    assert_eq!((count, stats.held.get(), shelf.transmitted), (0, 0, 65));
+}
+
+#[test]
+fn packets_change_hands_without_an_allocation() {
+    let (mut pipeline, _control, _stats) = worker(4);
+    let mut shelf = Shelf::new();
+    warm(&mut pipeline, requests(1000, SYN), (Origin::Port, 5), &mut shelf, "handed over");
+    assert!(shelf.handed > 30, "{}", shelf.handed);
+    warm(&mut pipeline, requests(2000, SYN), (Origin::Worker, 6), &mut shelf, "taken over");
+    assert!(shelf.transmitted >= 64);
+}
