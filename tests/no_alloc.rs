@@ -171,6 +171,8 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
         ],
         neighbors: 64,
         timeouts: StateTimeouts::new(&Timeouts::default()),
+        fragment_timeout_ms: 30_000,
+        errors_per_second: 1000,
         connections: (10_000, 10_000),
         huge_pages: HugePages::Never,
         table_secret: [1, 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
