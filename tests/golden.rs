@@ -5,64 +5,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use pointsman::clock::Tick;
 use pointsman::ids::InterfaceId;
-use serde::Deserialize;
 use support::director::{Sent, Setup};
+use support::golden::{Case, MACS, cases};
 use support::packet::hex;
-use support::pcap::{self, Stamped};
-
-/// case.toml
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    description: String,
-    director: String,
-    eal: bool,
-    any_order: bool,
-    consumed: u64,
-    dropped: BTreeMap<String, u64>,
-    #[serde(skip)]
-    directory: PathBuf,
-}
-
-/// The Ethernet addresses of net_pcap's ports.
-const MACS: [[u8; 6]; 2] = [[2, b'p', b'c', b'a', b'p', 0], [2, b'p', b'c', b'a', b'p', 1]];
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for entry in std::fs::read_dir(golden()).unwrap() {
-        let directory = entry.unwrap().path();
-        let Ok(text) = std::fs::read_to_string(directory.join("case.toml")) else { continue };
-        let mut case: Case = toml::from_str(&text).unwrap();
-        assert!(!case.description.is_empty(), "{}", directory.display());
-        case.directory = directory;
-        cases.push(case);
-    }
-    assert!(cases.len() > 35);
-    cases.sort_by(|a, b| a.directory.cmp(&b.directory));
-    cases
-}
-
-impl Case {
-    fn name(&self) -> &str {
-        self.directory.file_name().unwrap().to_str().unwrap()
-    }
-
-    fn director(&self) -> String {
-        std::fs::read_to_string(golden().join(format!("directors/{}.toml", self.director))).unwrap()
-    }
-
-    fn frames(&self, interface: &str, way: &str) -> Vec<Stamped> {
-        pcap::read(&self.directory.join(format!("{interface}.{way}.pcap")))
-    }
-}
+use support::pcap::Stamped;
 
 /// The frames of one interface.
 type Side = Vec<Stamped>;

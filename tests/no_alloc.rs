@@ -238,8 +238,7 @@ fn warm(
     what: &str,
 ) {
     assert_eq!(frames.len(), BURST);
-    let count =
-        allocations(|| pipeline.process_burst(&mut frames, origin, Tick(now), shelf));
+    let count = allocations(|| pipeline.process_burst(&mut frames, origin, Tick(now), shelf));
     assert_eq!(count, 0, "{what}");
 }
 
@@ -280,7 +279,8 @@ fn connections_begin_live_and_end_without_an_allocation() {
 fn answers_and_drops_need_no_allocation() {
     let (mut pipeline, _control, stats) = worker(1);
     let mut shelf = Shelf::new();
-    let who_has = arp(1, (CLIENT_SIDE, "192.0.2.9"), ([0; 6], "192.0.2.1"), (CLIENT_SIDE, [0xff; 6]));
+    let who_has =
+        arp(1, (CLIENT_SIDE, "192.0.2.9"), ([0; 6], "192.0.2.1"), (CLIENT_SIDE, [0xff; 6]));
     let mut solicitation = vec![135, 0, 0, 0, 0, 0, 0, 0];
     solicitation.extend("2001:db8:1::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
     solicitation.extend([1, 1, 2, 0, 0, 0, 0, 1]);

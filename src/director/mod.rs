@@ -85,11 +85,7 @@ fn build_info(eal: &Eal) -> BuildInfo {
 }
 
 /// Checks that nothing is left behind, and says what there was; drivers may have forgotten buffers.
-fn settle(
-    stats: &[Arc<WorkerStats>],
-    pool: &Mempool,
-    forgotten: u32,
-) -> Result<(), DirectorError> {
+fn settle(stats: &[Arc<WorkerStats>], pool: &Mempool, forgotten: u32) -> Result<(), DirectorError> {
     let sum =
         |count: fn(&WorkerStats) -> u64| stats.iter().map(|worker| count(worker)).sum::<u64>();
     let imbalance: i128 = stats.iter().map(|worker| worker.imbalance()).sum();

@@ -134,9 +134,8 @@ impl Metrics {
             let handed = |direction| {
                 self.sum("packets_handed_over_total", &[labels[0], ("direction", direction)])
             };
-            let came = sum("packets_received_total")
-                + handed("in")
-                + sum("packets_originated_total");
+            let came =
+                sum("packets_received_total") + handed("in") + sum("packets_originated_total");
             let went = sum("packets_transmitted_total")
                 + handed("out")
                 + sum("packets_consumed_total")

@@ -14,10 +14,11 @@ fn ping(lab: &Lab, role: &str, address: &str, more: &str) {
 fn every_address_of_the_director_answers_ping_from_both_sides() {
     let lab = Lab::two_nic("ping");
     let director = lab.direct(&lab.config("0"));
-    lab.client("ip route add 10.0.0.0/24 via 192.0.2.1; ip route add fd00:a::/64 via 2001:db8:1::1");
-    let owned = [
-        "192.0.2.1", "192.0.2.100", "10.0.0.1", "2001:db8:1::1", "2001:db8:1::100", "fd00:a::1",
-    ];
+    lab.client(
+        "ip route add 10.0.0.0/24 via 192.0.2.1; ip route add fd00:a::/64 via 2001:db8:1::1",
+    );
+    let owned =
+        ["192.0.2.1", "192.0.2.100", "10.0.0.1", "2001:db8:1::1", "2001:db8:1::100", "fd00:a::1"];
     for role in ["client", "rs1"] {
         for address in owned {
             ping(&lab, role, address, "");

@@ -21,8 +21,9 @@ impl Refusal {
         let file = self.lab.state().join("bad.toml");
         std::fs::write(&file, config).unwrap();
         let before = self.things();
-        let output =
-            self.lab.attempt("director", &format!("timeout 60 {BINARY} run --config {}", file.display()));
+        let output = self
+            .lab
+            .attempt("director", &format!("timeout 60 {BINARY} run --config {}", file.display()));
         let said = String::from_utf8_lossy(&output.stderr);
         eprintln!("---- {case}\n{said}");
         let mut wrong = Vec::new();
@@ -94,7 +95,11 @@ fn bad_input_is_refused_with_its_cause_and_remedy() {
     let dpdk = section(&mut config, &["dpdk"]);
     dpdk.insert("hugepages".into(), true.into());
     dpdk.insert("memory".into(), format!("{}MiB", free_huge_mib() + 64).into());
-    refusal.of_table("too few huge pages", &config, &["huge pages", "nr_hugepages", "hugepages = false"]);
+    refusal.of_table(
+        "too few huge pages",
+        &config,
+        &["huge pages", "nr_hugepages", "hugepages = false"],
+    );
 
     let mut config = base();
     section(&mut config, &["dpdk"]).insert("memory".into(), "64MiB".into());
@@ -119,7 +124,11 @@ fn bad_input_is_refused_with_its_cause_and_remedy() {
 
     let mut config = base();
     section(&mut config, &["director"]).insert("metrics".into(), "198.51.100.9:9464".into());
-    refusal.of_table("a metrics address of another machine", &config, &["198.51.100.9:9464", "metrics"]);
+    refusal.of_table(
+        "a metrics address of another machine",
+        &config,
+        &["198.51.100.9:9464", "metrics"],
+    );
     let mut config = base();
     section(&mut config, &["director"]).insert("socket".into(), "/proc/pointsman.sock".into());
     refusal.of_table("a socket where none can be", &config, &["/proc/pointsman.sock", "socket"]);
@@ -131,11 +140,19 @@ fn bad_input_is_refused_with_its_cause_and_remedy() {
     let director = refusal.lab.direct(&good);
     let mut config = base();
     section(&mut config, &["director"]).insert("metrics".into(), "off".into());
-    refusal.of_table("a second instance", &config, &["another director", "pointsman.sock", "stop it"]);
+    refusal.of_table(
+        "a second instance",
+        &config,
+        &["another director", "pointsman.sock", "stop it"],
+    );
     let mut config = base();
     let other = refusal.lab.state().join("other.sock");
     section(&mut config, &["director"]).insert("socket".into(), other.to_str().unwrap().into());
-    refusal.of_table("an occupied metrics address", &config, &["127.0.0.1:9464", "in use", "metrics"]);
+    refusal.of_table(
+        "an occupied metrics address",
+        &config,
+        &["127.0.0.1:9464", "in use", "metrics"],
+    );
     // The first one has not noticed.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(answers(&refusal.lab, VIP4, 9), shares([3, 3, 3]));

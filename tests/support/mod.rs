@@ -18,3 +18,4 @@
 pub mod packet;
 pub mod director;
 pub mod pcap;
+pub mod golden;
