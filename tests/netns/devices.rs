@@ -75,6 +75,6 @@ fn net_tap_serves() {
     serves(&lab, &director, "net_tap");
     director.stop();
     eventually(Duration::from_secs(2), "the taps are gone", || {
-        (!lab.run("director", "ip -o link").contains("tap-")).then_some(())
+        (!lab.run("director", "ip -o link").contains(": tap-")).then_some(())
     });
 }

@@ -52,6 +52,30 @@ impl Reference {
     }
 }
 
+/// 1 in each of four 16-bit lanes.
+const EACH_LANE: u64 = 0x0001_0001_0001_0001;
+
+/// Four tags side by side, the first lowest.
+#[inline]
+fn lanes(tags: [u16; 4]) -> u64 {
+    let [a, b, c, d] = tags.map(u64::from);
+    a | b << 16 | c << 32 | d << 48
+}
+
+/// The highest bit of each lane that is zero, exactly: no carry leaves a lane.
+#[inline]
+const fn zero_lanes(lanes: u64) -> u64 {
+    const BELOW_TOP: u64 = 0x7fff * EACH_LANE;
+    !(((lanes & BELOW_TOP) + BELOW_TOP) | lanes | BELOW_TOP)
+}
+
+/// The way of the lowest bit of [`Bucket::matches`]: bit 16 i is way i, bit 16 i + 1 way i + 4.
+#[inline]
+const fn way_of_bit(matches: u64) -> usize {
+    let bit = matches.trailing_zeros() as usize;
+    (bit & 1) << 2 | bit >> 4
+}
+
 /// One cache line.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
@@ -64,14 +88,14 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Bit i: entry i has this tag.
+    /// The entries with this tag: one bit each, whose way [`way_of_bit`] tells.
     #[inline]
-    fn matches(&self, tag: u16) -> u32 {
-        let mut found = 0;
-        for (way, have) in self.tags.iter().enumerate() {
-            found |= u32::from(*have == tag) << way;
-        }
-        found
+    fn matches(&self, tag: u16) -> u64 {
+        let wanted = u64::from(tag) * EACH_LANE;
+        let [a, b, c, d, e, f, g, h] = self.tags;
+        let first = zero_lanes(lanes([a, b, c, d]) ^ wanted);
+        let second = zero_lanes(lanes([e, f, g, h]) ^ wanted);
+        first >> 15 | second >> 14
     }
 
     fn put(&mut self, tag: u16, reference: Reference) -> bool {
@@ -154,7 +178,11 @@ impl Index {
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
         let bucket = self.buckets.get(self.primary(hash))?;
-        let way = bucket.matches(Self::tag(hash)).trailing_zeros() as usize;
+        let matches = bucket.matches(Self::tag(hash));
+        if matches == 0 {
+            return None;
+        }
+        let way = way_of_bit(matches);
         Some(Reference(*bucket.references.get(way)?).record())
     }
 
@@ -185,7 +213,7 @@ impl Index {
     ) -> Option<Reference> {
         let mut matches = bucket.matches(tag);
         while matches != 0 {
-            let way = matches.trailing_zeros() as usize;
+            let way = way_of_bit(matches);
             let reference = Reference(*bucket.references.get(way)?);
             if accept(reference) {
                 return Some(reference);
@@ -281,5 +309,27 @@ impl Index {
     /// Octets of the buckets.
     pub(super) fn octets(&self) -> usize {
         size_of::<Bucket>() * self.buckets.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_are_the_ways_with_the_tag_and_no_other() {
+        let tags = [1, 0x8000, 0xffff, 1, 0x7fff, 0x8001, 2, 1];
+        let bucket = Bucket { tags, references: [0; WAYS], displaced: 0 };
+        for tag in [1, 2, 3, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff] {
+            let mut matches = bucket.matches(tag);
+            let mut ways = Vec::new();
+            while matches != 0 {
+                ways.push(way_of_bit(matches));
+                matches &= matches - 1;
+            }
+            ways.sort_unstable();
+            let expected: Vec<_> = (0..WAYS).filter(|way| tags[*way] == tag).collect();
+            assert_eq!(ways, expected, "tag {tag:#x}");
+        }
     }
 }
