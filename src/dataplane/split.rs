@@ -59,6 +59,9 @@ impl<'f> Whole<'f> {
     fn of(octets: &'f [u8]) -> Option<Self> {
         let (link, packet) = octets.split_at_checked(ethernet::HEADER)?;
         let (ip, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
+        if ip.version_ihl >> 4 != 4 || ip.dont_fragment() {
+            return None;
+        }
         let packet = packet.get(..usize::from(ip.total_length.get()))?;
         let (header, payload) = packet.split_at_checked(ip.header_length())?;
         Some(Self { link, header, payload, fragment: ip.fragment.get() })
