@@ -34,6 +34,10 @@ pub(super) fn admit<A: Family, F: Frame>(
     if !may_open(service, packet, key) {
         return Err(DropReason::NoConnection);
     }
+    if packet.ttl <= 1 {
+        // Only what would be forwarded expires.
+        return Err(DropReason::TtlExpired);
+    }
     let client = (key.source, key.source_port);
     let server = schedule(table, service, &shared.loads, client)?;
     let hops = &mut shared.next_hops;

@@ -65,7 +65,7 @@ impl Packet {
     }
 
     /// A packet of which nothing but its class is known.
-    const fn of(class: Class) -> Self {
+    pub(super) const fn of(class: Class) -> Self {
         Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0 }
     }
 }
@@ -198,13 +198,14 @@ fn inspect_v6(
         return Err(DropReason::Martian);
     }
     let common = Common { ip_octets, ttl: ip.hop_limit };
-    if payload.protocol == extension::FRAGMENT {
-        return payload.packet(Class::FragmentV6, common, 0);
-    }
     if payload.protocol == protocol::ICMPV6 {
-        return payload.icmp(common, |kind| {
+        let packet = payload.icmp(common, |kind| {
             if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 }
-        });
+        })?;
+        if packet.class == Class::Icmpv6 {
+            // Neighbor Discovery speaks to groups, and from no address.
+            return Ok(packet);
+        }
     }
     if ip.source == unspecified {
         return Err(DropReason::Martian);
@@ -212,7 +213,11 @@ fn inspect_v6(
     if destination == 0xff || ethernet::is_group(&link.destination) {
         return Err(DropReason::NotForUs);
     }
-    payload.flow(ip.source, ip.destination, common, Class::FlowV6)
+    match payload.protocol {
+        extension::FRAGMENT => payload.packet(Class::FragmentV6, common, 0),
+        protocol::ICMPV6 => payload.packet(Class::ErrorV6, common, 0),
+        _ => payload.flow(ip.source, ip.destination, common, Class::FlowV6),
+    }
 }
 
 fn is_loopback(address: &V6) -> bool {

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::classify::Packet;
-use super::fragment::{Fragment, FragmentKey};
+use super::datagrams::{Fragment, FragmentKey};
 use super::frame::Frame;
 use super::icmp_error::{Quoted, ports};
 use super::stats::DropReason;
@@ -166,7 +166,8 @@ impl Family for V4 {
         let ip =
             frame.get(ethernet::HEADER..).and_then(|rest| Ipv4Header::ref_from_prefix(rest).ok());
         let (ip, _) = ip.ok_or(DropReason::Truncated)?;
-        let length = u32::from(packet.ip_octets).saturating_sub(ip.header_length() as u32);
+        let end = ethernet::HEADER + usize::from(packet.ip_octets);
+        let payload = usize::from(packet.transport);
         let fragment = Fragment {
             key: FragmentKey {
                 source: ip.source,
@@ -174,10 +175,10 @@ impl Family for V4 {
                 identification: u32::from(ip.identification.get()),
                 protocol: ip.protocol,
             },
-            offset: u32::from(ip.fragment.get() & 0x1fff) * 8,
-            length,
+            offset: ip.fragment.get() << 3,
+            length: u16::try_from(end.saturating_sub(payload)).unwrap_or(0),
             more: ip.fragment.get() & 0x2000 != 0,
-            payload: usize::from(packet.transport),
+            payload,
         };
         fragment.checked()
     }
@@ -311,7 +312,7 @@ impl Family for V6 {
         let (header, _) = header.ok_or(DropReason::Truncated)?;
         let payload = at + size_of::<FragmentHeader>();
         let end = ethernet::HEADER + usize::from(packet.ip_octets);
-        let length = u32::try_from(end.saturating_sub(payload)).unwrap_or(0);
+        let length = u16::try_from(end.saturating_sub(payload)).unwrap_or(0);
         let fragment = Fragment {
             key: FragmentKey {
                 source,
@@ -319,7 +320,7 @@ impl Family for V6 {
                 identification: header.identification.get(),
                 protocol: header.next_header,
             },
-            offset: u32::from(header.offset.get() & 0xfff8),
+            offset: header.offset.get() & 0xfff8,
             length,
             more: header.offset.get() & 1 != 0,
             payload,

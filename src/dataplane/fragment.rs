@@ -9,22 +9,21 @@
 //! fragment of a datagram first, wherever it was received; once the ports are known it passes
 //! them on to the flow's owner in the order in which they came.
 
-use std::collections::VecDeque;
-
-use hashbrown::HashMap;
 use zerocopy::FromBytes;
 
 use super::classify::{Class, Packet};
 use super::conn::ConnectionTable;
+use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
+use super::icmp_error::ports;
 use super::local;
 use super::nat;
+use super::next_hop::AdjacencyId;
 use super::own_error;
 use super::pipeline::{Flow, Origin, Shared};
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::WorkerId;
 use crate::wire::address::Address;
 use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -32,135 +31,13 @@ use crate::wire::ipv4::protocol;
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::udp;
 
-use super::icmp_error::ports;
-
-/// Datagrams that are remembered at once, of each address family.
-const DATAGRAMS: usize = 4096;
-/// Fragments that may wait for their first one, over all datagrams.
-const WAITING: usize = 1024;
-/// Pieces that the received part of a datagram may consist of.
-const PIECES: usize = 16;
 /// Datagrams that are forgotten in one go.
 const EXPIRY_BUDGET: usize = 64;
 
-/// What a fragment says of itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fragment<A> {
-    pub(super) key: FragmentKey<A>,
-    /// Offset of the payload within the datagram's, octets.
-    pub(super) offset: u32,
-    /// Octets of payload.
-    pub(super) length: u32,
-    /// Whether more fragments follow.
-    pub(super) more: bool,
-    /// Where the payload begins, from the start of the frame.
-    pub(super) payload: usize,
-}
-
-impl<A> Fragment<A> {
-    /// The fragment, if it can be part of a datagram: all but the last are multiples of eight
-    /// octets, none is empty, none reaches beyond 65,535 octets.
-    pub(super) fn checked(self) -> Result<Self, DropReason> {
-        let is_whole = !self.more || self.length.is_multiple_of(8);
-        let fits = self.offset + self.length <= u32::from(u16::MAX);
-        if self.length == 0 || !is_whole || !fits {
-            return Err(DropReason::Malformed);
-        }
-        Ok(self)
-    }
-}
-
-/// Which datagram a fragment belongs to (RFC 791, RFC 8200 section 4.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FragmentKey<A> {
-    pub(super) source: A,
-    pub(super) destination: A,
-    pub(super) identification: u32,
-    pub(super) protocol: u8,
-}
-
-/// What happens to the fragments of a datagram.
-#[derive(Clone, Copy, Debug)]
-enum Fate<A: Address> {
-    /// The first fragment has not come.
-    Waiting,
-    /// They belong to another worker's flow.
-    HandOver(WorkerId),
-    /// They are translated as this flow is.
-    Flow(FlowKey<A>),
-    /// They are an echo request to us, and go back.
-    Echo,
-    /// They share the first one's fate, or overlap (RFC 5722).
-    Drop(DropReason),
-}
-
-#[derive(Clone, Debug)]
-struct Datagram<A: Address> {
-    fate: Fate<A>,
-    deadline: Tick,
-    /// Received parts, [from, to), in no order, never touching.
-    pieces: arrayvec::ArrayVec<(u32, u32), PIECES>,
-    /// Octets of the whole payload, once the last fragment has come.
-    total: Option<u32>,
-}
-
-/// Why a fragment does not fit into its datagram.
-enum Misfit {
-    /// Received already.
-    Duplicate,
-    /// Partly received already, or beyond the end.
-    Overlap,
-    /// The datagram is in too many pieces.
-    TooManyPieces,
-}
-
-impl<A: Address> Datagram<A> {
-    fn new(deadline: Tick) -> Self {
-        Self { fate: Fate::Waiting, deadline, pieces: arrayvec::ArrayVec::new(), total: None }
-    }
-
-    /// Notes that a part has come.
-    fn add(&mut self, fragment: &Fragment<A>) -> Result<(), Misfit> {
-        let (mut from, mut to) = (fragment.offset, fragment.offset + fragment.length);
-        if self.pieces.iter().any(|(start, end)| *start <= from && to <= *end) {
-            return Err(Misfit::Duplicate);
-        }
-        let overlaps = self.pieces.iter().any(|(start, end)| from < *end && *start < to);
-        let beyond = self.total.is_some_and(|total| to > total || !fragment.more && to != total);
-        let shorter = !fragment.more && self.pieces.iter().any(|(_, end)| *end > to);
-        if overlaps || beyond || shorter {
-            return Err(Misfit::Overlap);
-        }
-        self.pieces.retain(|(start, end)| {
-            if *end == from {
-                from = *start;
-            } else if *start == to {
-                to = *end;
-            } else {
-                return true;
-            }
-            false
-        });
-        self.pieces.try_push((from, to)).map_err(|_| Misfit::TooManyPieces)?;
-        if !fragment.more {
-            self.total = Some(fragment.offset + fragment.length);
-        }
-        Ok(())
-    }
-
-    fn is_complete(&self) -> bool {
-        matches!((self.total, &self.pieces[..]), (Some(total), [(0, end)]) if *end == total)
-    }
-}
-
-/// The datagrams of one address family whose fragments are coming.
+/// The fragments of one address family.
 #[derive(Debug)]
 pub(super) struct Fragments<A: Address, F> {
-    datagrams: HashMap<FragmentKey<A>, Datagram<A>, ahash::RandomState>,
-    /// All of them are remembered for the same time, so this is the order in which they end.
-    order: VecDeque<(FragmentKey<A>, Tick)>,
-    waiting: Vec<(FragmentKey<A>, Packet, F)>,
-    timeout_ms: u32,
+    datagrams: Datagrams<A, F>,
 }
 
 /// A fragment and the frame that it is in.
@@ -172,16 +49,7 @@ struct Arrival<A, F> {
 
 impl<A: Family, F: Frame> Fragments<A, F> {
     pub(super) fn new(timeout_ms: u32) -> Self {
-        Self {
-            // Twice the room: removals leave marks, and the map must never grow.
-            datagrams: HashMap::with_capacity_and_hasher(
-                DATAGRAMS * 2,
-                ahash::RandomState::default(),
-            ),
-            order: VecDeque::with_capacity(DATAGRAMS),
-            waiting: Vec::with_capacity(WAITING),
-            timeout_ms,
-        }
+        Self { datagrams: Datagrams::new(timeout_ms) }
     }
 
     /// Deals with a fragment.
@@ -197,53 +65,56 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             Ok(fragment) => fragment,
             Err(reason) => return shared.drop(frame, reason, outlet),
         };
-        let key = fragment.key;
-        let owner = shared.fragment_owner(&key);
+        let owner = shared.fragment_owner(&fragment.key);
         if origin == Origin::Port && owner != shared.worker {
             return outlet.hand_over(owner, frame);
         }
-        if let Err(reason) = self.admit(&fragment, now) {
-            return shared.drop(frame, reason, outlet);
-        }
         let arrival = Arrival { fragment, packet: *packet, frame };
+        if fragment.is_atomic() {
+            // Whatever else has its identification is none of its business (RFC 6946).
+            settle_first(shared, table, arrival, now, outlet);
+            return;
+        }
+        let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
+            return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);
+        };
+        if let Err(reason) = self.datagrams.add(id, &fragment) {
+            if reason == DropReason::FragmentOverlap {
+                self.drop_waiting(shared, id, reason, outlet);
+            }
+            return shared.drop(arrival.frame, reason, outlet);
+        }
         if fragment.offset == 0 {
             let fate = settle_first(shared, table, arrival, now, outlet);
-            self.release(shared, table, key, fate, outlet);
+            self.datagrams.set_fate(id, fate);
+            while let Some((packet, frame)) = self.datagrams.take_waiting(id) {
+                shared.stats.held.decrement();
+                settle_later(shared, table, fate, &packet, frame, outlet);
+            }
         } else {
-            self.follow(shared, table, arrival, outlet);
+            self.follow(shared, table, id, arrival, outlet);
         }
-        if self.datagrams.get(&key).is_some_and(|datagram| {
-            datagram.is_complete() && !matches!(datagram.fate, Fate::Waiting)
-        }) {
-            self.datagrams.remove(&key);
+        if self.datagrams.is_done(id) {
+            self.datagrams.forget(id);
         }
     }
 
-    /// Notes a fragment in its datagram.
-    fn admit(&mut self, fragment: &Fragment<A>, now: Tick) -> Result<(), DropReason> {
-        let known = self.datagrams.len();
-        if !self.datagrams.contains_key(&fragment.key) {
-            if known == DATAGRAMS || self.order.len() == DATAGRAMS {
-                return Err(DropReason::FragmentTableFull);
-            }
-            let deadline = now.after(self.timeout_ms);
-            self.datagrams.insert(fragment.key, Datagram::new(deadline));
-            self.order.push_back((fragment.key, deadline));
+    /// The datagram of a fragment. Where there is no room for a new one the oldest makes room.
+    fn datagram(
+        &mut self,
+        shared: &Shared<F>,
+        fragment: &Fragment<A>,
+        now: Tick,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<DatagramId> {
+        if let Some(id) = self.datagrams.find(&fragment.key) {
+            return Some(id);
         }
-        let Some(datagram) = self.datagrams.get_mut(&fragment.key) else {
-            return Err(DropReason::FragmentTableFull);
-        };
-        if let Fate::Drop(reason) = datagram.fate {
-            return Err(reason);
+        if self.datagrams.is_full() {
+            let oldest = self.datagrams.oldest()?;
+            self.forget(shared, oldest, DropReason::FragmentTableFull, outlet);
         }
-        datagram.add(fragment).map_err(|misfit| match misfit {
-            Misfit::Duplicate => DropReason::FragmentDuplicate,
-            Misfit::Overlap => {
-                datagram.fate = Fate::Drop(DropReason::FragmentOverlap);
-                DropReason::FragmentOverlap
-            }
-            Misfit::TooManyPieces => DropReason::FragmentQueueFull,
-        })
+        self.datagrams.insert(fragment.key, now)
     }
 
     /// A later fragment: as its datagram's first one, or waits for that.
@@ -251,73 +122,76 @@ impl<A: Family, F: Frame> Fragments<A, F> {
         &mut self,
         shared: &mut Shared<F>,
         table: &mut ConnectionTable<A>,
+        id: DatagramId,
         arrival: Arrival<A, F>,
         outlet: &mut impl Outlet<F>,
     ) {
-        let key = arrival.fragment.key;
-        let fate = self.datagrams.get(&key).map(|datagram| datagram.fate);
-        match fate {
-            Some(Fate::Waiting) if self.waiting.len() < WAITING => {
-                shared.stats.held.increment();
-                self.waiting.push((key, arrival.packet, arrival.frame));
-            }
-            Some(Fate::Waiting) | None => {
-                shared.drop(arrival.frame, DropReason::FragmentQueueFull, outlet);
-            }
-            Some(fate) => settle_later(shared, table, fate, &arrival.packet, arrival.frame, outlet),
+        let Arrival { packet, frame, .. } = arrival;
+        match self.datagrams.fate(id) {
+            Some(Fate::Waiting) => self.hold(shared, id, packet, frame, outlet),
+            Some(fate) => settle_later(shared, table, fate, &packet, frame, outlet),
+            None => shared.drop(frame, DropReason::FragmentTableFull, outlet),
         }
     }
 
-    /// The first fragment has come: what waited for it follows, in the order in which it came.
-    fn release(
+    /// Lets a fragment wait. Where too many wait already, those of the oldest datagram make room.
+    fn hold(
         &mut self,
-        shared: &mut Shared<F>,
-        table: &mut ConnectionTable<A>,
-        key: FragmentKey<A>,
-        fate: Fate<A>,
+        shared: &Shared<F>,
+        id: DatagramId,
+        packet: Packet,
+        frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if let Some(datagram) = self.datagrams.get_mut(&key) {
-            datagram.fate = fate;
+        let Err(frame) = self.datagrams.hold(id, packet, frame) else {
+            return shared.stats.held.increment();
+        };
+        match self.datagrams.oldest_waiting() {
+            Some(oldest) if oldest != id => {
+                self.forget(shared, oldest, DropReason::FragmentQueueFull, outlet);
+            }
+            _ => return shared.drop(frame, DropReason::FragmentQueueFull, outlet),
         }
-        while let Some(place) = self.waiting.iter().position(|(of, ..)| *of == key) {
-            let (_, packet, frame) = self.waiting.remove(place);
-            shared.stats.held.decrement();
-            settle_later(shared, table, fate, &packet, frame, outlet);
+        match self.datagrams.hold(id, packet, frame) {
+            Ok(()) => shared.stats.held.increment(),
+            Err(frame) => shared.drop(frame, DropReason::FragmentQueueFull, outlet),
         }
     }
 
     /// Forgets datagrams whose time is over, and drops what still waits for their first fragment.
-    pub(super) fn expire(
-        &mut self,
-        shared: &mut Shared<F>,
-        now: Tick,
-        outlet: &mut impl Outlet<F>,
-    ) {
+    pub(super) fn expire(&mut self, shared: &Shared<F>, now: Tick, outlet: &mut impl Outlet<F>) {
         for _ in 0..EXPIRY_BUDGET {
-            let Some((key, deadline)) = self.order.front().copied() else { return };
-            if !now.reached(deadline) {
-                return;
-            }
-            self.order.pop_front();
-            if self.datagrams.get(&key).is_some_and(|datagram| datagram.deadline == deadline) {
-                self.datagrams.remove(&key);
-                self.drop_waiting(shared, Some(key), DropReason::FragmentTimeout, outlet);
-            }
+            let Some(id) = self.datagrams.expired(now) else { return };
+            self.forget(shared, id, DropReason::FragmentTimeout, outlet);
         }
     }
 
-    /// Drops what waits: for one datagram, or (`None`) for all of them.
-    pub(super) fn drop_waiting(
+    /// Forgets all datagrams: the worker stops.
+    pub(super) fn shut_down(&mut self, shared: &Shared<F>, outlet: &mut impl Outlet<F>) {
+        while let Some(id) = self.datagrams.oldest() {
+            self.forget(shared, id, DropReason::Shutdown, outlet);
+        }
+    }
+
+    fn forget(
         &mut self,
         shared: &Shared<F>,
-        key: Option<FragmentKey<A>>,
+        id: DatagramId,
         reason: DropReason,
         outlet: &mut impl Outlet<F>,
     ) {
-        let matches = |of: &FragmentKey<A>| key.is_none_or(|key| *of == key);
-        while let Some(place) = self.waiting.iter().position(|(of, ..)| matches(of)) {
-            let (_, _, frame) = self.waiting.swap_remove(place);
+        self.drop_waiting(shared, id, reason, outlet);
+        self.datagrams.forget(id);
+    }
+
+    fn drop_waiting(
+        &mut self,
+        shared: &Shared<F>,
+        id: DatagramId,
+        reason: DropReason,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        while let Some((_, frame)) = self.datagrams.take_waiting(id) {
             shared.stats.held.decrement();
             shared.drop(frame, reason, outlet);
         }
@@ -393,7 +267,7 @@ fn transport<A: Family>(
         protocol::UDP => (udp::HEADER, 0),
         _ => return Err(DropReason::UnknownProtocol),
     };
-    if (fragment.length as usize) < least {
+    if usize::from(fragment.length) < least {
         return Err(DropReason::Malformed);
     }
     let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
@@ -441,7 +315,7 @@ fn translate_later<A: Family, F: Frame>(
     key: &FlowKey<A>,
     packet: &Packet,
     frame: &mut F,
-) -> Result<super::next_hop::AdjacencyId, DropReason> {
+) -> Result<AdjacencyId, DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
@@ -451,6 +325,11 @@ fn translate_later<A: Family, F: Frame>(
         Direction::Inbound => (connection.server, connection.to_server),
         Direction::Reply => (connection.vip, connection.to_client),
     };
+    let fits = shared.next_hops.get(hop).is_some_and(|link| packet.ip_octets <= link.mtu);
+    if !fits && !A::may_be_split(frame.octets()) {
+        // The first fragment, which is as large in practice, was answered.
+        return Err(DropReason::MtuExceeded);
+    }
     let (address_delta, _) = nat::deltas(connection, found.direction);
     shared.count(connection, found.direction, packet.ip_octets);
     A::rewrite(frame.octets_mut(), found.direction, address, address_delta)

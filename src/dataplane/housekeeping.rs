@@ -35,8 +35,8 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
-        self.fragments_v4.expire(&mut self.shared, now, outlet);
-        self.fragments_v6.expire(&mut self.shared, now, outlet);
+        self.fragments_v4.expire(&self.shared, now, outlet);
+        self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
     }
 
@@ -56,8 +56,8 @@ impl<F: Frame> Pipeline<F> {
 
     /// Drops the packets that still wait: the worker stops.
     pub fn shut_down(&mut self, outlet: &mut impl Outlet<F>) {
-        self.fragments_v4.drop_waiting(&self.shared, None, DropReason::Shutdown, outlet);
-        self.fragments_v6.drop_waiting(&self.shared, None, DropReason::Shutdown, outlet);
+        self.fragments_v4.shut_down(&self.shared, outlet);
+        self.fragments_v6.shut_down(&self.shared, outlet);
         while let Some(frame) = self.shared.waiting.pop() {
             self.shared.stats.held.decrement();
             self.shared.drop(frame, DropReason::Shutdown, outlet);

@@ -14,13 +14,11 @@ use super::frame::{Frame, Outlet};
 use super::nat;
 use super::pipeline::{Origin, Shared};
 use super::stats::DropReason;
-use crate::wire::checksum;
+use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::ipv4::protocol;
-use crate::wire::tcp::TcpHeader;
-use crate::wire::udp::UdpHeader;
 
 /// The packet that an error quotes.
 #[derive(Clone, Copy)]
@@ -128,14 +126,7 @@ fn rewrite<A: Family>(
         Direction::Reply => segment.get_mut(0..2)?,
     }
     .copy_from_slice(&port.to_bytes());
-    // The quoted transport checksum, where the quote reaches that far.
-    if quoted.key.protocol == protocol::TCP {
-        if let Ok((tcp, _)) = TcpHeader::mut_from_prefix(segment) {
-            tcp.checksum = transport_delta.apply(tcp.checksum);
-        }
-    } else if let Ok((udp, _)) = UdpHeader::mut_from_prefix(segment) {
-        udp.checksum = transport_delta.apply_udp(udp.checksum);
-    }
+    update_quoted_checksum(segment, quoted.key.protocol, transport_delta);
     let pseudo = A::icmp_pseudo_header(frame, message.len())?;
     let octets = frame.get_mut(message)?;
     let (icmp, _) = IcmpHeader::mut_from_prefix(octets).ok()?;
@@ -144,4 +135,19 @@ fn rewrite<A: Family>(
     let (icmp, _) = IcmpHeader::mut_from_prefix(octets).ok()?;
     icmp.checksum = sum;
     Some(())
+}
+
+/// Makes the quoted transport checksum right, where the quote reaches that far. What follows
+/// eight octets of TCP may be the padding of RFC 4884, which is no header.
+fn update_quoted_checksum(segment: &mut [u8], protocol: u8, delta: Delta) {
+    if protocol == protocol::TCP {
+        let has_header = segment.get(12).is_some_and(|octet| octet >> 4 >= 5);
+        if let Some(field) = segment.get_mut(16..).and_then(<[u8]>::first_chunk_mut)
+            && has_header
+        {
+            *field = delta.apply(*field);
+        }
+    } else if let Some(field) = segment.get_mut(6..).and_then(<[u8]>::first_chunk_mut) {
+        *field = delta.apply_udp(*field);
+    }
 }

@@ -14,6 +14,7 @@ mod family;
 mod nat;
 mod icmp_error;
 mod own_error;
+mod datagrams;
 mod fragment;
 mod split;
 mod admit;

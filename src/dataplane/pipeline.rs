@@ -9,8 +9,9 @@ use super::admit::{admit, begins_anew};
 use super::classify::{Class, Packet, classify};
 use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::conn::{Connection, ConnectionTable, Found};
+use super::datagrams::FragmentKey;
 use super::family::Family;
-use super::fragment::{FragmentKey, Fragments};
+use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::icmp_error;
 use super::interface::Interfaces;
@@ -296,10 +297,10 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<AdjacencyId, Refusal> {
         let packet = flow.packet;
-        if packet.ttl <= 1 {
+        let mut known = table.find(flow.hash, flow.key);
+        if packet.ttl <= 1 && known.is_some() {
             return Err(DropReason::TtlExpired.into());
         }
-        let mut known = table.find(flow.hash, flow.key);
         if packet.is_syn() {
             known = known.filter(|found| !self.give_way(table, *found));
         }

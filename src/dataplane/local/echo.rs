@@ -4,8 +4,8 @@ use zerocopy::FromBytes;
 
 use super::{Outcome, return_to_sender};
 use crate::dataplane::classify::Packet;
+use crate::dataplane::datagrams::Fragment;
 use crate::dataplane::family::Family;
-use crate::dataplane::fragment::Fragment;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
 use crate::dataplane::pipeline::Shared;
