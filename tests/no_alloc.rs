@@ -298,7 +298,8 @@ fn answers_and_drops_need_no_allocation() {
     ];
     let frames = |_: u32| burst(0, local.iter().cycle().cloned());
     warm(&mut pipeline, frames(0), (Origin::Port, 5), &mut shelf, "answers and drops");
-    assert_eq!((shelf.transmitted, shelf.discarded), (24, 40));
+    // A reset for the closed port and a Time Exceeded are among them.
+    assert_eq!((shelf.transmitted, shelf.discarded), (40, 40));
     assert_eq!(stats.dropped.total(), 40);
 }
 

@@ -226,8 +226,7 @@ fn expires_when_said(director: &mut TestDirector) {
 #[test]
 fn fragments_leave_as_the_kernel_sent_them_though_earlier() {
     for workers in [1, 3] {
-        let mut director =
-            Setup::new(&format!("{TOPOLOGY}{SERVICES}")).workers(workers).start();
+        let mut director = Setup::new(&format!("{TOPOLOGY}{SERVICES}")).workers(workers).start();
         let mut compared = 0;
         for case in recorded("nat_cases.json") {
             if !text(&case, "case").starts_with("udp4_fragments") {

@@ -19,7 +19,7 @@ use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
-    ends, icmpv6, payload,
+    ends, error, fragments, icmpv6, payload,
 };
 
 /// So many cases; what fails is made a test of its own, not a file.
@@ -162,7 +162,22 @@ fn seeds() -> Vec<Vec<u8>> {
     (advertisement[0], advertisement[4], advertisement[24]) = (136, 0x60, 2);
     let link = (CLIENT_SIDE, OUTSIDE);
     let ping = [128, 0, 0, 0, 1, 2, 3, 4, 5];
-    vec![
+    let mut all = Vec::new();
+    for (to, from) in [(web, "10.0.0.11:8080"), (web6, "[fd00::11]:8080")] {
+        let client = if to == web { client } else { client6 };
+        // An error from a router on either side, about a packet of a connection that the SYN
+        // among these seeds opens.
+        let (request, reply) = (PacketBuilder::tcp(client, from), PacketBuilder::tcp(to, client));
+        let router = |v4, v6| if to == web { v4 } else { v6 };
+        all.push(error(router("198.18.0.9", "2001:db8:ffff::9"), &reply.build(), OUT, 1400));
+        all.push(error(router("10.0.0.9", "fd00::9"), &request.build(), IN, 1400));
+    }
+    for (from, to) in [(client, dns), (client6, dns6)] {
+        let whole = PacketBuilder::udp(from, to).payload(&[7; 100]).build();
+        all.extend(fragments(&whole, 0x77, 56));
+        all.extend(fragments(&whole, 0x78, 56).into_iter().rev());
+    }
+    all.extend(vec![
         PacketBuilder::tcp(client, web).flags(SYN).build(),
         PacketBuilder::tcp(client, web).flags(ACK).payload(b"data").pad_to(80).build(),
         PacketBuilder::tcp(client, web).ip_options(&[1; 12]).flags(SYN).build(),
@@ -177,7 +192,8 @@ fn seeds() -> Vec<Vec<u8>> {
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &solicitation, link),
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &advertisement, link),
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 64, &ping, link),
-    ]
+    ]);
+    all
 }
 
 /// A frame as an accident or an attacker would make it.
@@ -221,7 +237,14 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
     let header = match class {
         Class::FlowV4(key) if key.protocol == 6 => 20,
         Class::FlowV6(key) if key.protocol == 6 => 20,
-        Class::FlowV4(_) | Class::FlowV6(_) | Class::Icmp | Class::Icmpv6 => 8,
+        Class::FlowV4(_)
+        | Class::FlowV6(_)
+        | Class::Icmp
+        | Class::Icmpv6
+        | Class::ErrorV4
+        | Class::ErrorV6 => 8,
+        // What comes first in the fragment may be missing; its own header is looked at later.
+        Class::FragmentV4 | Class::FragmentV6 => 0,
         Class::Arp => 0,
         Class::Drop(_) => return,
     };
