@@ -258,18 +258,20 @@ fn transport<A: Family>(
 ) -> Result<(FlowKey<A>, u8), DropReason> {
     let key = fragment.key;
     let segment = octets.get(fragment.payload..).ok_or(DropReason::Truncated)?;
-    let (least, control) = match key.protocol {
-        protocol::TCP => {
-            let (header, _) =
-                TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-            (tcp::HEADER, header.flags)
-        }
-        protocol::UDP => (udp::HEADER, 0),
+    let least = match key.protocol {
+        protocol::TCP => tcp::HEADER,
+        protocol::UDP => udp::HEADER,
         _ => return Err(DropReason::UnknownProtocol),
     };
     if usize::from(fragment.length) < least {
         return Err(DropReason::Malformed);
     }
+    let control = if key.protocol == protocol::TCP {
+        let (header, _) = TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+        header.flags
+    } else {
+        0
+    };
     let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
     let flow = FlowKey {
         source: key.source,
