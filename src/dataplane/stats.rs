@@ -85,9 +85,9 @@ drop_reasons! {
     NotForUs = "not_for_us",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEtherType = "unknown_ether_type",
-    /// A header contradicts itself: version, header length, total length, data offset.
+    /// A header contradicts itself (version, header length, total length, data offset), or a fragment cannot be part of a datagram.
     Malformed = "malformed",
-    /// The IPv4 header checksum is wrong.
+    /// The checksum of an IPv4 header, of an ICMP error or of the header that it quotes is wrong.
     BadChecksum = "bad_checksum",
     /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback.
     Martian = "martian",
@@ -97,9 +97,9 @@ drop_reasons! {
     FragmentOverlap = "fragment_overlap",
     /// A fragment that has come before.
     FragmentDuplicate = "fragment_duplicate",
-    /// Too many datagrams are coming in fragments.
+    /// The oldest of too many datagrams that are coming in fragments: what waited for its first one.
     FragmentTableFull = "fragment_table_full",
-    /// Too many fragments wait for their first one, or a datagram comes in too many pieces.
+    /// Too many fragments wait for their first one (the oldest are dropped), or a datagram comes in too many pieces.
     FragmentQueueFull = "fragment_queue_full",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
