@@ -19,7 +19,7 @@ use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
-    ends, error, fragments, icmpv6, payload,
+    ends, error, fragments, icmpv6, payload, reassemble,
 };
 
 /// So many cases; what fails is made a test of its own, not a file.
@@ -29,6 +29,15 @@ fn quiet(cases: u32) -> ProptestConfig {
 
 /// A director with gateways everywhere and one service.
 fn translator(vip: SocketAddr, server: SocketAddr, protocol: &str) -> TestDirector {
+    translator_of(vip, server, protocol, 1)
+}
+
+fn translator_of(
+    vip: SocketAddr,
+    server: SocketAddr,
+    protocol: &str,
+    workers: u16,
+) -> TestDirector {
     let text = format!(
         "[interface.outside]\nrole = \"outside\"\n\
          addresses = [\"192.0.2.1/24\", \"2001:db8:1::1/64\"]\n\
@@ -43,7 +52,7 @@ fn translator(vip: SocketAddr, server: SocketAddr, protocol: &str) -> TestDirect
          [[service]]\nname = \"s\"\nlisten = \"{protocol}://{vip}\"\n\
          servers = [{{ address = \"{server}\" }}]\n"
     );
-    let mut director = Setup::new(&text).connections(16, 16).start();
+    let mut director = Setup::new(&text).connections(16, 16).workers(workers).start();
     for (interface, address, mac) in [
         (OUT, "192.0.2.254", CLIENT_SIDE),
         (OUT, "2001:db8:1::254", CLIENT_SIDE),
@@ -118,6 +127,67 @@ proptest! {
         prop_assert_eq!(ends(&sent.octets), (vip, client));
         prop_assert_eq!(payload(&sent.octets), &back[..]);
         assert_checksums(&sent.octets);
+    }
+}
+
+proptest! {
+    #![proptest_config(quiet(300))]
+
+    #[test]
+    fn fragments_in_any_order_make_what_the_whole_packet_would_have_become(
+        [vip, server, client] in parties(),
+        body in prop::collection::vec(any::<u8>(), 20..6000),
+        units in 3_usize..180,
+        swaps in prop::collection::vec((any::<Index>(), any::<Index>()), 0..40),
+        repeated in prop::option::of(any::<Index>()),
+        identification: u16,
+        workers in 1_u16..4,
+    ) {
+        let (vip_text, client_text) = (vip.to_string(), client.to_string());
+        let server_text = server.to_string();
+        let room = units * 8;
+        // As many pieces as may be apart.
+        let room = room.max(body.len().div_ceil(60).next_multiple_of(8));
+        let mut director = translator_of(vip, server, "udp", workers);
+        let request = PacketBuilder::udp(&client_text, &vip_text).payload(&body).may_be_split();
+        let reply = PacketBuilder::udp(&server_text, &client_text).payload(&body).may_be_split();
+        let wanted = [
+            PacketBuilder::udp(&client_text, &server_text),
+            PacketBuilder::udp(&vip_text, &client_text),
+        ];
+        for ((packet, wanted), (from, to)) in [request, reply.from_server()]
+            .into_iter()
+            .zip(wanted)
+            .zip([(OUT, IN), (IN, OUT)])
+        {
+            let mut pieces = fragments(&packet.build(), identification, room);
+            prop_assume!(pieces.len() > 1);
+            for (a, b) in &swaps {
+                let (a, b) = (a.index(pieces.len()), b.index(pieces.len()));
+                pieces.swap(a, b);
+            }
+            let count = pieces.len();
+            if let Some(again) = repeated {
+                // Before the last one, so that the datagram is not done yet.
+                let again = again.index(count - 1);
+                pieces.insert(again, pieces[again].clone());
+            }
+            for piece in &pieces {
+                director.receive(from, piece);
+            }
+            let sent = director.take_sent();
+            prop_assert_eq!(sent.len(), count, "{:?}", director.drops());
+            prop_assert!(sent.iter().all(|sent| sent.interface == to));
+            let frames: Vec<_> = sent.into_iter().map(|sent| sent.octets).collect();
+            let whole = reassemble(&frames);
+            prop_assert!(whole.is_some(), "not what one datagram is made of");
+            let whole = whole.unwrap();
+            assert_checksums(&whole);
+            let wanted = wanted.payload(&body).build();
+            prop_assert_eq!(ends(&whole), ends(&wanted));
+            prop_assert_eq!(payload(&whole), &body[..]);
+            prop_assert_eq!(director.held(), 0);
+        }
     }
 }
 
