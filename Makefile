@@ -24,7 +24,6 @@ demo: ## see it work: client, director, three servers (root); KEEP=1 leaves them
 test: ## all tests, those in network namespaces included (root)
 	scripts/install-deps test
 	@[ "$$(id -u)" = 0 ] || echo "make test: NOT ROOT: the tests in network namespaces will fail; run it as root" >&2
-	scripts/lab/selftest
 	$(CARGO) build $(LOCKED) --workspace
 ifeq ($(NEXTEST),yes)
 	$(CARGO) nextest run $(LOCKED) --workspace
@@ -33,6 +32,7 @@ else
 	@echo "make test: cargo-nextest is not installed; the same tests, slower, by cargo test"
 	$(CARGO) test $(LOCKED) --workspace
 endif
+	scripts/lab/selftest
 
 check: ## formatting, lints, documentation, scripts, licences
 	scripts/install-deps build
@@ -41,7 +41,7 @@ check: ## formatting, lints, documentation, scripts, licences
 	$(CARGO) clippy $(LOCKED) --workspace --exclude dpdk-sys --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps --workspace
 ifeq ($(SHELLCHECK),yes)
-	shellcheck .ci/run scripts/demo scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh
+	shellcheck .ci/run scripts/demo scripts/bench scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh
 else
 	@echo "make check: shellcheck is not installed: the scripts were NOT checked (apt-get install shellcheck)"
 endif
@@ -53,7 +53,7 @@ endif
 
 bench: ## one worker's packets per second and cycles per packet, beside dpdk-testpmd
 	scripts/install-deps build bench
-	bench/run
+	scripts/bench
 
 golden: ## make the golden cases' captures anew, by scapy
 	scripts/install-deps test

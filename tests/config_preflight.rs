@@ -105,6 +105,9 @@ fn too_little_memory_is_named_with_its_remedy() {
     let host = TestHost { memory_mib: Some(100), ..TestHost::default() };
     let message = "512 MiB are asked for, 100 MiB are available";
     obstacle("net_null", "hugepages = false", &host, message, "smaller");
+    let host = TestHost { memory_mib: Some(600), ..TestHost::default() };
+    let message = "tables take up to 153 MiB beside 512 MiB for packets; 600 MiB are available";
+    obstacle("net_null", "hugepages = false", &host, message, "fewer connections");
 }
 
 #[test]

@@ -1,6 +1,14 @@
 //! The golden cases: frames that scapy made go in, and exactly the frames that scapy made must
 //! come out. `tests/golden/generate.py` writes them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::excessive_nesting,
+    clippy::format_push_string,
+    clippy::cast_possible_truncation,
+    clippy::needless_for_each,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The golden cases through the real thing: the built director on net_pcap ports.
+//! The golden cases through the real thing: the built director on `net_pcap` ports.
 //!
 //! A pcap port replays its file as fast as it can, so only cases in which one port receives and
 //! no time passes are run; one file with both directions is what the one-NIC cases are for.
@@ -7,6 +7,10 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::excessive_nesting,
+    clippy::format_push_string,
+    clippy::cast_possible_truncation,
+    clippy::needless_for_each,
     reason = "a test fails by panicking, and waits for another process"
 )]
 
@@ -154,8 +158,8 @@ fn drops(counters: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     counted.filter(|(_, count)| *count > 0).collect()
 }
 
-/// A client, and whether the packet comes from it. Clients are in 198.18.0.0/15 and
-/// 2001:db8:ffff::/48.
+/// A client, and whether the packet comes from it. Clients are in `198.18.0.0/15` and
+/// `2001:db8:ffff::/48`.
 ///
 /// What has the same key keeps its order. Otherwise packets may change places: those of several
 /// clients with several workers, and the two directions at the start, when the first packets wait

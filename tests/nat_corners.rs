@@ -1,5 +1,12 @@
 //! Ports used again, reply tuples that are taken, resets, and what errors must not do.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -206,15 +213,15 @@ fn an_error_neither_refreshes_nor_moves_nor_ends_a_connection() {
         let before = director.list();
         let to_server = PacketBuilder::tcp(CLIENT, &server).build();
         let to_client = PacketBuilder::tcp(VIP, CLIENT).build();
-        for code in 0..16 {
+        for code in 0..16_u8 {
             for (router, about, interface) in
                 [("198.18.0.9", &to_client, OUT), ("10.0.0.9", &to_server, IN)]
             {
                 let mut frame = error(router, about, interface, 1400);
                 // The code is no more than a number here: the checksum follows it.
                 let sum = u16::from_be_bytes([frame[36], frame[37]]);
-                let sum = u32::from(sum) + 4 - u32::from(code as u8);
-                frame[35] = code as u8;
+                let sum = u32::from(sum) + 4 - u32::from(code);
+                frame[35] = code;
                 let sum = (sum & 0xffff) + (sum >> 16);
                 frame[36..38].copy_from_slice(&(sum as u16).to_be_bytes());
                 director.receive(interface, &frame);

@@ -409,7 +409,7 @@ fn packets_are_split_and_refused_without_an_allocation() {
     let packet = |number: u16| {
         let client = format!("198.18.7.7:{number}");
         let packet = PacketBuilder::udp(&client, "192.0.2.100:53").payload(&[1; 1800]);
-        if number % 2 == 0 { packet.may_be_split().build() } else { packet.build() }
+        if number.is_multiple_of(2) { packet.may_be_split().build() } else { packet.build() }
     };
     let frames = burst(
         0,

@@ -1,5 +1,13 @@
 //! Scheduling, several workers, full tables, changes of the services under traffic.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::excessive_nesting,
+    clippy::format_push_string,
+    clippy::cast_possible_truncation,
+    clippy::needless_for_each,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Captures for net_pcap: the first (for UDP: any) packet of every flow, in random order.
+//! Captures for `net_pcap`: the first (for UDP: any) packet of every flow, in random order.
 
 use std::fs::File;
 use std::io::BufWriter;

@@ -2,7 +2,7 @@
 //! frames that are as short as the wire allows.
 //!
 //! Flow n comes from address n modulo 2^17 of the benchmarking network (198.18.0.0/15 of
-//! RFC 2544, 2001:2::/48 of RFC 5180), by a port that counts up when the addresses are used up,
+//! RFC 2544, `2001:2::/48` of RFC 5180), by a port that counts up when the addresses are used up,
 //! and goes to service n modulo 4. So the same number always gives the same packet, and the reply
 //! to it can be made without looking at what the director did.
 
@@ -14,7 +14,7 @@ use pointsman::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use pointsman::wire::flow_key::Direction;
 use pointsman::wire::ipv4::{self, Ipv4Header, protocol};
 use pointsman::wire::ipv6::{self, Ipv6Header};
-use pointsman::wire::tcp::{self, TcpHeader};
+use pointsman::wire::tcp::TcpHeader;
 use pointsman::wire::udp::{self, UdpHeader};
 use pointsman::wire::{U16, U32};
 use zerocopy::{FromZeros, IntoBytes};
@@ -198,127 +198,147 @@ fn put<const N: usize>(frame: &mut [u8], at: usize, octets: &[u8; N]) {
 
 impl Form {
     fn new(traffic: Traffic, direction: Direction, control: u8, number: u32) -> Self {
-        let far = match direction {
-            Direction::Inbound => service(traffic.family, number),
-            Direction::Reply => server(traffic.family, number),
-        };
-        let (destination, source) = match direction {
-            Direction::Inbound => (OUTSIDE_MAC, GATEWAY_MAC),
-            Direction::Reply => (INSIDE_MAC, server_mac(number)),
-        };
-        let ip_octets = match traffic.family {
-            Family::V4 => ipv4::HEADER,
-            Family::V6 => ipv6::HEADER,
-        };
-        let transport = ethernet::HEADER + ip_octets;
-        let (header, number, checksum_at) = match traffic.transport {
-            Transport::Udp => (udp::HEADER, protocol::UDP, 6),
-            Transport::Tcp => (tcp::HEADER, protocol::TCP, 16),
-        };
-        let octets = (transport + header).max(SHORTEST_FRAME);
-        let segment_octets = octets - transport;
-        let ether_type = match traffic.family {
-            Family::V4 => ether_type::IPV4,
-            Family::V6 => ether_type::IPV6,
-        };
-        let link = EthernetHeader { destination, source, ether_type: U16::new(ether_type) };
-        let mut segment = match traffic.transport {
-            Transport::Udp => udp_header(direction, far.port(), segment_octets),
-            Transport::Tcp => tcp_header(direction, far.port(), control),
-        };
-        segment.resize(segment_octets, 0);
-        let far_octets = octets_of(far.ip());
-        let near_octets = match traffic.family {
-            Family::V4 => vec![0; 4],
-            // 2001:2::/48, RFC 5180.
-            Family::V6 => Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0).octets().to_vec(),
-        };
-        let pseudo = checksum::pseudo_header(
-            &near_octets,
-            &far_octets,
-            number,
-            u32::from(length(segment_octets)),
-        );
-        let transport_sum = fold(u64::from(pseudo) + u64::from(checksum::sum(&segment)));
-        let (from, to) = match direction {
-            Direction::Inbound => (near_octets, far_octets),
-            Direction::Reply => (far_octets, near_octets),
-        };
-        let ip = match traffic.family {
-            Family::V4 => ipv4_header(&from, &to, number, segment_octets),
-            Family::V6 => ipv6_header(&from, &to, number, segment_octets),
-        };
-        let (source_at, destination_at) = match traffic.family {
-            Family::V4 => (12, 16),
-            // The last four octets of 16.
-            Family::V6 => (8 + 12, 24 + 12),
+        let family = traffic.family;
+        // Where the client's address ends within the IP header, less its four last octets.
+        let (ip_octets, source, destination) = match family {
+            Family::V4 => (ipv4::HEADER, 12, 16),
+            Family::V6 => (ipv6::HEADER, 8 + 12, 24 + 12),
         };
         let (client, client_port) = match direction {
-            Direction::Inbound => (source_at, 0),
-            Direction::Reply => (destination_at, 2),
+            Direction::Inbound => (source, 0),
+            Direction::Reply => (destination, 2),
+        };
+        let transport = ethernet::HEADER + ip_octets;
+        let checksum = match traffic.transport {
+            Transport::Udp => 6,
+            Transport::Tcp => 16,
+        };
+        let ends = Ends::new(family, direction, number);
+        let segment = segment(traffic, &ends, control, SHORTEST_FRAME.saturating_sub(transport));
+        let protocol = match traffic.transport {
+            Transport::Udp => protocol::UDP,
+            Transport::Tcp => protocol::TCP,
+        };
+        let octets = u32::from(length(segment.len()));
+        let pseudo = checksum::pseudo_header(&ends.from, &ends.to, protocol, octets);
+        let (ip, ether_type) = match family {
+            Family::V4 => (ipv4_header(&ends, protocol, segment.len()), ether_type::IPV4),
+            Family::V6 => (ipv6_header(&ends, protocol, segment.len()), ether_type::IPV6),
+        };
+        let link = EthernetHeader {
+            destination: ends.destination,
+            source: ends.source,
+            ether_type: U16::new(ether_type),
         };
         Self {
             ip_sum: checksum::sum(&ip),
-            transport_sum,
+            transport_sum: fold(u64::from(pseudo) + u64::from(checksum::sum(&segment))),
             client: ethernet::HEADER + client,
             client_port: transport + client_port,
-            ip_checksum: (traffic.family == Family::V4).then_some(ethernet::HEADER + 10),
-            transport_checksum: transport + checksum_at,
+            ip_checksum: (family == Family::V4).then_some(ethernet::HEADER + 10),
+            transport_checksum: transport + checksum,
             octets: [link.as_bytes(), &ip, &segment].concat(),
         }
     }
 }
 
-/// The ports, the client's left 0.
-fn ports(direction: Direction, far: u16) -> (U16, U16) {
-    match direction {
-        Direction::Inbound => (U16::ZERO, U16::new(far)),
-        Direction::Reply => (U16::new(far), U16::ZERO),
+/// Both ends of a form; the client's address is that of flow 0 without its last four octets, its
+/// port is 0.
+#[derive(Debug)]
+struct Ends {
+    destination: Mac,
+    source: Mac,
+    from: Vec<u8>,
+    to: Vec<u8>,
+    source_port: U16,
+    destination_port: U16,
+}
+
+impl Ends {
+    fn new(family: Family, direction: Direction, number: u32) -> Self {
+        let client = match family {
+            Family::V4 => vec![0; 4],
+            Family::V6 => Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0).octets().to_vec(),
+        };
+        match direction {
+            Direction::Inbound => {
+                let service = service(family, number);
+                Self {
+                    destination: OUTSIDE_MAC,
+                    source: GATEWAY_MAC,
+                    from: client,
+                    to: octets_of(service.ip()),
+                    source_port: U16::ZERO,
+                    destination_port: U16::new(service.port()),
+                }
+            }
+            Direction::Reply => {
+                let server = server(family, number);
+                Self {
+                    destination: INSIDE_MAC,
+                    source: server_mac(number),
+                    from: octets_of(server.ip()),
+                    to: client,
+                    source_port: U16::new(server.port()),
+                    destination_port: U16::ZERO,
+                }
+            }
+        }
     }
 }
 
-fn udp_header(direction: Direction, far: u16, octets: usize) -> Vec<u8> {
-    let (source_port, destination_port) = ports(direction, far);
-    let length = U16::new(length(octets));
-    UdpHeader { source_port, destination_port, length, checksum: [0; 2] }.as_bytes().to_vec()
-}
-
-fn tcp_header(direction: Direction, far: u16, control: u8) -> Vec<u8> {
-    let (source_port, destination_port) = ports(direction, far);
-    let header = TcpHeader {
-        source_port,
-        destination_port,
-        sequence: U32::new(1),
-        acknowledgement: U32::new(1),
-        data_offset: 5 << 4,
-        flags: control,
-        window: U16::new(65_535),
-        checksum: [0; 2],
-        urgent: U16::ZERO,
+/// Transport header and payload, `least` octets at least, without checksum.
+fn segment(traffic: Traffic, ends: &Ends, control: u8, least: usize) -> Vec<u8> {
+    let mut segment = match traffic.transport {
+        Transport::Udp => {
+            let octets = least.max(udp::HEADER);
+            let header = UdpHeader {
+                source_port: ends.source_port,
+                destination_port: ends.destination_port,
+                length: U16::new(length(octets)),
+                checksum: [0; 2],
+            };
+            header.as_bytes().to_vec()
+        }
+        Transport::Tcp => {
+            let header = TcpHeader {
+                source_port: ends.source_port,
+                destination_port: ends.destination_port,
+                sequence: U32::new(1),
+                acknowledgement: U32::new(1),
+                data_offset: 5 << 4,
+                flags: control,
+                window: U16::new(65_535),
+                checksum: [0; 2],
+                urgent: U16::ZERO,
+            };
+            header.as_bytes().to_vec()
+        }
     };
-    header.as_bytes().to_vec()
+    segment.resize(segment.len().max(least), 0);
+    segment
 }
 
-fn ipv4_header(from: &[u8], to: &[u8], protocol: u8, payload: usize) -> Vec<u8> {
+fn ipv4_header(ends: &Ends, protocol: u8, payload: usize) -> Vec<u8> {
     let mut header = Ipv4Header::new_zeroed();
     header.version_ihl = 0x45;
     header.total_length = U16::new(length(ipv4::HEADER + payload));
     header.fragment = U16::new(0x4000);
     header.ttl = 64;
     header.protocol = protocol;
-    header.source.copy_from_slice(from);
-    header.destination.copy_from_slice(to);
+    header.source.copy_from_slice(&ends.from);
+    header.destination.copy_from_slice(&ends.to);
     header.as_bytes().to_vec()
 }
 
-fn ipv6_header(from: &[u8], to: &[u8], protocol: u8, payload: usize) -> Vec<u8> {
+fn ipv6_header(ends: &Ends, protocol: u8, payload: usize) -> Vec<u8> {
     let mut header = Ipv6Header::new_zeroed();
     header.version_class_flow = [0x60, 0, 0, 0];
     header.payload_length = U16::new(length(payload));
     header.next_header = protocol;
     header.hop_limit = 64;
-    header.source.copy_from_slice(from);
-    header.destination.copy_from_slice(to);
+    header.source.copy_from_slice(&ends.from);
+    header.destination.copy_from_slice(&ends.to);
     header.as_bytes().to_vec()
 }
 
@@ -334,7 +354,7 @@ fn length(octets: usize) -> u16 {
     u16::try_from(octets).unwrap_or(u16::MAX)
 }
 
-/// Numbers that look random and are the same in every run (SplitMix64).
+/// Numbers that look random and are the same in every run (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -348,13 +368,10 @@ impl Random {
     #[inline]
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [.., a, b, c, d] = (z ^ (z >> 31)).to_be_bytes();
-        let scaled = u64::from(u32::from_be_bytes([a, b, c, d])) * u64::from(bound);
-        let [a, b, c, d, ..] = scaled.to_be_bytes();
-        u32::from_be_bytes([a, b, c, d])
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        high(u64::from(high(mixed ^ (mixed >> 31))) * u64::from(bound))
     }
 
     /// The numbers below `count`, shuffled.
@@ -365,6 +382,13 @@ impl Random {
         }
         numbers
     }
+}
+
+/// The high half.
+#[inline]
+fn high(number: u64) -> u32 {
+    let [a, b, c, d, ..] = number.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -383,31 +407,38 @@ mod tests {
         for traffic in ALL {
             for direction in [Direction::Inbound, Direction::Reply] {
                 let template = Template::new(traffic, direction, 0x10);
-                for flow in [0, 1, 2, 3, 77, 131_071, 131_072, 10_000_000] {
-                    let frame = template.frame(flow);
-                    let (ip, number) = match traffic.transport {
-                        Transport::Udp => (&frame[14..], protocol::UDP),
-                        Transport::Tcp => (&frame[14..], protocol::TCP),
-                    };
-                    let (addresses, segment) = match traffic.family {
-                        Family::V4 => {
-                            assert_eq!(checksum::sum(&ip[..20]), 0xffff);
-                            (&ip[12..20], &ip[20..])
-                        }
-                        Family::V6 => (&ip[8..40], &ip[40..]),
-                    };
-                    let (source, destination) = addresses.split_at(addresses.len() / 2);
-                    let pseudo = checksum::pseudo_header(
-                        source,
-                        destination,
-                        number,
-                        u32::try_from(segment.len()).unwrap(),
-                    );
-                    let sum = u64::from(pseudo) + u64::from(checksum::sum(segment));
-                    assert_eq!(fold(sum), 0xffff, "{traffic} flow {flow}");
-                }
+                check_all(traffic, &template);
             }
         }
+    }
+
+    fn check_all(traffic: Traffic, template: &Template) {
+        for flow in [0, 1, 2, 3, 77, 131_071, 131_072, 10_000_000] {
+            check(traffic, &template.frame(flow));
+        }
+    }
+
+    fn check(traffic: Traffic, frame: &[u8]) {
+        let protocol = match traffic.transport {
+            Transport::Udp => protocol::UDP,
+            Transport::Tcp => protocol::TCP,
+        };
+        let ip = &frame[14..];
+        let (addresses, segment) = match traffic.family {
+            Family::V4 => {
+                assert_eq!(checksum::sum(&ip[..20]), 0xffff);
+                (&ip[12..20], &ip[20..])
+            }
+            Family::V6 => (&ip[8..40], &ip[40..]),
+        };
+        let (source, destination) = addresses.split_at(addresses.len() / 2);
+        let octets = u32::try_from(segment.len()).unwrap();
+        let pseudo = checksum::pseudo_header(source, destination, protocol, octets);
+        assert_eq!(
+            fold(u64::from(pseudo) + u64::from(checksum::sum(segment))),
+            0xffff,
+            "{traffic}"
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use results::Report;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
-    /// Write the figures to this folder, as <date>-<commit>.json.
+    /// Write the figures to this folder, as DATE-COMMIT.json.
     #[arg(long, global = true)]
     results: Option<PathBuf>,
     #[command(subcommand)]

@@ -117,6 +117,21 @@ impl Part {
     }
 }
 
+/// Connections end when their slot of the timer wheel comes up, every 128 ms: a sample covers
+/// eight slots, or what ends would be in some samples and not in others.
+const SLOTS_MS: u64 = 8 * 128;
+
+/// The life of 64 connections, over and over.
+struct Turns {
+    life: Vec<Template>,
+    flows: Flows,
+    /// Milliseconds that pass with every turn.
+    step: u64,
+    /// Turns of a sample.
+    each: u64,
+    done: u64,
+}
+
 /// What one lcore measures with.
 struct Bench<'a> {
     args: &'a LoopArgs,
@@ -138,22 +153,21 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(&mut self, part: Part) -> Result<Vec<Row>> {
+        let args = self.args;
         let mut rows = Vec::new();
-        for family in &self.args.families {
-            for transport in &self.args.transports {
-                let traffic = Traffic { family: *family, transport: *transport };
-                match part {
-                    Part::Established => {
-                        for flows in &self.args.flows {
-                            rows.extend(self.established(traffic, *flows)?);
-                        }
-                    }
-                    Part::Connections => {
-                        for live in &self.args.live {
-                            rows.push(self.connections(traffic, *live)?);
-                        }
-                    }
-                }
+        let traffics = args
+            .families
+            .iter()
+            .flat_map(|family| args.transports.iter().map(|transport| (*family, *transport)));
+        for (family, transport) in traffics {
+            let traffic = Traffic { family, transport };
+            if part == Part::Connections {
+                let measured = args.live.iter().map(|live| self.connections(traffic, *live));
+                rows.extend(measured.collect::<Result<Vec<_>>>()?);
+                continue;
+            }
+            for flows in &args.flows {
+                rows.extend(self.established(traffic, *flows)?);
             }
         }
         Ok(rows)
@@ -184,19 +198,18 @@ impl<'a> Bench<'a> {
         let opening: Vec<_> = life(traffic).into_iter().take(3).collect();
         let mut burst = FrameBurst::new();
         let mut order = Flows::sequential(flows);
-        let bursts = flows.div_ceil(BURST as u32);
+        let bursts = (flows as usize).div_ceil(BURST);
         for _ in 0..bursts {
             // A burst is so many flows; each goes through its opening.
             let start = order.clone();
             for template in &opening {
                 order = start.clone();
                 self.source.receive(&mut burst, template, &mut order)?;
-                world.process(&mut burst, Tick(0), &mut self.sink);
+                world.round(&mut burst, Tick(0), &mut self.sink);
             }
-            world.housekeep(Tick(0), &mut self.sink);
         }
         let sent = self.sink.transmitted() - before;
-        let wanted = u64::from(bursts) * (BURST * opening.len()) as u64;
+        let wanted = bursts as u64 * (BURST * opening.len()) as u64;
         ensure!(sent == wanted, "{traffic}: {sent} of {wanted} packets came through");
         Ok(())
     }
@@ -209,9 +222,9 @@ impl<'a> Bench<'a> {
             self.source.receive(&mut burst, packet, &mut flows)?;
             swap_macs(&mut burst, &mut self.sink);
             let after = tsc::now();
-            let room = self.cycles.push(after.wrapping_sub(before));
+            self.cycles.push(after.wrapping_sub(before));
             before = after;
-            if after >= end || !room {
+            if after >= end {
                 return Ok(self.cycles.median_per(BURST));
             }
         }
@@ -225,58 +238,69 @@ impl<'a> Bench<'a> {
         loop {
             let now = self.tick(before.wrapping_sub(start));
             self.source.receive(&mut burst, packet, &mut flows)?;
-            world.process(&mut burst, now, &mut self.sink);
-            world.housekeep_as_worker(now, &mut self.sink);
+            world.round(&mut burst, now, &mut self.sink);
             let after = tsc::now();
-            let room = self.cycles.push(after.wrapping_sub(before));
+            self.cycles.push(after.wrapping_sub(before));
             before = after;
-            if after >= end || !room {
+            if after >= end {
                 return Ok(self.cycles.median_per(BURST));
             }
         }
     }
 
     /// Connections that begin, live and end, `live` of them at any time: 64 begin with every
-    /// round and, once the first have timed out, as many are forgotten.
+    /// turn and, once the first have timed out, as many are forgotten.
     fn connections(&mut self, traffic: Traffic, live: u32) -> Result<Row> {
-        let life = life(traffic);
         let mut world = World::new(traffic, live * 2, &mut self.sink)?;
-        let mut flows = Flows::sequential(u32::MAX);
         // Time goes so fast that the last state's timeout passes while `live` others begin.
         let step = timeout_ms(traffic) * BURST as u64 / u64::from(live);
-        let mut round: u64 = 0;
-        let mut runs = Runs::default();
+        let mut turns = Turns {
+            life: life(traffic),
+            flows: Flows::sequential(u32::MAX),
+            step,
+            each: (SLOTS_MS / step.max(1)).max(1),
+            done: 0,
+        };
         let fill = u64::from(live) / BURST as u64 * 3 / 2;
+        while turns.done < fill {
+            self.turns(&mut world, &mut turns)?;
+        }
+        let mut runs = Runs::default();
+        let (begun, ended) = (turns.done, world.expired());
         while runs.len() < self.args.runs {
             let end = self.begin();
-            let mut before = tsc::now();
-            loop {
-                self.one_life(&mut world, &life, &mut flows, milliseconds(round * step))?;
-                round += 1;
-                let after = tsc::now();
-                let room = self.cycles.push(after.wrapping_sub(before));
-                before = after;
-                if round >= fill && (after >= end || !room) {
-                    break;
-                }
+            while tsc::now() < end {
+                self.turns(&mut world, &mut turns)?;
             }
-            // The first run has filled the table: it does not count.
-            if round > fill {
-                runs.push(self.cycles.median_per(BURST));
-            }
+            let connections = usize::try_from(turns.each)? * BURST;
+            runs.push(self.cycles.median_per(connections));
         }
-        let stats = world.stats();
-        let dropped = stats.dropped.total();
+        let begun = (turns.done - begun) * BURST as u64;
+        let ended = world.expired() - ended;
+        let wanted = begun / 10 * 9..=begun / 10 * 11;
+        ensure!(wanted.contains(&ended), "{traffic}: {begun} connections began, {ended} ended");
+        let dropped = world.stats().dropped.total();
         ensure!(dropped == 0, "{traffic}: {dropped} packets were dropped");
         let have = world.connections();
-        let wanted = live / 2..live / 2 * 3;
+        let wanted = live / 10 * 9..=live / 10 * 11;
         ensure!(wanted.contains(&have), "{traffic}: {have} live connections, not about {live}");
         let name = format!("loop/{traffic}/{}_live/connection", scale(live));
         Ok(Row::new(name, "cycles/connection", &runs, COMMAND))
     }
 
-    /// 64 connections from their first packet to their last, with a look at the timers after each
-    /// burst.
+    /// One sample: so many turns that every kind of work is in it.
+    fn turns(&mut self, world: &mut World, turns: &mut Turns) -> Result<()> {
+        let before = tsc::now();
+        for _ in 0..turns.each {
+            let now = milliseconds(turns.done * turns.step);
+            self.one_life(world, &turns.life, &mut turns.flows, now)?;
+            turns.done += 1;
+        }
+        self.cycles.push(tsc::now().wrapping_sub(before));
+        Ok(())
+    }
+
+    /// 64 connections from their first packet to their last.
     fn one_life(
         &mut self,
         world: &mut World,
@@ -289,8 +313,7 @@ impl<'a> Bench<'a> {
         for template in life {
             *flows = start.clone();
             self.source.receive(&mut burst, template, flows)?;
-            world.process(&mut burst, now, &mut self.sink);
-            world.housekeep(now, &mut self.sink);
+            world.round(&mut burst, now, &mut self.sink);
         }
         Ok(())
     }

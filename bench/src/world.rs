@@ -112,19 +112,17 @@ impl World {
         &self.stats
     }
 
-    /// What `Worker::poll_once` does with a burst.
+    /// A round of `Worker::run` that found a burst: the burst, then expiry, now and then the
+    /// mailbox.
     #[inline]
-    pub(crate) fn process(&mut self, burst: &mut FrameBurst<Mbuf>, now: Tick, sink: &mut Sink) {
-        self.stats.received.add(burst.len() as u64);
+    pub(crate) fn round(&mut self, burst: &mut FrameBurst<Mbuf>, now: Tick, sink: &mut Sink) {
+        let packets = burst.len();
+        self.stats.received.add(packets as u64);
         let octets: usize = burst.iter().map(Mbuf::len).sum();
         self.stats.received_octets.add(octets as u64);
         self.pipeline.process_burst(burst, Origin::Port, now, sink);
         sink.flush();
-    }
-
-    /// What `Worker::run` does between rounds under load.
-    #[inline]
-    pub(crate) fn housekeep_as_worker(&mut self, now: Tick, sink: &mut Sink) {
+        self.pipeline.expire(now, u32::try_from(packets).unwrap_or(u32::MAX));
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
             self.housekeep(now, sink);
@@ -133,9 +131,14 @@ impl World {
 
     /// One look at mailbox and timers.
     #[inline]
-    pub(crate) fn housekeep(&mut self, now: Tick, sink: &mut Sink) {
+    fn housekeep(&mut self, now: Tick, sink: &mut Sink) {
         self.pipeline.housekeep(now, sink);
         sink.flush();
+    }
+
+    /// Connections that have ended.
+    pub(crate) fn expired(&self) -> u64 {
+        self.stats.table_v4.expired.get() + self.stats.table_v6.expired.get()
     }
 
     /// Live connections.

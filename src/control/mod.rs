@@ -28,4 +28,4 @@ pub use plant::{
     BuildInfo, DeviceSource, Neighbor, Plant, PoolReport, PortCounters, PortReport, WorkerHandle,
 };
 pub use state::Refused;
-pub use thread::{ControlError, ControlThread, spawn};
+pub use thread::{ControlError, ControlThread, Reins, spawn};

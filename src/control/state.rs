@@ -45,8 +45,8 @@ pub(super) struct InventoryService {
     pub(super) servers: Vec<(RealServer, ServerSlot)>,
 }
 
-/// What the operator wants. File reload, API writes and health checks all come through
-/// [`DesiredState::apply`].
+/// What the operator wants. Whatever changes it comes through [`DesiredState::apply`]; so far
+/// that is the start alone.
 #[derive(Debug)]
 pub(super) struct DesiredState {
     slots: SlotRegistry,

@@ -67,20 +67,58 @@ impl Signals {
     }
 }
 
-/// Starts the control thread on the configured CPU. From its return on, SIGTERM and SIGINT are
-/// caught, and the listeners answer.
-pub fn spawn(plant: Plant) -> Result<ControlThread, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
+/// SIGTERM and SIGINT, caught from the very beginning: a director that is told to stop while it
+/// starts finishes its start, stops in order and leaves nothing behind.
+#[derive(Debug)]
+pub struct Reins {
+    runtime: Runtime,
+    signals: Signals,
+    pulled: bool,
+}
+
+impl Reins {
+    /// From now on the signals are caught.
+    pub fn take() -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let signals = {
+            let _context = runtime.enter();
+            Signals::catch().map_err(StartError::Thread)?
+        };
+        Ok(Self { runtime, signals, pulled: false })
+    }
+
+    /// Whether a signal has come, for a part of the start that may take long.
+    pub fn were_pulled(&mut self) -> bool {
+        let Self { runtime, signals, pulled } = self;
+        *pulled = *pulled
+            || runtime.block_on(async {
+                let moment = tokio::time::sleep(std::time::Duration::from_millis(1));
+                tokio::select! {
+                    biased;
+                    _ = signals.next() => true,
+                    () = moment => false,
+                }
+            });
+        *pulled
+    }
+}
+
+/// Starts the control thread on the configured CPU. From its return on, the listeners answer.
+pub fn spawn(reins: Reins, plant: Plant) -> Result<ControlThread, StartError> {
+    let Reins { runtime, signals, pulled } = reins;
     let (told, when_told) = oneshot::channel();
     let stop = StopAtEnd(Arc::clone(&plant.stop));
     let cpu = plant.config.director.control_cpu;
-    let (control, signals) = {
+    let control = {
         let _context = runtime.enter();
-        (Control::new(plant)?, Signals::catch().map_err(StartError::Thread)?)
+        Control::new(plant)?
     };
+    if pulled {
+        stop.0.store(true, Release);
+    }
     let thread = std::thread::Builder::new()
         .name("control".into())
         .spawn(move || {

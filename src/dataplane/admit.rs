@@ -26,6 +26,11 @@ pub(super) fn admit<A: Family, F: Frame>(
     key: &FlowKey<A>,
     now: Tick,
 ) -> Result<Found, DropReason> {
+    if shared.is_ours(key.source) {
+        // Nobody but us may send from our addresses, nor be answered there
+        // (RFC 1812 section 5.3.7).
+        return Err(DropReason::Martian);
+    }
     let services = A::services(&shared.services);
     let Some(service) = services.find(key.destination, key.destination_port, key.protocol) else {
         let ours = shared.is_ours(key.destination);

@@ -31,6 +31,9 @@ impl<F: Frame> Pipeline<F> {
     /// a bounded number of each.
     pub fn housekeep(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
         for _ in 0..COMMANDS {
+            if !self.shared.is_answered() {
+                break;
+            }
             let Some(command) = self.shared.mailbox.command() else { break };
             self.execute(command, now, outlet);
         }
@@ -107,10 +110,7 @@ impl<F: Frame> Pipeline<F> {
         };
         page.cursor = cursor;
         page.done = done;
-        let event = Event::Connections { worker: self.shared.worker, page };
-        if self.shared.mailbox.post(event).is_err() {
-            self.shared.stats.events_lost.increment();
-        }
+        self.shared.answer(Event::Connections { worker: self.shared.worker, page });
     }
 }
 
@@ -150,10 +150,21 @@ impl<F: Frame> Shared<F> {
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);
-        let event = Event::Installed { worker: self.worker, version, retired };
-        if self.mailbox.post(event).is_err() {
-            self.stats.events_lost.increment();
+        self.answer(Event::Installed { worker: self.worker, version, retired });
+    }
+
+    /// Answers a command. What the control thread gave must come back to it: no memory is freed
+    /// on a worker.
+    fn answer(&mut self, event: Event) {
+        self.unsent = self.mailbox.post(event).err();
+    }
+
+    /// Whether the last answer is on its way; tries once more if it is not.
+    fn is_answered(&mut self) -> bool {
+        if let Some(event) = self.unsent.take() {
+            self.answer(event);
         }
+        self.unsent.is_none()
     }
 
     fn set_neighbor(
@@ -191,5 +202,75 @@ impl<F: Frame> Shared<F> {
         let frame = self.waiting.take(id, entry)?;
         self.stats.held.decrement();
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::PipelineSettings;
+    use crate::dataplane::conn::tcp_state::StateTimeouts;
+    use crate::dataplane::frame::BufferFrame;
+    use crate::dataplane::interface::Interfaces;
+    use crate::dataplane::mailbox::{ControlMailbox, EVENTS, mailbox};
+    use crate::dataplane::stats::WorkerStats;
+    use crate::dataplane::steering::Steering;
+    use crate::dpdk::memory::HugePages;
+    use crate::ids::WorkerId;
+    use crate::service::{ServerLoads, Timeouts};
+
+    /// No frames are expected.
+    struct Nowhere;
+
+    impl Outlet<BufferFrame> for Nowhere {
+        fn allocate(&mut self) -> Option<BufferFrame> {
+            None
+        }
+        fn transmit(&mut self, _: InterfaceId, _: BufferFrame) {}
+        fn hand_over(&mut self, _: WorkerId, _: BufferFrame) {}
+        fn discard(&mut self, _: BufferFrame) {}
+    }
+
+    fn idle_pipeline() -> (Pipeline<BufferFrame>, ControlMailbox) {
+        let (mailbox, control) = mailbox();
+        let settings = PipelineSettings {
+            worker: WorkerId(0),
+            interfaces: Arc::new(Interfaces::new(Vec::new())),
+            routes: Vec::new(),
+            neighbors: 4,
+            timeouts: StateTimeouts::new(&Timeouts::default()),
+            fragment_timeout_ms: 30_000,
+            errors_per_second: 1000,
+            connections: (8, 8),
+            huge_pages: HugePages::Never,
+            table_secret: [1; 4],
+            steering: Steering::new(1, [2; 4]),
+            services: Arc::new(ServiceTable::empty()),
+            loads: Arc::new(ServerLoads::new(1)),
+            stats: Arc::new(WorkerStats::new(1)),
+            mailbox,
+        };
+        (Pipeline::new(settings, Tick(0)).unwrap(), control)
+    }
+
+    #[test]
+    fn an_answer_waits_while_the_event_queue_is_full_and_no_command_overtakes_it() {
+        let (mut pipeline, control) = idle_pipeline();
+        let wanted = || Event::Resolve { interface: InterfaceId(0), address: IpAddr::from([1; 4]) };
+        for _ in 0..EVENTS {
+            pipeline.shared.mailbox.post(wanted()).unwrap();
+        }
+        let table = Arc::new(ServiceTable::empty());
+        control.send(Command::InstallServices(Arc::clone(&table))).unwrap();
+        control.send(Command::ListConnections(ConnectionPage::new(1))).unwrap();
+        pipeline.housekeep(Tick(1), &mut Nowhere);
+        assert!(Arc::ptr_eq(&pipeline.shared.services, &table));
+        for _ in 0..EVENTS {
+            assert!(matches!(control.event(), Some(Event::Resolve { .. })));
+        }
+        assert!(control.event().is_none());
+        pipeline.housekeep(Tick(2), &mut Nowhere);
+        assert!(matches!(control.event(), Some(Event::Installed { .. })));
+        assert!(matches!(control.event(), Some(Event::Connections { .. })));
     }
 }

@@ -79,6 +79,7 @@ enum Answer {
 }
 
 /// What a refusal is answered with; `None`: with silence.
+#[allow(clippy::wildcard_enum_match_arm, reason = "silence, unless said otherwise")]
 fn answer_to<A: Family>(refusal: Refusal, key: &FlowKey<A>, packet: &Packet) -> Option<Answer> {
     let [high, low] = refusal.mtu.to_be_bytes();
     let is_v6 = A::IS_V6;

@@ -77,6 +77,8 @@ pub(super) struct Shared<F> {
     pub(super) loads: Arc<ServerLoads>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) mailbox: WorkerMailbox,
+    /// An answer to a command that found the event queue full: it is kept, never lost.
+    pub(super) unsent: Option<Event>,
     pub(super) next_hops: NextHops,
     pub(super) waiting: Waiting<F>,
     pub(super) timeouts: StateTimeouts,
@@ -133,6 +135,7 @@ impl<F: Frame> Pipeline<F> {
                 loads: settings.loads,
                 stats,
                 mailbox: settings.mailbox,
+                unsent: None,
                 next_hops: NextHops::new(settings.routes, settings.neighbors),
                 waiting: Waiting::new(),
                 timeouts: settings.timeouts,
@@ -342,10 +345,8 @@ impl<F: Frame> Shared<F> {
         let Some(connection) = table.get(found.id) else { return false };
         let gives_way = found.direction == Direction::Inbound
             && begins_anew(A::services(&self.services), connection);
-        if gives_way {
-            if let Some(connection) = table.remove(found.id) {
-                self.connection_ends(&connection);
-            }
+        if gives_way && let Some(connection) = table.remove(found.id) {
+            self.connection_ends(&connection);
         }
         gives_way
     }
@@ -496,10 +497,12 @@ impl<F: Frame> Shared<F> {
         };
         if entry.reachability == Reachability::Unresolved {
             let wanted = Event::Resolve { interface: entry.interface, address: entry.address };
-            match self.mailbox.post(wanted) {
-                Ok(()) => entry.reachability = Reachability::Resolving,
-                Err(_) => self.stats.events_lost.increment(),
+            if self.mailbox.post(wanted).is_err() {
+                // Nobody would ask: the frame must not wait for an answer.
+                self.stats.events_lost.increment();
+                return self.drop(frame, DropReason::NeighborQueueFull, outlet);
             }
+            entry.reachability = Reachability::Resolving;
         }
         match self.waiting.hold(hop, entry, frame) {
             None => self.stats.held.increment(),

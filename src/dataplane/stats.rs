@@ -89,7 +89,7 @@ drop_reasons! {
     Malformed = "malformed",
     /// The checksum of an IPv4 header, of an ICMP error or of the header that it quotes is wrong.
     BadChecksum = "bad_checksum",
-    /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback.
+    /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback, an address of our own as the source.
     Martian = "martian",
     /// An ARP or Neighbor Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
@@ -105,7 +105,7 @@ drop_reasons! {
     FragmentTimeout = "fragment_timeout",
     /// No packet buffer was free for the pieces of a packet that must be fragmented.
     NoBuffer = "no_buffer",
-    /// More IPv6 extension headers than are walked, or one that is not known.
+    /// More IPv6 extension headers than are walked.
     ExtensionHeader = "extension_header",
     /// An IP protocol other than TCP, UDP and ICMP.
     UnknownProtocol = "unknown_protocol",

@@ -255,7 +255,9 @@ impl Outlet<Mbuf> for Exits {
 
     #[inline]
     fn transmit(&mut self, interface: InterfaceId, frame: Mbuf) {
-        let Some(burst) = self.transmit.get_mut(interface.index()) else { return };
+        let Some(burst) = self.transmit.get_mut(interface.index()) else {
+            return self.stats.dropped.count(DropReason::NoRoute);
+        };
         let is_full = burst.remaining_capacity() == 1;
         burst.push(frame);
         if is_full {
@@ -265,7 +267,9 @@ impl Outlet<Mbuf> for Exits {
 
     #[inline]
     fn hand_over(&mut self, worker: WorkerId, frame: Mbuf) {
-        let Some(burst) = self.hand_over.get_mut(worker.index()) else { return };
+        let Some(burst) = self.hand_over.get_mut(worker.index()) else {
+            return self.stats.dropped.count(DropReason::HandOverFull);
+        };
         let is_full = burst.remaining_capacity() == 1;
         burst.push(frame);
         if is_full {

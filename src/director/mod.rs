@@ -14,7 +14,7 @@ mod workers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::control::config::Config;
+use crate::control::config::{Config, MAX_SERVERS};
 use crate::control::{self, BuildInfo, Listeners, Plant};
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
@@ -26,23 +26,21 @@ use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
 
 pub use error::DirectorError;
 
-/// Real servers that there is room for, over all services.
-const SERVERS: usize = 16_384;
-
 /// Runs a director until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or when something is left behind at the end.
 pub fn run(config: Config) -> Result<(), DirectorError> {
+    let mut reins = control::Reins::take()?;
     let listeners = Listeners::bind(&config)?;
-    let mut slots = SlotRegistry::new(SERVERS);
+    let mut slots = SlotRegistry::new(MAX_SERVERS);
     let table = ServiceTable::compile(TableVersion(1), &config.services, &mut slots)?;
     let table = Arc::new(table);
-    let loads = Arc::new(ServerLoads::new(SERVERS));
+    let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;
-    let ports = ports::start(&eal, &config, &pool)?;
+    let ports = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
     let shop = workers::Shop {
         eal: &eal,
@@ -67,7 +65,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
         config,
     };
     // Workers run until the control thread raises the stop flag; without one they stop at once.
-    let control = control::spawn(plant).inspect_err(|_| stop.store(true, Relaxed));
+    let control = control::spawn(reins, plant).inspect_err(|_| stop.store(true, Relaxed));
     let stats = crew.lcores.join()?;
     control?.finish()?;
     let forgotten = ports.iter().map(Port::buffers_forgotten).sum();

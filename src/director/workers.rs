@@ -1,14 +1,13 @@
 //! Workers: their queues, rings, tables, and their start on the lcores.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
 use super::DirectorError;
 use super::eal_args::lcore_of;
-use super::ports::RING;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
-use crate::control::config::{Config, Idle, InterfaceConfig, Role};
+use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
 use crate::dataplane::conn::tcp_state::StateTimeouts;
 use crate::dataplane::interface::{Interface, Interfaces};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
@@ -75,6 +74,23 @@ impl Lcores {
     }
 }
 
+/// Stops the workers that run already when the others cannot be started.
+struct StopUnlessComplete<'d>(Option<&'d AtomicBool>);
+
+impl StopUnlessComplete<'_> {
+    fn complete(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopUnlessComplete<'_> {
+    fn drop(&mut self) {
+        if let Some(stop) = self.0 {
+            stop.store(true, Relaxed);
+        }
+    }
+}
+
 /// A worker's queues and rings.
 struct Hands {
     rx: Vec<RxQueue>,
@@ -97,6 +113,8 @@ impl Shop<'_> {
         let mut crew =
             Crew { handles: Vec::new(), lcores: Lcores { running: Vec::new(), stats: Vec::new() } };
         let mut starts = Vec::new();
+        // Dropped before the crew, whose drop waits for the workers.
+        let unless_complete = StopUnlessComplete(Some(self.stop));
         for (number, (hands, cpu)) in
             hands.into_iter().zip(&self.config.director.workers).enumerate()
         {
@@ -114,11 +132,12 @@ impl Shop<'_> {
         }
         for (worker, start) in (0..).zip(starts) {
             if start.recv().is_err() {
-                self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+                drop(unless_complete);
                 crew.lcores.join()?;
                 return Err(DirectorError::WorkerSilent(worker));
             }
         }
+        unless_complete.complete();
         Ok((ports, crew))
     }
 
@@ -247,13 +266,15 @@ impl Shop<'_> {
         from: usize,
         to: usize,
     ) -> Result<(), DirectorError> {
-        let (to_owner, from_owner) = ring(self.eal, &format!("flow{from}-{to}"), RING, None)?;
+        let (to_owner, from_owner) =
+            ring(self.eal, &format!("flow{from}-{to}"), RING as usize, None)?;
         let (mut to_proxy, mut from_proxy) = (Vec::new(), Vec::new());
         let egress = hands.get(from).map(|hand| &hand.egress[..]).unwrap_or_default();
         for (interface, egress) in egress.iter().enumerate() {
             let is_proxied = matches!(egress, Egress::Proxy(worker) if worker.index() == to);
             let name = format!("tx{from}-{to}-{interface}");
-            let ends = if is_proxied { Some(ring(self.eal, &name, RING, None)?) } else { None };
+            let ends =
+                if is_proxied { Some(ring(self.eal, &name, RING as usize, None)?) } else { None };
             let (producer, consumer) = ends.unzip();
             to_proxy.push(producer);
             from_proxy.push(consumer);

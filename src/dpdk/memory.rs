@@ -125,9 +125,23 @@ impl<T> HugeSlice<T> {
 
     /// Takes every page from the kernel now, on the NUMA node of the calling thread, so that no
     /// later access stops for it. Contents stay as they are.
-    pub fn prefault(&mut self) {
-        if self.mapped > 0 && !populate(self.start.cast(), self.mapped) {
-            self.touch_pages();
+    ///
+    /// # Errors
+    /// When the machine does not have that much memory.
+    pub fn prefault(&mut self) -> Result<(), MemoryError> {
+        if self.mapped == 0 {
+            return Ok(());
+        }
+        match populate(self.start.cast(), self.mapped) {
+            Ok(()) => Ok(()),
+            // A kernel that does not know the call.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.touch_pages();
+                Ok(())
+            }
+            Err(error) => {
+                Err(MemoryError::Refused { octets: self.mapped, cause: error.to_string() })
+            }
         }
     }
 
@@ -225,9 +239,12 @@ unsafe fn unmap(start: NonNull<u8>, octets: usize) {
 
 /// Whether the kernel took the wish (Linux 5.14 and later).
 #[cfg(not(miri))]
-fn populate(start: NonNull<u8>, octets: usize) -> bool {
+fn populate(start: NonNull<u8>, octets: usize) -> std::io::Result<()> {
     // SAFETY: the octets are one whole mapping of ours; the advice changes no contents.
-    unsafe { libc::madvise(start.as_ptr().cast(), octets, libc::MADV_POPULATE_WRITE) == 0 }
+    match unsafe { libc::madvise(start.as_ptr().cast(), octets, libc::MADV_POPULATE_WRITE) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 #[cfg(miri)]
@@ -251,8 +268,8 @@ unsafe fn unmap(start: NonNull<u8>, octets: usize) {
 }
 
 #[cfg(miri)]
-fn populate(_: NonNull<u8>, _: usize) -> bool {
-    true
+fn populate(_: NonNull<u8>, _: usize) -> std::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -265,7 +282,7 @@ mod tests {
             let mut slice = HugeSlice::<u64>::zeroed_on(10_000, huge_pages).unwrap();
             assert!(slice.iter().all(|value| *value == 0));
             slice[9_999] = 7;
-            slice.prefault();
+            slice.prefault().unwrap();
             slice.touch_pages();
             assert_eq!(slice[9_999], 7);
             assert_eq!(slice.iter().sum::<u64>(), 7);
@@ -276,7 +293,7 @@ mod tests {
     #[test]
     fn an_empty_slice_maps_nothing() {
         let mut slice = HugeSlice::<u32>::zeroed(0).unwrap();
-        slice.prefault();
+        slice.prefault().unwrap();
         assert!(slice.is_empty());
         assert_eq!((slice.octets(), slice.page_size()), (0, PageSize::Plain));
     }

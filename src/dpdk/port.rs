@@ -129,7 +129,8 @@ impl Device {
 }
 
 impl Device {
-    /// A network interface of the kernel (net_af_packet, net_af_xdp) would stay in it for ever.
+    /// The kernel's network interface under `net_af_packet` or `net_af_xdp` would stay in it for
+    /// ever.
     fn leave_promiscuous_mode(&self) {
         // SAFETY: reads a flag that DPDK keeps; the device is still open.
         if unsafe { dpdk_sys::rte_eth_promiscuous_get(self.id.0) } == 1 {
@@ -315,8 +316,8 @@ impl Port {
         attempt.check(&self.device.name, code)
     }
 
-    /// Buffers that the driver may keep for ever when the port closes: net_af_xdp forgets what its
-    /// fill and completion rings (of this length, whatever was asked) hold.
+    /// Buffers that the driver may keep for ever when the port closes: `net_af_xdp` forgets what
+    /// its fill and completion rings (of this length, whatever was asked) hold.
     pub fn buffers_forgotten(&self) -> u32 {
         const AF_XDP_RING: u32 = 2048;
         let queues = self.granted.as_ref().map_or(0, |granted| u32::from(granted.rx_queues));

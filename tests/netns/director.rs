@@ -82,7 +82,7 @@ pub(crate) struct Metrics(Scrape);
 
 impl Metrics {
     /// The sum of a metric's samples that have all these labels.
-    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let name = format!("pointsman_{name}");
         let samples = self.0.samples.iter().filter(|sample| {
             let has = |(key, value): &(&str, &str)| sample.labels.get(key) == Some(*value);
@@ -95,19 +95,19 @@ impl Metrics {
 
     /// Drops by reason, without those that any network causes: frames for others, which a switch
     /// floods.
-    pub(crate) fn drops(&self) -> Vec<(String, f64)> {
+    pub(crate) fn drops(&self) -> Vec<(String, u64)> {
         let mut drops = std::collections::BTreeMap::new();
         for sample in &self.0.samples {
             if sample.metric == "pointsman_packets_dropped_total" {
                 let reason = sample.labels.get("reason").unwrap().to_owned();
-                *drops.entry(reason).or_insert(0.0) += number(&sample.value);
+                *drops.entry(reason).or_insert(0) += number(&sample.value);
             }
         }
-        drops.into_iter().filter(|(reason, n)| *n > 0.0 && reason != "not_for_us").collect()
+        drops.into_iter().filter(|(reason, n)| *n > 0 && reason != "not_for_us").collect()
     }
 
     /// New connections by real server, in the order of their addresses.
-    pub(crate) fn connections(&self, service: &str) -> Vec<f64> {
+    pub(crate) fn connections(&self, service: &str) -> Vec<u64> {
         let mut servers = Vec::new();
         for sample in &self.0.samples {
             if sample.metric == "pointsman_server_connections_total"
@@ -144,16 +144,21 @@ impl Metrics {
             (came, went)
         };
         let accounts: Vec<_> = self.workers().iter().map(|worker| of(worker)).collect();
-        assert!(accounts.iter().any(|(came, _)| *came > 0.0), "no packet at all");
+        assert!(accounts.iter().any(|(came, _)| *came > 0), "no packet at all");
         let out = self.sum("packets_handed_over_total", &[("direction", "out")]);
         let taken = self.sum("packets_handed_over_total", &[("direction", "in")]);
         out == taken && accounts.iter().all(|(came, went)| came == went)
     }
 }
 
-fn number(value: &Value) -> f64 {
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "all that is asked for are numbers of things"
+)]
+fn number(value: &Value) -> u64 {
     match value {
-        Value::Counter(n) | Value::Gauge(n) | Value::Untyped(n) => *n,
+        Value::Counter(n) | Value::Gauge(n) | Value::Untyped(n) => *n as u64,
         Value::Histogram(_) | Value::Summary(_) => panic!("pointsman has neither"),
     }
 }

@@ -64,7 +64,7 @@ impl Lab {
     /// Runs the laboratory's own command; fails the test when it fails.
     pub(crate) fn lab(&self, arguments: &[&str]) -> String {
         let output = self.command().args(arguments).output().unwrap();
-        text_of(&format!("lab {}", arguments.join(" ")), output)
+        text_of(&format!("lab {}", arguments.join(" ")), &output)
     }
 
     /// A command line, run by a shell in a namespace: what came out of it, whatever it was.
@@ -74,7 +74,7 @@ impl Lab {
 
     /// A command line, run by a shell in a namespace: its output. Fails the test when it fails.
     pub(crate) fn run(&self, role: &str, line: &str) -> String {
-        text_of(&format!("on {role}: {line}"), self.attempt(role, line))
+        text_of(&format!("on {role}: {line}"), &self.attempt(role, line))
     }
 
     pub(crate) fn client(&self, line: &str) -> String {
@@ -155,7 +155,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
-fn text_of(what: &str, output: Output) -> String {
+fn text_of(what: &str, output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what}: {}\n{text}\n{error}", output.status);

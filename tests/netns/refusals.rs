@@ -63,7 +63,7 @@ impl Refusal {
     }
 }
 
-fn devices(config: &mut Table, outside: &str) {
+fn device(config: &mut Table, outside: &str) {
     section(config, &["interface", "outside"]).insert("device".into(), outside.into());
 }
 
@@ -80,18 +80,28 @@ fn free_huge_mib() -> u64 {
 fn bad_input_is_refused_with_its_cause_and_remedy() {
     let refusal = Refusal { lab: Lab::two_nic("refusals"), wrong: RefCell::default() };
     let good = refusal.lab.config("0");
-    let base = || good.clone();
+    files(&refusal, &good);
+    memory(&refusal, &good);
+    interfaces(&refusal, &good);
+    addresses(&refusal, &good);
+    a_second_instance(&refusal, &good);
+    let wrong = refusal.wrong.borrow();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
+fn files(refusal: &Refusal, good: &Table) {
     refusal.of("no TOML", "[director\nworkers = 0\n", &["bad.toml:1:10", "error"]);
-    let mut config = base();
+    let mut config = good.clone();
     config.insert("directer".into(), Table::new().into());
     refusal.of_table("an unknown section", &config, &["directer", "did you mean `director`"]);
-    let mut config = base();
+    let mut config = good.clone();
     section(&mut config, &["interface", "inside"])
         .insert("addresses".into(), vec!["10.9.0.1/24"].into());
     refusal.of_table("unreachable servers", &config, &["10.0.0.11", "no "]);
+}
 
-    let mut config = base();
+fn memory(refusal: &Refusal, good: &Table) {
+    let mut config = good.clone();
     let dpdk = section(&mut config, &["dpdk"]);
     dpdk.insert("hugepages".into(), true.into());
     dpdk.insert("memory".into(), format!("{}MiB", free_huge_mib() + 64).into());
@@ -101,51 +111,57 @@ fn bad_input_is_refused_with_its_cause_and_remedy() {
         &["huge pages", "nr_hugepages", "hugepages = false"],
     );
 
-    let mut config = base();
+    let mut config = good.clone();
     section(&mut config, &["dpdk"]).insert("memory".into(), "64MiB".into());
     section(&mut config, &["dpdk"]).insert("mbufs".into(), 200_000.into());
     refusal.of_table("too little memory for packets", &config, &["packet buffers", "memory"]);
-    let mut config = base();
+    let mut config = good.clone();
     section(&mut config, &["director"]).insert("connections".into(), 1_000_000_000.into());
     refusal.of_table("more connections than fit", &config, &["memory", "connections"]);
+}
 
-    let mut config = base();
-    devices(&mut config, "net_af_packet0,iface=nosuch0");
+fn interfaces(refusal: &Refusal, good: &Table) {
+    let mut config = good.clone();
+    device(&mut config, "net_af_packet0,iface=nosuch0");
     refusal.of_table("no such network interface", &config, &["nosuch0", "ip link"]);
-    let mut config = base();
-    devices(&mut config, "net_af_packet0,iface=outside0,speed=9");
+    let mut config = good.clone();
+    device(&mut config, "net_af_packet0,iface=outside0,speed=9");
     refusal.of_table("an unknown device argument", &config, &["outside", "speed"]);
-    let mut config = base();
-    devices(&mut config, "0000:99:1f.7");
+    let mut config = good.clone();
+    device(&mut config, "0000:99:1f.7");
     refusal.of_table("no such PCI device", &config, &["0000:99:1f.7", "dpdk-devbind"]);
-    let mut config = base();
-    devices(&mut config, "net_afpacket0,iface=outside0");
+    let mut config = good.clone();
+    device(&mut config, "net_afpacket0,iface=outside0");
     refusal.of_table("an unknown driver", &config, &["net_afpacket", "net_af_packet"]);
+}
 
-    let mut config = base();
+fn addresses(refusal: &Refusal, good: &Table) {
+    let mut config = good.clone();
     section(&mut config, &["director"]).insert("metrics".into(), "198.51.100.9:9464".into());
     refusal.of_table(
         "a metrics address of another machine",
         &config,
         &["198.51.100.9:9464", "metrics"],
     );
-    let mut config = base();
+    let mut config = good.clone();
     section(&mut config, &["director"]).insert("socket".into(), "/proc/pointsman.sock".into());
     refusal.of_table("a socket where none can be", &config, &["/proc/pointsman.sock", "socket"]);
-    let mut config = base();
+    let mut config = good.clone();
     section(&mut config, &["director"]).insert("socket".into(), "/etc/hostname".into());
     refusal.of_table("a file in the socket's place", &config, &["/etc/hostname", "not a socket"]);
     assert!(Path::new("/etc/hostname").exists());
+}
 
-    let director = refusal.lab.direct(&good);
-    let mut config = base();
+fn a_second_instance(refusal: &Refusal, good: &Table) {
+    let director = refusal.lab.direct(good);
+    let mut config = good.clone();
     section(&mut config, &["director"]).insert("metrics".into(), "off".into());
     refusal.of_table(
         "a second instance",
         &config,
         &["another director", "pointsman.sock", "stop it"],
     );
-    let mut config = base();
+    let mut config = good.clone();
     let other = refusal.lab.state().join("other.sock");
     section(&mut config, &["director"]).insert("socket".into(), other.to_str().unwrap().into());
     refusal.of_table(
@@ -157,6 +173,4 @@ fn bad_input_is_refused_with_its_cause_and_remedy() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(answers(&refusal.lab, VIP4, 9), shares([3, 3, 3]));
     director.stop();
-    let wrong = refusal.wrong.borrow();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

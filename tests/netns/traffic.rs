@@ -49,7 +49,7 @@ pub(crate) fn shares(of: [usize; 3]) -> BTreeMap<String, usize> {
     names.zip(of).filter(|(_, share)| *share > 0).collect()
 }
 
-pub(crate) fn nothing_was_lost(drops: &[(String, f64)]) {
+pub(crate) fn nothing_was_lost(drops: &[(String, u64)]) {
     assert!(drops.is_empty(), "packets were dropped: {drops:?}");
 }
 
@@ -67,8 +67,8 @@ fn http_reaches_every_server_in_proportion_to_the_weights() {
     assert_eq!(echoes(&lab, VIPS[1], 60), shares([20, 20, 20]));
 
     let metrics = director.balanced_metrics();
-    assert_eq!(metrics.connections("web6"), [30.0, 20.0, 10.0]);
-    assert_eq!(metrics.connections("echo"), [20.0, 0.0, 40.0]);
+    assert_eq!(metrics.connections("web6"), [30, 20, 10]);
+    assert_eq!(metrics.connections("echo"), [20, 0, 40]);
     assert_eq!(lab.client("curl -sS --max-time 5 'http://192.0.2.100/client'"), "192.0.2.10\n");
     let seen = lab.client("curl -sS --max-time 5 'http://[2001:db8:1::100]/client'");
     assert_eq!(seen, "2001:db8:1::10\n");
@@ -152,14 +152,14 @@ fn a_load_leaves_no_connection_and_no_packet_behind() {
         echoes(&lab, vip, 100);
     }
     let metrics = director.balanced_metrics();
-    assert!(metrics.connections("web").iter().all(|connections| *connections > 100.0));
+    assert!(metrics.connections("web").iter().all(|connections| *connections > 100));
     let used = eventually(Duration::from_secs(20), "the connection tables are empty", || {
         let metrics = director.metrics();
-        (metrics.sum("connection_table_used", &[]) == 0.0).then_some(metrics)
+        (metrics.sum("connection_table_used", &[]) == 0).then_some(metrics)
     });
-    assert_eq!(used.sum("connections", &[]), 0.0);
-    assert_eq!(used.sum("service_active_connections", &[]), 0.0);
-    assert_eq!(used.sum("service_inactive_connections", &[]), 0.0);
+    assert_eq!(used.sum("connections", &[]), 0);
+    assert_eq!(used.sum("service_active_connections", &[]), 0);
+    assert_eq!(used.sum("service_inactive_connections", &[]), 0);
     let scheduled = used.sum("service_connections_total", &[]);
     assert_eq!(used.sum("connections_expired_total", &[]), scheduled);
     director.stop();
@@ -187,7 +187,7 @@ fn a_server_of_weight_0_gets_nothing_new() {
     }
     let metrics = director.balanced_metrics();
     for service in ["web", "web6", "echo", "echo6"] {
-        assert_eq!(metrics.connections(service)[1], 0.0, "{service}");
+        assert_eq!(metrics.connections(service)[1], 0, "{service}");
     }
     director.stop();
 }

@@ -24,6 +24,8 @@ use pointsman::service::{ServerLoads, ServiceTable, SlotRegistry};
 
 use super::packet::{INSIDE, Mac, OUTSIDE};
 
+const SECRET: [u64; 4] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x55aa_33cc_0ff0_9669, 7];
+
 /// Interfaces of [`TOPOLOGY`].
 pub const OUT: InterfaceId = InterfaceId(0);
 pub const IN: InterfaceId = InterfaceId(1);
@@ -251,7 +253,6 @@ impl TestDirector {
         let loads = Arc::new(ServerLoads::new(256));
         let table = ServiceTable::compile(TableVersion(1), &setup.config.services, &mut slots);
         let services = Arc::new(table.unwrap());
-        let secret = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x55aa_33cc_0ff0_9669, 7];
         let worker = |number: u16| {
             let stats = Arc::new(WorkerStats::new(256));
             let (inner, mailbox) = mailbox();
@@ -267,7 +268,7 @@ impl TestDirector {
                 huge_pages: HugePages::Never,
                 table_secret: [1 + u64::from(number), 2, 3, 4]
                     .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                steering: Steering::new(setup.workers, secret),
+                steering: Steering::new(setup.workers, SECRET),
                 services: Arc::clone(&services),
                 loads: Arc::clone(&loads),
                 stats: Arc::clone(&stats),

@@ -21,7 +21,7 @@ pub struct Case {
     pub directory: PathBuf,
 }
 
-/// The Ethernet addresses of net_pcap's ports.
+/// The Ethernet addresses of the ports of `net_pcap`.
 pub const MACS: [[u8; 6]; 2] = [[2, b'p', b'c', b'a', b'p', 0], [2, b'p', b'c', b'a', b'p', 1]];
 
 fn golden() -> PathBuf {

@@ -10,6 +10,9 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::wildcard_enum_match_arm,
+    clippy::excessive_nesting,
+    clippy::format_push_string,
+    clippy::wrong_self_convention,
     clippy::missing_panics_doc,
     clippy::return_self_not_must_use,
     reason = "tests fail by panicking; not every test program uses all of it"

@@ -266,7 +266,7 @@ pub fn fragments(frame: &[u8], identification: u16, room: usize) -> Vec<Vec<u8>>
         if is_v4 {
             piece[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
             piece[18..20].copy_from_slice(&identification.to_be_bytes());
-            let field = offset / 8 | u16::from(more) << 13;
+            let field = (offset / 8) | (u16::from(more) << 13);
             piece[20..22].copy_from_slice(&field.to_be_bytes());
             piece[24..26].fill(0);
             let checksum = internet_checksum(&piece[14..34]);

@@ -187,22 +187,26 @@ impl FakeDirector {
             };
             workers.push(thread::spawn(move || worker.run()));
         }
-        let control = control::spawn(Plant {
-            config,
-            workers: handles,
-            loads: Arc::clone(&loads),
-            slots,
-            table: Arc::new(table),
-            devices: Box::new(FakeDevices { link_up: wishes.link_up }),
-            listeners,
-            stop: Arc::default(),
-            tsc_hz: 1_000_000_000,
-            build: BuildInfo {
-                version: "1.2.3".into(),
-                commit: "abc".into(),
-                dpdk: "DPDK 22.11".into(),
+        let reins = control::Reins::take().unwrap();
+        let control = control::spawn(
+            reins,
+            Plant {
+                config,
+                workers: handles,
+                loads: Arc::clone(&loads),
+                slots,
+                table: Arc::new(table),
+                devices: Box::new(FakeDevices { link_up: wishes.link_up }),
+                listeners,
+                stop: Arc::default(),
+                tsc_hz: 1_000_000_000,
+                build: BuildInfo {
+                    version: "1.2.3".into(),
+                    commit: "abc".into(),
+                    dpdk: "DPDK 22.11".into(),
+                },
             },
-        })
+        )
         .expect("the control thread starts");
         let control = Some(control);
         Self { socket, metrics, stats, loads, told, control, workers, ended }

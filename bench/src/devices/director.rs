@@ -16,6 +16,8 @@ const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// DPDK's headroom: testpmd counts it to an mbuf's octets, pointsman does not.
 const HEADROOM: u32 = 128;
+/// Of the captures.
+const FAMILY: Family = Family::V4;
 
 /// One run.
 pub(super) fn measure(bed: &Bed<'_>) -> Result<Rate> {
@@ -94,23 +96,8 @@ fn sum(text: &str, metric: &str, labels: &str) -> Result<f64> {
 }
 
 fn configuration(bed: &Bed<'_>, metrics: SocketAddr) -> String {
-    let family = Family::V4;
-    let neighbors: String = (0..flows::SERVICES)
-        .map(|number| {
-            let address = flows::server(family, number).ip();
-            format!("\"{address}\" = \"{}\"\n", mac(flows::server_mac(number)))
-        })
-        .collect();
-    let services: String = (0..flows::SERVICES)
-        .map(|number| {
-            format!(
-                "[[service]]\nname = \"s{number}\"\nlisten = \"udp://{}\"\n\
-                 servers = [{{ address = \"{}\" }}]\n",
-                flows::service(family, number),
-                flows::server(family, number)
-            )
-        })
-        .collect();
+    let (neighbors, services) = (neighbors(), services());
+    let gateway = flows::gateway(FAMILY);
     format!(
         r#"# Made by pointsman-bench.
 [director]
@@ -156,9 +143,27 @@ addresses = ["10.0.0.1/24"]
         sink = Bed::sink(),
         outside = mac(flows::OUTSIDE_MAC),
         inside = mac(flows::INSIDE_MAC),
-        gateway = flows::gateway(family),
         gateway_mac = mac(flows::GATEWAY_MAC),
     )
+}
+
+fn neighbors() -> String {
+    let one = |number| {
+        let address = flows::server(FAMILY, number).ip();
+        format!("\"{address}\" = \"{}\"\n", mac(flows::server_mac(number)))
+    };
+    (0..flows::SERVICES).map(one).collect::<Vec<_>>().concat()
+}
+
+fn services() -> String {
+    let one = |number| {
+        let (listen, server) = (flows::service(FAMILY, number), flows::server(FAMILY, number));
+        format!(
+            "[[service]]\nname = \"s{number}\"\nlisten = \"udp://{listen}\"\n\
+             servers = [{{ address = \"{server}\" }}]\n"
+        )
+    };
+    (0..flows::SERVICES).map(one).collect::<Vec<_>>().concat()
 }
 
 fn mac(octets: [u8; 6]) -> String {

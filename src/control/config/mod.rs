@@ -24,11 +24,12 @@ use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use machine::Machine;
-pub use memory::MemoryNeed;
+pub use memory::{MemoryNeed, RING};
 pub use model::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat,
     MacAddress, Role, Route,
 };
+pub use validate::MAX_SERVERS;
 
 use diagnostic::{Finding, Source};
 use draft::Draft;

@@ -122,10 +122,23 @@ fn check_memory(config: &Config, host: &dyn Host, report: &mut Report<'_>) {
                 ),
             );
         }
-    } else if let Some(available) = host.available_memory_mib().filter(|free| *free < asked) {
+    }
+    let Some(available) = host.available_memory_mib() else { return };
+    // Connection tables are mappings of their own, beside DPDK's memory.
+    let tables = config.memory_need().connection_octets.div_ceil(1 << 20);
+    let others = if config.dpdk.hugepages { 0 } else { asked };
+    if available < others {
         report.error(
             format!("dpdk.memory: {asked} MiB are asked for, {available} MiB are available"),
             "set a smaller dpdk.memory, or free memory",
+        );
+    } else if available < tables + others {
+        report.error(
+            format!(
+                "director.connections: the tables take up to {tables} MiB beside {others} MiB for \
+                 packets; {available} MiB are available"
+            ),
+            "state fewer connections, or free memory",
         );
     }
 }

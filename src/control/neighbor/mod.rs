@@ -329,11 +329,15 @@ impl Neighbors {
         let near = self.deadlines.iter().take(64).map(|(_, neighbor)| *neighbor);
         let victim = near.into_iter().find(|neighbor| {
             self.entries.get(neighbor).is_some_and(|entry| {
-                let failed = matches!(entry.state, State::Failed { .. });
+                let failed = matches!(entry.state, State::Failed { wanted: false, .. });
                 !entry.essential && (failed || entry.stranger)
             })
         });
-        victim.inspect(|victim| self.forget(*victim)).is_some()
+        let Some(victim) = victim else { return false };
+        // The workers must not go on with what nobody looks after any more.
+        self.actions.push(Action::Unreachable { neighbor: victim, worker: None });
+        self.forget(victim);
+        true
     }
 
     fn insert(&mut self, neighbor: Neighbor, state: State, essential: bool) {

@@ -244,9 +244,9 @@ fn a_full_cache_refuses_strangers_and_keeps_friends() {
     for ms in [1000, 2000, 3000] {
         tick(&mut cache, ms);
     }
-    // Neighbour 2 has failed: neighbour 3 may have its place.
+    // Neighbour 2 has failed: neighbour 3 may have its place, and the workers forget 2.
     cache.resolve(at(3001), W, neighbor(3));
-    assert_eq!(cache.take_actions(), [Action::Ask(neighbor(3))]);
+    assert_eq!(cache.take_actions(), [gone(2), Action::Ask(neighbor(3))]);
     assert!(cache.entries.contains_key(&neighbor(1)));
 }
 

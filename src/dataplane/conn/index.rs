@@ -92,9 +92,9 @@ impl Bucket {
     #[inline]
     fn matches(&self, tag: u16) -> u64 {
         let wanted = u64::from(tag) * EACH_LANE;
-        let [a, b, c, d, e, f, g, h] = self.tags;
+        let [a, b, c, d, rest @ ..] = self.tags;
         let first = zero_lanes(lanes([a, b, c, d]) ^ wanted);
-        let second = zero_lanes(lanes([e, f, g, h]) ^ wanted);
+        let second = zero_lanes(lanes(rest) ^ wanted);
         first >> 15 | second >> 14
     }
 
@@ -144,7 +144,7 @@ impl Index {
         let buckets = (entries.saturating_mul(3) / 2).div_ceil(WAYS).next_power_of_two().max(2);
         let mut slice = HugeSlice::zeroed_on(buckets, huge_pages)?;
         if huge_pages == HugePages::Try {
-            slice.prefault();
+            slice.prefault()?;
         }
         Ok(Self { buckets: slice, mask: buckets - 1 })
     }

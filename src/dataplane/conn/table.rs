@@ -111,7 +111,7 @@ impl<A: Address> ConnectionTable<A> {
         let capacity = capacity.min(Reference::MAX_RECORDS);
         let mut slab = HugeSlice::zeroed_on(capacity as usize, huge_pages)?;
         if huge_pages == HugePages::Try {
-            slab.prefault();
+            slab.prefault()?;
         }
         Ok(Self {
             records: Records { slab, free: NIL, fresh: 0 },

@@ -9,18 +9,27 @@ use crate::control::config::model::Idle;
 use crate::control::config::reader::Problems;
 use crate::ids::CpuId;
 
-/// As many lcores as Debian's DPDK has (`RTE_MAX_LCORE`), less the main one.
-const MAX_WORKERS: usize = 127;
+/// Every two workers are joined by rings, and a ring takes one of DPDK's 2560 memory zones.
+const MAX_WORKERS: usize = 40;
 
 /// What pointsman hands to EAL by itself.
-const OWN_EAL_ARGS: [(&str, &str); 9] = [
+const OWN_EAL_ARGS: [(&str, &str); 18] = [
     ("-l", "director.workers"),
     ("-c", "director.workers"),
     ("-s", "director.workers"),
     ("-S", "director.workers"),
     ("--lcores", "director.workers"),
     ("--main-lcore", "director.workers"),
+    ("-n", "the machine's own"),
+    ("--master-lcore", "director.workers"),
     ("--no-huge", "dpdk.hugepages"),
+    ("--in-memory", "dpdk.hugepages"),
+    ("--legacy-mem", "dpdk.hugepages"),
+    ("--no-shconf", "dpdk.hugepages"),
+    ("--vdev", "interface.NAME.device"),
+    ("-a", "interface.NAME.device"),
+    ("--allow", "interface.NAME.device"),
+    ("--no-pci", "interface.NAME.device"),
     ("-m", "dpdk.memory"),
     ("--socket-mem", "dpdk.memory"),
 ];

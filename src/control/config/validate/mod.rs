@@ -6,6 +6,8 @@ mod interfaces;
 mod networks;
 mod services;
 
+pub use services::MAX_SERVERS;
+
 use super::draft::Draft;
 use super::machine::Machine;
 use super::reader::Problems;

@@ -11,8 +11,8 @@ use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
 use crate::service::Protocol;
 
-/// One counter slot per server of each service, numbered by 16 bits.
-const MAX_SERVERS: usize = 65_535;
+/// Real servers that there is room for, over all services.
+pub const MAX_SERVERS: usize = 16_384;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     check_duplicates(&draft.services, problems);

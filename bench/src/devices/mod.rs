@@ -1,5 +1,5 @@
-//! `pointsman run` beside dpdk-testpmd, in turns, on the very same virtual devices: net_pcap that
-//! gives a capture over and over, to net_null.
+//! `pointsman run` beside dpdk-testpmd, in turns, on the very same virtual devices: `net_pcap` that
+//! gives a capture over and over, to `net_null`.
 
 mod director;
 mod process;
@@ -17,7 +17,7 @@ use crate::measure::Runs;
 use crate::results::{Report, Row, free_huge_pages, say};
 use crate::scale::scale;
 
-/// Mbufs beside those that net_pcap keeps: queues, bursts, caches.
+/// Mbufs beside those that `net_pcap` keeps: queues, bursts, caches.
 const SPARE_MBUFS: u32 = 32_768;
 /// Data room of an mbuf, with its headroom.
 const MBUF_OCTETS: u32 = 1024;
