@@ -321,3 +321,19 @@ fn fragments_that_wait_are_dropped_when_the_worker_stops() {
     director.shut_down();
     assert_eq!((director.held(), director.dropped(DropReason::Shutdown)), (0, 50));
 }
+
+#[test]
+fn a_udp_flow_lives_five_minutes_and_both_directions_refresh_it() {
+    let mut director = director(1);
+    let from_client = PacketBuilder::udp(CLIENT, "192.0.2.100:53").build();
+    let from_server = PacketBuilder::udp("10.0.0.12:5353", CLIENT).from_server().build();
+    director.receive(OUT, &from_client);
+    assert_eq!(director.list()[0].expires_ms, 300_000);
+    for (interface, frame) in [(IN, &from_server), (OUT, &from_client), (IN, &from_server)] {
+        director.advance(299_000);
+        director.receive(interface, frame);
+        assert_eq!(director.list()[0].expires_ms, 300_000);
+    }
+    director.advance(300_300);
+    assert_eq!(director.connections(), 0);
+}

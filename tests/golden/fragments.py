@@ -168,7 +168,6 @@ def wrong():
             case.outside(first[0], dropped="malformed")
             case.dropped["malformed"] += 1
         # As the first fragment, so the others.
-        closed = Flow(TWO_NICS, UDP, flow.client, (flow.service[0], 81), flow.server)
         stranger = Flow(TWO_NICS, UDP, flow.client, (
             "2001:db8:1::66" if flow.v6 else "192.0.2.66", 53), flow.server)
         for ident, frames, reason in ((4, pieces(stranger.request(b"x" * 100), 4, 64), "not_owned"),
@@ -180,7 +179,6 @@ def wrong():
                 else:
                     case.outside(frame, dropped=reason)
             case.dropped[reason] += ident == 5
-        del closed
 
         case = Case(f"fragments_{family}_without_a_first", "They wait for 30 s", eal=False)
         a, b, c = pieces(flow.request(b"o" * 150), 1, 64)

@@ -182,11 +182,11 @@ def refused():
             wrong = lambda quote: b"\x75" + quote[1:]
             send(make(flow, kind, 1, shape=wrong)[0], dropped="malformed")
             # About an ICMP error: the protocol of the quote says so.
-            about = bytes(raw(IP(src=flow.service[0], dst=flow.client[0]) / Raw(b"\3\1" + b"\0" * 30))
-                          ) if not flow.v6 else bytes(
-                raw(IPv6(src=flow.service[0], dst=flow.client[0], nh=58) / Raw(b"\1\1" + b"\0" * 30)))
-            if not flow.v6:
-                about = raw(IP(src=flow.service[0], dst=flow.client[0], proto=1) / Raw(b"\3\1" + bytes(30)))
+            if flow.v6:
+                head, message = IPv6(src=flow.service[0], dst=flow.client[0], nh=58), b"\1\1"
+            else:
+                head, message = IP(src=flow.service[0], dst=flow.client[0], proto=1), b"\3\1"
+            about = raw(head / Raw(message + bytes(30)))
             send(make(flow, kind, 1, shape=lambda _: about)[0], dropped="icmp_unrelated")
             # The TTL of the error itself.
             send(make(flow, kind, 1, hops=1)[0], dropped="ttl_expired")
