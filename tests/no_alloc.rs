@@ -28,7 +28,8 @@ use pointsman::service::{
     VirtualService,
 };
 use support::packet::{
-    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, icmpv6,
+    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, error, fragments,
+    icmpv6,
 };
 
 struct Counting;
@@ -171,6 +172,8 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
         ],
         neighbors: 64,
         timeouts: StateTimeouts::new(&Timeouts::default()),
+        fragment_timeout_ms: 30_000,
+        errors_per_second: 1000,
         connections: (10_000, 10_000),
         huge_pages: HugePages::Never,
         table_secret: [1, 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
@@ -296,7 +299,8 @@ fn answers_and_drops_need_no_allocation() {
     ];
     let frames = |_: u32| burst(0, local.iter().cycle().cloned());
     warm(&mut pipeline, frames(0), (Origin::Port, 5), &mut shelf, "answers and drops");
-    assert_eq!((shelf.transmitted, shelf.discarded), (24, 40));
+    // A reset for the closed port and a Time Exceeded are among them.
+    assert_eq!((shelf.transmitted, shelf.discarded), (40, 40));
     assert_eq!(stats.dropped.total(), 40);
 }
 
@@ -326,4 +330,94 @@ fn packets_change_hands_without_an_allocation() {
     assert!(shelf.handed > 30, "{}", shelf.handed);
     warm(&mut pipeline, requests(2000, SYN), (Origin::Worker, 6), &mut shelf, "taken over");
     assert!(shelf.transmitted >= 64);
+}
+
+/// Two fragments each of datagrams from `first` on, the later one first.
+fn reversed_fragments(first: u16) -> FrameBurst<BufferFrame> {
+    let frames = move |number: u16| {
+        let packet = match number % 2 {
+            0 => PacketBuilder::udp("198.18.7.7:9", "192.0.2.100:53"),
+            _ => PacketBuilder::udp("[2001:db8:ffff::7]:9", "[2001:db8:1::100]:53"),
+        };
+        let mut both = fragments(&packet.payload(&[3; 100]).build(), number, 64);
+        both.reverse();
+        both
+    };
+    burst(0, (first..first + 32).flat_map(frames))
+}
+
+#[test]
+fn fragments_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    for round in 0..100 {
+        let frames = reversed_fragments(round * 32);
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "whole datagrams");
+    }
+    assert_eq!((shelf.transmitted, stats.held.get()), (6400, 0));
+    let without_first = |from: u16| {
+        let all = (from..).step_by(32).flat_map(reversed_fragments);
+        burst(0, all.map(|frame| frame.octets).step_by(2))
+    };
+    for round in 0..300 {
+        let frames = without_first(round * 64);
+        warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "a flood without first ones");
+    }
+    assert_eq!(stats.held.get(), 2048, "1024 of each family");
+    let count = allocations(|| {
+        for now in 0..400 {
+            pipeline.housekeep(Tick(31_000 + now), &mut shelf);
+        }
+    });
+    assert_eq!((count, stats.held.get()), (0, 0), "timeouts");
+}
+
+#[test]
+fn icmp_errors_need_no_allocation() {
+    let (mut pipeline, _control, _stats) = worker(1);
+    let mut shelf = Shelf::new();
+    warm(&mut pipeline, requests(1000, SYN), (Origin::Port, 10), &mut shelf, "new connections");
+    let all = (1000..1064_u16).map(|number| {
+        if number % 4 < 2 {
+            let port = if number % 4 == 0 { 8080 } else { 5353 };
+            let (client, server) = (format!("198.18.7.7:{number}"), format!("10.0.0.11:{port}"));
+            let about = if number % 4 == 0 {
+                PacketBuilder::tcp(&client, &server)
+            } else {
+                PacketBuilder::udp(&client, &server)
+            };
+            error("10.0.0.9", &about.build(), InterfaceId(1), 1400)
+        } else {
+            let client = format!("[2001:db8:ffff::7]:{number}");
+            let about = if number % 4 == 2 {
+                PacketBuilder::tcp(&client, "[fd00::11]:8080")
+            } else {
+                PacketBuilder::udp(&client, "[fd00::11]:5353")
+            };
+            error("fd00::9", &about.build(), InterfaceId(1), 1400)
+        }
+    });
+    let frames = burst(1, all);
+    warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "errors passed on");
+    assert_eq!(shelf.transmitted, 128);
+}
+
+#[test]
+fn packets_are_split_and_refused_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let packet = |number: u16| {
+        let client = format!("198.18.7.7:{number}");
+        let packet = PacketBuilder::udp(&client, "192.0.2.100:53").payload(&[1; 1800]);
+        if number.is_multiple_of(2) { packet.may_be_split().build() } else { packet.build() }
+    };
+    let frames = burst(
+        0,
+        (1000..1040).map(packet).chain((2000..2024_u16).map(|number| {
+            PacketBuilder::tcp(&format!("198.18.7.7:{number}"), "192.0.2.100:81").flags(SYN).build()
+        })),
+    );
+    warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "split and refused");
+    assert_eq!((stats.consumed.get(), stats.errors_sent.get()), (20, 44));
+    assert_eq!(shelf.transmitted, 84, "20 in two pieces each, 20 too big, 24 resets");
 }

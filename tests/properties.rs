@@ -19,7 +19,7 @@ use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
-    ends, icmpv6, payload,
+    ends, error, fragments, icmpv6, payload, reassemble,
 };
 
 /// So many cases; what fails is made a test of its own, not a file.
@@ -29,6 +29,15 @@ fn quiet(cases: u32) -> ProptestConfig {
 
 /// A director with gateways everywhere and one service.
 fn translator(vip: SocketAddr, server: SocketAddr, protocol: &str) -> TestDirector {
+    translator_of(vip, server, protocol, 1)
+}
+
+fn translator_of(
+    vip: SocketAddr,
+    server: SocketAddr,
+    protocol: &str,
+    workers: u16,
+) -> TestDirector {
     let text = format!(
         "[interface.outside]\nrole = \"outside\"\n\
          addresses = [\"192.0.2.1/24\", \"2001:db8:1::1/64\"]\n\
@@ -43,7 +52,7 @@ fn translator(vip: SocketAddr, server: SocketAddr, protocol: &str) -> TestDirect
          [[service]]\nname = \"s\"\nlisten = \"{protocol}://{vip}\"\n\
          servers = [{{ address = \"{server}\" }}]\n"
     );
-    let mut director = Setup::new(&text).connections(16, 16).start();
+    let mut director = Setup::new(&text).connections(16, 16).workers(workers).start();
     for (interface, address, mac) in [
         (OUT, "192.0.2.254", CLIENT_SIDE),
         (OUT, "2001:db8:1::254", CLIENT_SIDE),
@@ -121,6 +130,67 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(quiet(300))]
+
+    #[test]
+    fn fragments_in_any_order_make_what_the_whole_packet_would_have_become(
+        [vip, server, client] in parties(),
+        body in prop::collection::vec(any::<u8>(), 20..6000),
+        units in 3_usize..180,
+        swaps in prop::collection::vec((any::<Index>(), any::<Index>()), 0..40),
+        repeated in prop::option::of(any::<Index>()),
+        identification: u16,
+        workers in 1_u16..4,
+    ) {
+        let (vip_text, client_text) = (vip.to_string(), client.to_string());
+        let server_text = server.to_string();
+        let room = units * 8;
+        // As many pieces as may be apart.
+        let room = room.max(body.len().div_ceil(60).next_multiple_of(8));
+        let mut director = translator_of(vip, server, "udp", workers);
+        let request = PacketBuilder::udp(&client_text, &vip_text).payload(&body).may_be_split();
+        let reply = PacketBuilder::udp(&server_text, &client_text).payload(&body).may_be_split();
+        let wanted = [
+            PacketBuilder::udp(&client_text, &server_text),
+            PacketBuilder::udp(&vip_text, &client_text),
+        ];
+        for ((packet, wanted), (from, to)) in [request, reply.from_server()]
+            .into_iter()
+            .zip(wanted)
+            .zip([(OUT, IN), (IN, OUT)])
+        {
+            let mut pieces = fragments(&packet.build(), identification, room);
+            prop_assume!(pieces.len() > 1);
+            for (a, b) in &swaps {
+                let (a, b) = (a.index(pieces.len()), b.index(pieces.len()));
+                pieces.swap(a, b);
+            }
+            let count = pieces.len();
+            if let Some(again) = repeated {
+                // Before the last one, so that the datagram is not done yet.
+                let again = again.index(count - 1);
+                pieces.insert(again, pieces[again].clone());
+            }
+            for piece in &pieces {
+                director.receive(from, piece);
+            }
+            let sent = director.take_sent();
+            prop_assert_eq!(sent.len(), count, "{:?}", director.drops());
+            prop_assert!(sent.iter().all(|sent| sent.interface == to));
+            let frames: Vec<_> = sent.into_iter().map(|sent| sent.octets).collect();
+            let whole = reassemble(&frames);
+            prop_assert!(whole.is_some(), "not what one datagram is made of");
+            let whole = whole.unwrap();
+            assert_checksums(&whole);
+            let wanted = wanted.payload(&body).build();
+            prop_assert_eq!(ends(&whole), ends(&wanted));
+            prop_assert_eq!(payload(&whole), &body[..]);
+            prop_assert_eq!(director.held(), 0);
+        }
+    }
+}
+
 /// A frame of which only the beginning lies in the first buffer.
 #[derive(Debug)]
 struct Chained {
@@ -162,7 +232,22 @@ fn seeds() -> Vec<Vec<u8>> {
     (advertisement[0], advertisement[4], advertisement[24]) = (136, 0x60, 2);
     let link = (CLIENT_SIDE, OUTSIDE);
     let ping = [128, 0, 0, 0, 1, 2, 3, 4, 5];
-    vec![
+    let mut all = Vec::new();
+    for (to, from) in [(web, "10.0.0.11:8080"), (web6, "[fd00::11]:8080")] {
+        let client = if to == web { client } else { client6 };
+        // An error from a router on either side, about a packet of a connection that the SYN
+        // among these seeds opens.
+        let (request, reply) = (PacketBuilder::tcp(client, from), PacketBuilder::tcp(to, client));
+        let router = |v4, v6| if to == web { v4 } else { v6 };
+        all.push(error(router("198.18.0.9", "2001:db8:ffff::9"), &reply.build(), OUT, 1400));
+        all.push(error(router("10.0.0.9", "fd00::9"), &request.build(), IN, 1400));
+    }
+    for (from, to) in [(client, dns), (client6, dns6)] {
+        let whole = PacketBuilder::udp(from, to).payload(&[7; 100]).build();
+        all.extend(fragments(&whole, 0x77, 56));
+        all.extend(fragments(&whole, 0x78, 56).into_iter().rev());
+    }
+    all.extend(vec![
         PacketBuilder::tcp(client, web).flags(SYN).build(),
         PacketBuilder::tcp(client, web).flags(ACK).payload(b"data").pad_to(80).build(),
         PacketBuilder::tcp(client, web).ip_options(&[1; 12]).flags(SYN).build(),
@@ -177,7 +262,8 @@ fn seeds() -> Vec<Vec<u8>> {
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &solicitation, link),
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 255, &advertisement, link),
         icmpv6("2001:db8:1::9", "2001:db8:1::1", 64, &ping, link),
-    ]
+    ]);
+    all
 }
 
 /// A frame as an accident or an attacker would make it.
@@ -221,8 +307,14 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
     let header = match class {
         Class::FlowV4(key) if key.protocol == 6 => 20,
         Class::FlowV6(key) if key.protocol == 6 => 20,
-        Class::FlowV4(_) | Class::FlowV6(_) | Class::Icmp | Class::Icmpv6 => 8,
-        Class::Arp => 0,
+        Class::FlowV4(_)
+        | Class::FlowV6(_)
+        | Class::Icmp
+        | Class::Icmpv6
+        | Class::ErrorV4
+        | Class::ErrorV6 => 8,
+        // What comes first in the fragment may be missing; its own header is looked at later.
+        Class::FragmentV4 | Class::FragmentV6 | Class::Arp => 0,
         Class::Drop(_) => return,
     };
     assert!(usize::from(transport) + header <= frame.octets().len());

@@ -78,6 +78,8 @@ impl World {
             routes: routes(traffic.family),
             neighbors: 1024,
             timeouts: StateTimeouts::new(&Timeouts::default()),
+            fragment_timeout_ms: 30_000,
+            errors_per_second: 1000,
             connections,
             huge_pages: HugePages::Try,
             table_secret: SECRET,

@@ -11,7 +11,8 @@ use super::next_hop::{AdjacencyId, NextHops};
 use super::pipeline::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::service::Service;
+use crate::service::{FamilyServices, Server, ServerLoads, Service};
+use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -25,19 +26,25 @@ pub(super) fn admit<A: Family, F: Frame>(
     key: &FlowKey<A>,
     now: Tick,
 ) -> Result<Found, DropReason> {
+    if shared.is_ours(key.source) {
+        // Nobody but us may send from our addresses, nor be answered there
+        // (RFC 1812 section 5.3.7).
+        return Err(DropReason::Martian);
+    }
     let services = A::services(&shared.services);
     let Some(service) = services.find(key.destination, key.destination_port, key.protocol) else {
         let ours = shared.is_ours(key.destination);
         return Err(if ours { DropReason::NoService } else { DropReason::NotOwned });
     };
-    if shared.is_ours(key.source) {
-        // Nobody but us may send from our addresses (RFC 1812 section 5.3.7).
-        return Err(DropReason::Martian);
-    }
     if !may_open(service, packet, key) {
         return Err(DropReason::NoConnection);
     }
-    let server = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
+    if packet.ttl <= 1 {
+        // Only what would be forwarded expires.
+        return Err(DropReason::TtlExpired);
+    }
+    let client = (key.source, key.source_port);
+    let server = schedule(table, service, &shared.loads, client)?;
     let hops = &mut shared.next_hops;
     let to_server = adjacency(hops, &shared.interfaces, server.address)?;
     // In use already: the client's neighbour must not take its place in a full table.
@@ -46,7 +53,7 @@ pub(super) fn admit<A: Family, F: Frame>(
     hops.release(to_server);
     let to_client = to_client?;
     let mut connection = Connection::new(Endpoints {
-        client: (key.source, key.source_port),
+        client,
         service: (service.vip, service.port),
         server: (server.address, server.port),
         protocol: key.protocol,
@@ -68,14 +75,62 @@ pub(super) fn admit<A: Family, F: Frame>(
     Ok(Found { id, direction: Direction::Inbound })
 }
 
+/// The scheduler's choice; or, where that server already has a connection with this client
+/// address and port through another service, another one. Two connections with one reply tuple
+/// could not be told apart.
+fn schedule<'s, A: Address>(
+    table: &ConnectionTable<A>,
+    service: &'s Service<A>,
+    loads: &ServerLoads,
+    client: (A, U16),
+) -> Result<&'s Server<A>, DropReason> {
+    let is_free = |server: &Server<A>| {
+        let reply = FlowKey {
+            source: server.address,
+            destination: client.0,
+            source_port: server.port,
+            destination_port: client.1,
+            protocol: service.protocol as u8,
+        };
+        table.find(table.hash(&reply), &reply).is_none()
+    };
+    let chosen = service.schedule(loads).ok_or(DropReason::NoServer)?;
+    if is_free(chosen) {
+        return Ok(chosen);
+    }
+    let mut others = service.servers().iter().filter(|server| server.weight > 0);
+    others.find(|server| is_free(server)).ok_or(DropReason::ReplyTupleTaken)
+}
+
+/// Whether a SYN from the client begins a new connection in the place of one that its address
+/// and port had before: that one is over, or its server takes no new connections any more. (A
+/// half-closed connection lives on, whatever a SYN says.)
+pub(super) fn begins_anew<A: Address>(
+    services: &FamilyServices<A>,
+    connection: &Connection<A>,
+) -> bool {
+    use ConnectionState as S;
+    match connection.state() {
+        S::TimeWait | S::Close | S::LastAck => true,
+        S::None | S::SynRecv | S::FinWait | S::CloseWait | S::SynSent | S::SynAck | S::Listen => {
+            let service = services.find(connection.vip, connection.vip_port, connection.protocol);
+            let server = service.and_then(|service| {
+                let slot = connection.slot.into();
+                service.servers().iter().find(|server| server.slot == slot)
+            });
+            server.is_none_or(|server| server.weight == 0)
+        }
+        S::Established | S::Udp => false,
+    }
+}
+
 /// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or with `sloppy_tcp`
 /// whatever is not a reset.
 fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
     if key.protocol != protocol::TCP {
         return true;
     }
-    let opens = packet.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN;
-    opens || service.sloppy_tcp && packet.control & flags::RST == 0
+    packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0
 }
 
 fn first_state<A>(packet: &Packet, key: &FlowKey<A>) -> ConnectionState {

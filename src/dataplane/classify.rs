@@ -10,10 +10,11 @@ use crate::wire::arp::ArpPacket;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use crate::wire::flow_key::FlowKey;
-use crate::wire::icmpv4::IcmpHeader;
+use crate::wire::icmpv4::{self, IcmpHeader};
+use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
-use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
 
 /// What the pipeline does with a packet.
@@ -25,10 +26,18 @@ pub enum Class {
     FlowV6(FlowKey<V6>),
     /// ARP for IPv4 over Ethernet.
     Arp,
-    /// ICMP.
+    /// ICMP, but for errors.
     Icmp,
-    /// ICMPv6.
+    /// ICMPv6, but for errors.
     Icmpv6,
+    /// An ICMP error, which quotes a packet.
+    ErrorV4,
+    /// An ICMPv6 error.
+    ErrorV6,
+    /// An IPv4 fragment; `transport` is where the payload begins.
+    FragmentV4,
+    /// An IPv6 fragment; `transport` is where the fragment header begins.
+    FragmentV6,
     /// To be dropped.
     Drop(DropReason),
 }
@@ -49,8 +58,14 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether this is the first segment of a TCP connection.
+    #[inline]
+    pub const fn is_syn(&self) -> bool {
+        self.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
+    }
+
     /// A packet of which nothing but its class is known.
-    const fn of(class: Class) -> Self {
+    pub(super) const fn of(class: Class) -> Self {
         Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0 }
     }
 }
@@ -120,9 +135,6 @@ fn inspect_v4(
         // Unicast in a group frame is what RFC 1122 section 3.3.6 has dropped.
         return Err(DropReason::NotForUs);
     }
-    if ip.is_fragment() {
-        return Err(DropReason::Fragment);
-    }
     let payload = Payload {
         octets: octets.get(header_length..).unwrap_or_default(),
         length: total_length - header_length,
@@ -130,8 +142,12 @@ fn inspect_v4(
         offset: ethernet::HEADER + header_length,
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
+    if ip.is_fragment() {
+        return payload.packet(Class::FragmentV4, common, 0);
+    }
     match ip.protocol {
-        protocol::ICMP => payload.icmp(Class::Icmp, common),
+        protocol::ICMP => payload
+            .icmp(common, |kind| if icmpv4::is_error(kind) { Class::ErrorV4 } else { Class::Icmp }),
         _ => payload.flow(ip.source, ip.destination, common, Class::FlowV4),
     }
 }
@@ -183,7 +199,13 @@ fn inspect_v6(
     }
     let common = Common { ip_octets, ttl: ip.hop_limit };
     if payload.protocol == protocol::ICMPV6 {
-        return payload.icmp(Class::Icmpv6, common);
+        let packet = payload.icmp(common, |kind| {
+            if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 }
+        })?;
+        if packet.class == Class::Icmpv6 {
+            // Neighbor Discovery speaks to groups, and from no address.
+            return Ok(packet);
+        }
     }
     if ip.source == unspecified {
         return Err(DropReason::Martian);
@@ -191,7 +213,11 @@ fn inspect_v6(
     if destination == 0xff || ethernet::is_group(&link.destination) {
         return Err(DropReason::NotForUs);
     }
-    payload.flow(ip.source, ip.destination, common, Class::FlowV6)
+    match payload.protocol {
+        extension::FRAGMENT => payload.packet(Class::FragmentV6, common, 0),
+        protocol::ICMPV6 => payload.packet(Class::ErrorV6, common, 0),
+        _ => payload.flow(ip.source, ip.destination, common, Class::FlowV6),
+    }
 }
 
 fn is_loopback(address: &V6) -> bool {
@@ -202,7 +228,6 @@ fn is_loopback(address: &V6) -> bool {
 fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> {
     for _ in 0..=extension::MAX_WALKED {
         match payload.protocol {
-            extension::FRAGMENT => return Err(DropReason::Fragment),
             extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
                 let [next, length, ..] = *payload.octets else {
                     return Err(DropReason::Truncated);
@@ -248,12 +273,13 @@ impl Payload<'_> {
         Ok(Packet { class, transport, ip_octets: common.ip_octets, ttl: common.ttl, control })
     }
 
-    fn icmp(&self, class: Class, common: Common) -> Result<Packet, DropReason> {
+    fn icmp(&self, common: Common, class: impl FnOnce(u8) -> Class) -> Result<Packet, DropReason> {
         if self.length < size_of::<IcmpHeader>() {
             return Err(DropReason::Malformed);
         }
-        IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
-        self.packet(class, common, 0)
+        let (header, _) =
+            IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
+        self.packet(class(header.kind), common, 0)
     }
 
     #[inline]

@@ -14,7 +14,7 @@ use crate::clock::Tick;
 use crate::ids::InterfaceId;
 use crate::service::{Protocol, ServiceTable};
 use crate::wire::address::Address;
-use crate::wire::ethernet::Mac;
+use crate::wire::ethernet::{self, Mac};
 use crate::wire::ipv4::protocol;
 
 /// Commands that are carried out in one go.
@@ -38,6 +38,8 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
+        self.fragments_v4.expire(&self.shared, now, outlet);
+        self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
     }
 
@@ -57,6 +59,8 @@ impl<F: Frame> Pipeline<F> {
 
     /// Drops the packets that still wait: the worker stops.
     pub fn shut_down(&mut self, outlet: &mut impl Outlet<F>) {
+        self.fragments_v4.shut_down(&self.shared, outlet);
+        self.fragments_v6.shut_down(&self.shared, outlet);
         while let Some(frame) = self.shared.waiting.pop() {
             self.shared.stats.held.decrement();
             self.shared.drop(frame, DropReason::Shutdown, outlet);
@@ -175,8 +179,8 @@ impl<F: Frame> Shared<F> {
         };
         self.next_hops.set(id, mac, permanent);
         while let Some(frame) = self.next_waiting(id) {
-            // What waited was checked against the MTU before.
-            self.send(id, 0, frame, outlet);
+            let ip_octets = frame.total_len().saturating_sub(ethernet::HEADER);
+            self.send(id, u16::try_from(ip_octets).unwrap_or(u16::MAX), frame, outlet);
         }
     }
 
@@ -235,6 +239,8 @@ mod tests {
             routes: Vec::new(),
             neighbors: 4,
             timeouts: StateTimeouts::new(&Timeouts::default()),
+            fragment_timeout_ms: 30_000,
+            errors_per_second: 1000,
             connections: (8, 8),
             huge_pages: HugePages::Never,
             table_secret: [1; 4],

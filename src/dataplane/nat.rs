@@ -4,10 +4,23 @@ use zerocopy::FromBytes;
 
 use super::conn::Connection;
 use super::family::Family;
+use crate::wire::checksum::Delta;
 use crate::wire::flow_key::Direction;
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::TcpHeader;
 use crate::wire::udp::UdpHeader;
+
+/// What the way `direction` changes in the IPv4 header checksum, TTL aside, and in the transport
+/// checksum.
+#[inline]
+pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) -> (Delta, Delta) {
+    match direction {
+        Direction::Inbound => (connection.address_delta, connection.transport_delta),
+        Direction::Reply => {
+            (connection.address_delta.reversed(), connection.transport_delta.reversed())
+        }
+    }
+}
 
 /// Translates a frame of a connection: on the way in its destination becomes the real server,
 /// on the way back its source becomes the virtual service. `transport` is the offset of the TCP
@@ -19,20 +32,11 @@ pub(super) fn translate<A: Family>(
     connection: &Connection<A>,
     direction: Direction,
 ) -> Option<()> {
-    let (address, port, address_delta, delta) = match direction {
-        Direction::Inbound => (
-            connection.server,
-            connection.server_port,
-            connection.address_delta,
-            connection.transport_delta,
-        ),
-        Direction::Reply => (
-            connection.vip,
-            connection.vip_port,
-            connection.address_delta.reversed(),
-            connection.transport_delta.reversed(),
-        ),
+    let (address, port) = match direction {
+        Direction::Inbound => (connection.server, connection.server_port),
+        Direction::Reply => (connection.vip, connection.vip_port),
     };
+    let (address_delta, delta) = deltas(connection, direction);
     A::rewrite(frame, direction, address, address_delta)?;
     let segment = frame.get_mut(transport..)?;
     if connection.protocol == protocol::TCP {

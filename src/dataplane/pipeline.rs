@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use zerocopy::FromBytes;
 
-use super::admit::admit;
+use super::admit::{admit, begins_anew};
 use super::classify::{Class, Packet, classify};
 use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::conn::{Connection, ConnectionTable, Found};
+use super::datagrams::FragmentKey;
 use super::family::Family;
+use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::icmp_error;
 use super::interface::Interfaces;
 use super::local;
 use super::mailbox::{Event, WorkerMailbox};
 use super::nat;
 use super::next_hop::{AdjacencyId, NextHops, Reachability, RouteSpec, Waiting};
+use super::own_error::{self, RateLimit, Refusal};
+use super::split;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::clock::Tick;
@@ -40,6 +45,10 @@ pub struct PipelineSettings {
     pub neighbors: usize,
     /// Idle times.
     pub timeouts: StateTimeouts,
+    /// How long fragments wait for their first one, and datagrams are remembered, milliseconds.
+    pub fragment_timeout_ms: u32,
+    /// ICMP errors and TCP resets that the worker may send in a second.
+    pub errors_per_second: u32,
     /// Connections that fit, IPv4 and IPv6.
     pub connections: (u32, u32),
     /// Whether the connection tables may take reserved huge pages. If so they are taken whole at
@@ -73,6 +82,7 @@ pub(super) struct Shared<F> {
     pub(super) next_hops: NextHops,
     pub(super) waiting: Waiting<F>,
     pub(super) timeouts: StateTimeouts,
+    pub(super) error_limit: RateLimit,
     steering: Steering,
 }
 
@@ -91,6 +101,8 @@ pub struct Pipeline<F> {
     pub(super) shared: Shared<F>,
     pub(super) v4: ConnectionTable<V4>,
     pub(super) v6: ConnectionTable<V6>,
+    pub(super) fragments_v4: Fragments<V4, F>,
+    pub(super) fragments_v6: Fragments<V6, F>,
     /// The packets of the burst at hand, with the hash of their flow.
     packets: [(Packet, u64); BURST],
 }
@@ -127,8 +139,11 @@ impl<F: Frame> Pipeline<F> {
                 next_hops: NextHops::new(settings.routes, settings.neighbors),
                 waiting: Waiting::new(),
                 timeouts: settings.timeouts,
+                error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
             },
+            fragments_v4: Fragments::new(settings.fragment_timeout_ms),
+            fragments_v6: Fragments::new(settings.fragment_timeout_ms),
             packets: [(NO_PACKET, 0); BURST],
         })
     }
@@ -149,10 +164,17 @@ impl<F: Frame> Pipeline<F> {
             match packet.class {
                 Class::FlowV4(_) => self.v4.prefetch_record(*hash),
                 Class::FlowV6(_) => self.v6.prefetch_record(*hash),
-                Class::Arp | Class::Icmp | Class::Icmpv6 | Class::Drop(_) => {}
+                Class::Arp
+                | Class::Icmp
+                | Class::Icmpv6
+                | Class::ErrorV4
+                | Class::ErrorV6
+                | Class::FragmentV4
+                | Class::FragmentV6
+                | Class::Drop(_) => {}
             }
         }
-        let Self { shared, v4, v6, packets } = self;
+        let Self { shared, v4, v6, fragments_v4, fragments_v6, packets } = self;
         for (frame, (packet, hash)) in burst.drain(..).zip(packets.iter()) {
             match &packet.class {
                 Class::FlowV4(key) => {
@@ -164,6 +186,14 @@ impl<F: Frame> Pipeline<F> {
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);
                 }
+                Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
+                Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
+                Class::FragmentV4 => {
+                    fragments_v4.receive(shared, v4, (packet, origin, now), frame, outlet);
+                }
+                Class::FragmentV6 => {
+                    fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
+                }
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
@@ -171,12 +201,12 @@ impl<F: Frame> Pipeline<F> {
 }
 
 /// A packet of a flow, on its way.
-struct Flow<'p, A> {
-    packet: &'p Packet,
-    key: &'p FlowKey<A>,
-    hash: u64,
-    origin: Origin,
-    now: Tick,
+pub(super) struct Flow<'p, A> {
+    pub(super) packet: &'p Packet,
+    pub(super) key: &'p FlowKey<A>,
+    pub(super) hash: u64,
+    pub(super) origin: Origin,
+    pub(super) now: Tick,
 }
 
 impl<F: Frame> Shared<F> {
@@ -201,7 +231,14 @@ impl<F: Frame> Shared<F> {
                 v6.prefetch_index(hash);
                 hash
             }
-            Class::Arp | Class::Icmp | Class::Icmpv6 | Class::Drop(_) => 0,
+            Class::Arp
+            | Class::Icmp
+            | Class::Icmpv6
+            | Class::ErrorV4
+            | Class::ErrorV6
+            | Class::FragmentV4
+            | Class::FragmentV6
+            | Class::Drop(_) => 0,
         };
         (packet, hash)
     }
@@ -215,40 +252,75 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if flow.origin == Origin::Port && self.steering.is_needed() {
-            let owner = self.steering.owner(flow.key, self.is_ours(flow.key.destination));
-            if owner != self.worker {
-                return outlet.hand_over(owner, frame);
-            }
+        if let Some(owner) = self.other_owner(flow.key, flow.origin) {
+            return outlet.hand_over(owner, frame);
         }
         match self.translate(table, flow, &mut frame) {
             Ok(hop) => self.send(hop, flow.packet.ip_octets, frame, outlet),
-            Err(reason) => self.drop(frame, reason, outlet),
+            Err(refusal) => {
+                let what = (flow.key, flow.packet);
+                own_error::tell(self, refusal, what, &frame, flow.now, outlet);
+                self.drop(frame, refusal.reason, outlet);
+            }
         }
+    }
+
+    /// The worker that owns a flow, if that is another one.
+    #[inline]
+    pub(super) fn other_owner<A: Address>(
+        &self,
+        key: &FlowKey<A>,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        if origin == Origin::Worker || !self.steering.is_needed() {
+            return None;
+        }
+        let owner = self.owner(key);
+        (owner != self.worker).then_some(owner)
+    }
+
+    /// The worker that owns a flow.
+    #[inline]
+    pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
+        self.steering.owner(key, self.is_ours(key.destination))
+    }
+
+    /// The worker that sees all fragments of a datagram first.
+    pub(super) fn fragment_owner<A: Address>(&self, key: &FragmentKey<A>) -> WorkerId {
+        let outside = if self.is_ours(key.destination) { &key.source } else { &key.destination };
+        self.steering.fragment_owner(outside, key.identification)
     }
 
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
     #[inline]
-    fn translate<A: Family>(
+    pub(super) fn translate<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
         frame: &mut F,
-    ) -> Result<AdjacencyId, DropReason> {
+    ) -> Result<AdjacencyId, Refusal> {
         let packet = flow.packet;
-        if packet.ttl <= 1 {
-            return Err(DropReason::TtlExpired);
+        let mut known = table.find(flow.hash, flow.key);
+        if packet.ttl <= 1 && known.is_some() {
+            return Err(DropReason::TtlExpired.into());
         }
-        let found = match table.find(flow.hash, flow.key) {
+        if packet.is_syn() {
+            known = known.filter(|found| !self.give_way(table, *found));
+        }
+        let found = match known {
             Some(found) => found,
             None => admit(table, self, packet, flow.key, flow.now)?,
         };
         let connection = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
-        connection.last_seen = flow.now.0;
         let hop = match found.direction {
             Direction::Inbound => connection.to_server,
             Direction::Reply => connection.to_client,
         };
+        let mtu = self.next_hops.get(hop).map_or(0, |adjacency| adjacency.mtu);
+        if packet.ip_octets > mtu && !A::may_be_split(frame.octets()) {
+            return Err(Refusal::too_big(mtu));
+        }
+        connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
         nat::translate(
             frame.octets_mut(),
@@ -267,8 +339,20 @@ impl<F: Frame> Shared<F> {
         Ok(hop)
     }
 
+    /// Removes a connection that a client's SYN shows to be over.
+    #[cold]
+    fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
+        let Some(connection) = table.get(found.id) else { return false };
+        let gives_way = found.direction == Direction::Inbound
+            && begins_anew(A::services(&self.services), connection);
+        if gives_way && let Some(connection) = table.remove(found.id) {
+            self.connection_ends(&connection);
+        }
+        gives_way
+    }
+
     #[inline]
-    fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
+    pub(super) fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
         if let Some(server) = self.stats.server(connection.slot.into()) {
             match direction {
                 Direction::Inbound => {
@@ -373,17 +457,37 @@ impl<F: Frame> Shared<F> {
         let Some(adjacency) = self.next_hops.get(hop) else {
             return self.drop(frame, DropReason::NoRoute, outlet);
         };
-        if ip_octets > adjacency.mtu {
-            return self.drop(frame, DropReason::MtuExceeded, outlet);
-        }
         if adjacency.reachability != Reachability::Reachable {
             return self.hold(hop, frame, outlet);
         }
+        let (interface, mtu) = (adjacency.interface, adjacency.mtu);
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
             link.destination = adjacency.destination;
             link.source = adjacency.source;
         }
-        outlet.transmit(adjacency.interface, frame);
+        if ip_octets > mtu {
+            return self.send_split(interface, mtu, frame, outlet);
+        }
+        outlet.transmit(interface, frame);
+    }
+
+    /// Sends a packet that does not fit its link in pieces.
+    #[cold]
+    fn send_split(
+        &mut self,
+        interface: InterfaceId,
+        mtu: u16,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let stats = &self.stats;
+        match split::send(&frame, mtu, interface, outlet, || stats.originated.increment()) {
+            Ok(()) => {
+                self.stats.consumed.increment();
+                outlet.discard(frame);
+            }
+            Err(reason) => self.drop(frame, reason, outlet),
+        }
     }
 
     #[cold]

@@ -85,22 +85,34 @@ drop_reasons! {
     NotForUs = "not_for_us",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEtherType = "unknown_ether_type",
-    /// A header contradicts itself: version, header length, total length, data offset.
+    /// A header contradicts itself (version, header length, total length, data offset), or a fragment cannot be part of a datagram.
     Malformed = "malformed",
-    /// The IPv4 header checksum is wrong.
+    /// The checksum of an IPv4 header, of an ICMP error or of the header that it quotes is wrong.
     BadChecksum = "bad_checksum",
     /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback, an address of our own as the source.
     Martian = "martian",
     /// An ARP or Neighbor Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
-    /// An IP fragment; not supported yet.
-    Fragment = "fragment",
+    /// A fragment that overlaps what has come of its datagram, and all that follow of it.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment that has come before.
+    FragmentDuplicate = "fragment_duplicate",
+    /// The oldest of too many datagrams that are coming in fragments: what waited for its first one.
+    FragmentTableFull = "fragment_table_full",
+    /// Too many fragments wait for their first one (the oldest are dropped), or a datagram comes in too many pieces.
+    FragmentQueueFull = "fragment_queue_full",
+    /// The first fragment did not come in time.
+    FragmentTimeout = "fragment_timeout",
+    /// No packet buffer was free for the pieces of a packet that must be fragmented.
+    NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked.
     ExtensionHeader = "extension_header",
     /// An IP protocol other than TCP, UDP and ICMP.
     UnknownProtocol = "unknown_protocol",
-    /// An ICMP message other than echo to an address of the director; errors are not translated yet.
+    /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
+    /// An ICMP error about a packet of no connection.
+    IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
     /// To an address that the director neither owns nor has a connection for.
@@ -239,6 +251,10 @@ pub struct WorkerStats {
     pub held: Counter,
     /// Drops by reason.
     pub dropped: DropCounters,
+    /// ICMP errors and TCP resets of our own.
+    pub errors_sent: Counter,
+    /// Those that the rate limit held back.
+    pub errors_suppressed: Counter,
     /// Own packets that could not be made because no buffer was free.
     pub no_buffer: Counter,
     /// Events lost because the control thread did not empty its queue.

@@ -32,6 +32,13 @@ impl Steering {
         self.workers > 1
     }
 
+    /// The worker that sees all fragments of a datagram first.
+    #[inline]
+    pub fn fragment_owner<A: Address>(&self, outside: &A, identification: u32) -> WorkerId {
+        let [_, _, c, d] = identification.to_be_bytes();
+        self.worker_of(endpoint_hash(outside, u16::from_be_bytes([c, d]).into(), &self.secret))
+    }
+
     /// The owner of the flow of a packet. `to_us`: its destination is a VIP or an own address, so
     /// that the outside party is its source; otherwise it is the destination.
     #[inline]
@@ -41,6 +48,11 @@ impl Steering {
         } else {
             endpoint_hash(&key.destination, key.destination_port, &self.secret)
         };
+        self.worker_of(hash)
+    }
+
+    #[inline]
+    fn worker_of(&self, hash: u64) -> WorkerId {
         #[allow(clippy::cast_possible_truncation, reason = "reduced to the table's size")]
         let entry = hash as usize % ENTRIES;
         WorkerId(self.indirection.get(entry).copied().unwrap_or(0))

@@ -61,6 +61,13 @@ fn start_one(
         Device::Pci(address) => address,
         Device::Vdev { name, .. } => name,
     };
+    if interface.device.driver() == Some("net_af_packet") {
+        tracing::warn!(
+            interface = interface.name,
+            "the kernel puts fragments together before net_af_packet sees them; use net_af_xdp \
+             or a NIC where fragments matter"
+        );
+    }
     let mut port = Port::open(eal, name)?;
     let workers = u16::try_from(config.director.workers.len()).unwrap_or(u16::MAX);
     let queues = interface.queues.unwrap_or(workers).min(workers);

@@ -28,6 +28,10 @@ use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::flow_key::HashSecret;
 
+/// How long a datagram's fragments are remembered (RFC 4787 REQ-14 leaves it to the NAT).
+const FRAGMENT_TIMEOUT_MS: u32 = 30_000;
+/// ICMP errors and resets that a worker may send in a second.
+const ERRORS_PER_SECOND: u32 = 1000;
 /// Neighbours that a worker's table takes.
 const NEIGHBORS: usize = 16_384;
 
@@ -200,6 +204,8 @@ impl Shop<'_> {
             routes: routes(config),
             neighbors: NEIGHBORS,
             timeouts: StateTimeouts::new(&config.timeouts),
+            fragment_timeout_ms: FRAGMENT_TIMEOUT_MS,
+            errors_per_second: ERRORS_PER_SECOND,
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
             table_secret: secret()?,

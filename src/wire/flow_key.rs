@@ -25,6 +25,18 @@ pub struct FlowKey<A> {
 }
 
 impl<A: Address> FlowKey<A> {
+    /// The 5-tuple with its ends swapped.
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
     /// The hash of the whole 5-tuple.
     #[inline]
     pub fn hash(&self, secret: &HashSecret) -> u64 {

@@ -9,6 +9,13 @@ pub const ECHO_REPLY: u8 = 0;
 /// `kind` of an echo request.
 pub const ECHO_REQUEST: u8 = 8;
 
+/// Whether a message of this type reports an error and quotes a packet: destination unreachable,
+/// source quench, time exceeded, parameter problem (RFC 1122 section 3.2.2; a redirect is for
+/// hosts and not passed on).
+pub const fn is_error(kind: u8) -> bool {
+    matches!(kind, 3 | 4 | 11 | 12)
+}
+
 /// An ICMP or ICMPv6 header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -16,6 +16,11 @@ pub const NEIGHBOR_SOLICITATION: u8 = 135;
 /// `kind` of a Neighbor Advertisement.
 pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
+/// Whether a message of this type reports an error (RFC 4443 section 2.1).
+pub const fn is_error(kind: u8) -> bool {
+    kind < 128
+}
+
 /// Option: source link-layer address.
 pub const SOURCE_LINK_LAYER: u8 = 1;
 /// Option: target link-layer address.

@@ -2,8 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::U16;
 use super::address::V6;
+use super::{U16, U32};
 
 /// Octets of the fixed header.
 pub const HEADER: usize = size_of::<Ipv6Header>();
@@ -24,6 +24,20 @@ pub struct Ipv6Header {
     pub source: V6,
     /// Destination.
     pub destination: V6,
+}
+
+/// The Fragment header (RFC 8200 section 4.5).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FragmentHeader {
+    /// What follows the header in the first fragment.
+    pub next_header: u8,
+    /// 0.
+    pub reserved: u8,
+    /// Offset in the upper 13 bits, the lowest bit: more fragments follow.
+    pub offset: U16,
+    /// Identification, for reassembly.
+    pub identification: U32,
 }
 
 /// Extension headers (RFC 8200 section 4).

@@ -9,7 +9,7 @@ use crate::lab::{Lab, VIPS, eventually, section};
 use crate::traffic::{answers, bodies_arrive_intact, echoes, shares};
 
 /// A configuration in which each interface is the device `of` (its number, its network interface).
-fn with_devices(lab: &Lab, of: impl Fn(usize, &str) -> String) -> Table {
+pub(crate) fn with_devices(lab: &Lab, of: impl Fn(usize, &str) -> String) -> Table {
     let mut config = lab.config("0");
     for (number, interface) in ["outside", "inside"].into_iter().enumerate() {
         let device = of(number, &format!("{interface}0"));

@@ -19,10 +19,11 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 10] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
     ("curl", "curl"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),

@@ -13,6 +13,7 @@
 mod director;
 mod lab;
 
+mod corners;
 mod devices;
 mod lifecycle;
 mod neighbors;

@@ -107,7 +107,7 @@ fn bodies_of_a_mebibyte_arrive_intact() {
 
 /// Sends 8 MiB through the VIP of iperf3, in whose place something listens that answers with the
 /// checksum of what it got.
-fn uploads_arrive_intact(lab: &Lab, vip: &str) {
+pub(crate) fn uploads_arrive_intact(lab: &Lab, vip: &str) {
     lab.end("rs1-iperf3");
     let server = "import hashlib, socket
 listener = socket.create_server(('::', 5201), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use pointsman::ids::InterfaceId;
 pub use pointsman::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
 pub type Mac = [u8; 6];
@@ -57,6 +58,7 @@ pub struct PacketBuilder {
     extensions: Vec<(u8, Vec<u8>)>,
     macs: (Mac, Mac),
     no_checksum: bool,
+    may_be_split: bool,
     pad_to: usize,
 }
 
@@ -74,6 +76,7 @@ impl PacketBuilder {
             extensions: Vec::new(),
             macs: (CLIENT_SIDE, OUTSIDE),
             no_checksum: false,
+            may_be_split: false,
             pad_to: 0,
         }
     }
@@ -136,6 +139,12 @@ impl PacketBuilder {
         self
     }
 
+    /// IPv4 without the DF bit.
+    pub fn may_be_split(mut self) -> Self {
+        self.may_be_split = true;
+        self
+    }
+
     pub fn pad_to(mut self, octets: usize) -> Self {
         self.pad_to = octets;
         self
@@ -186,7 +195,8 @@ impl PacketBuilder {
         let length = 20 + self.ip_options.len();
         let mut ip = vec![0x40 | (length / 4) as u8, 0];
         ip.extend(((length + segment) as u16).to_be_bytes());
-        ip.extend([0x12, 0x34, 0x40, 0, self.ttl, self.protocol, 0, 0]);
+        let flags = if self.may_be_split { 0 } else { 0x40 };
+        ip.extend([0x12, 0x34, flags, 0, self.ttl, self.protocol, 0, 0]);
         ip.extend(octets_of(self.from.ip()));
         ip.extend(octets_of(self.to.ip()));
         ip.extend(&self.ip_options);
@@ -239,6 +249,108 @@ pub fn icmpv6(from: &str, to: &str, hop_limit: u8, message: &[u8], link: (Mac, M
     frame.extend([58, hop_limit]);
     frame.extend(octets_of(from));
     frame.extend(octets_of(to));
+    frame.extend(message);
+    frame
+}
+
+/// The fragments of an unfragmented IPv4 or IPv6 frame without options or extension headers, each
+/// with at most `room` octets (a multiple of 8) of its payload.
+pub fn fragments(frame: &[u8], identification: u16, room: usize) -> Vec<Vec<u8>> {
+    let is_v4 = frame[12..14] == [8, 0];
+    let (header, payload) = frame.split_at(if is_v4 { 34 } else { 54 });
+    let count = payload.len().div_ceil(room);
+    let piece = |(number, part): (usize, &[u8])| {
+        let more = number + 1 < count;
+        let offset = (number * room) as u16;
+        let mut piece = header.to_vec();
+        if is_v4 {
+            piece[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+            piece[18..20].copy_from_slice(&identification.to_be_bytes());
+            let field = (offset / 8) | (u16::from(more) << 13);
+            piece[20..22].copy_from_slice(&field.to_be_bytes());
+            piece[24..26].fill(0);
+            let checksum = internet_checksum(&piece[14..34]);
+            piece[24..26].copy_from_slice(&checksum.to_be_bytes());
+        } else {
+            piece[18..20].copy_from_slice(&(8 + part.len() as u16).to_be_bytes());
+            let next = std::mem::replace(&mut piece[20], 44);
+            piece.extend([next, 0]);
+            piece.extend((offset | u16::from(more)).to_be_bytes());
+            piece.extend(u32::from(identification).to_be_bytes());
+        }
+        piece.extend(part);
+        piece
+    };
+    payload.chunks(room).enumerate().map(piece).collect()
+}
+
+/// Puts a datagram together from its fragments, in whatever order they are; `None` unless they
+/// are all there, exactly once. Written for the tests: it shares nothing with the director.
+pub fn reassemble(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut parts: Vec<(usize, bool, &[u8], &[u8])> = Vec::new();
+    for frame in fragments {
+        let word = |at: usize| usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+        parts.push(if frame[12..14] == [8, 0] {
+            let (field, end) = (word(20), 14 + word(16));
+            ((field & 0x1fff) * 8, field & 0x2000 != 0, &frame[..34], &frame[34..end])
+        } else {
+            let (field, end) = (word(56), 54 + word(18));
+            (field & !7, field & 1 == 1, &frame[..54], &frame[62..end])
+        });
+    }
+    parts.sort_by_key(|(offset, ..)| *offset);
+    let (_, _, header, _) = *parts.first()?;
+    let mut whole = header.to_vec();
+    let mut more = true;
+    for (offset, has_more, other, part) in &parts {
+        // Nothing but lengths and offsets may differ.
+        let same = other[..16] == header[..16] && other[26..] == header[26..];
+        if *offset != whole.len() - header.len() || !more || !same {
+            return None;
+        }
+        whole.extend(*part);
+        more = *has_more;
+    }
+    if more {
+        return None;
+    }
+    let octets = whole.len();
+    if header[12..14] == [8, 0] {
+        whole[16..18].copy_from_slice(&((octets - 14) as u16).to_be_bytes());
+        whole[20..22].fill(0);
+        whole[24..26].fill(0);
+        let checksum = internet_checksum(&whole[14..34]);
+        whole[24..26].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        whole[18..20].copy_from_slice(&((octets - 54) as u16).to_be_bytes());
+        whole[20] = fragments[0][54];
+    }
+    Some(whole)
+}
+
+/// Frag Needed or Packet Too Big that a router on the wire of an interface sends to the source
+/// of a frame.
+pub fn error(router: &str, about: &[u8], interface: InterfaceId, mtu: u16) -> Vec<u8> {
+    let link = if interface.0 == 0 { (CLIENT_SIDE, OUTSIDE) } else { (SERVER_SIDE, INSIDE) };
+    let is_v4 = about[12..14] == [8, 0];
+    let mut message = if is_v4 { vec![3, 4, 0, 0, 0, 0] } else { vec![2, 0, 0, 0, 0, 0] };
+    message.extend(mtu.to_be_bytes());
+    message.extend(&about[14..]);
+    let (to, _) = addresses(about);
+    if !is_v4 {
+        return icmpv6(router, &to.to_string(), 60, &message, link);
+    }
+    let checksum = internet_checksum(&message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = link.1.to_vec();
+    frame.extend(link.0);
+    frame.extend([8, 0, 0x45, 0xc0]);
+    frame.extend((20 + message.len() as u16).to_be_bytes());
+    frame.extend([0, 9, 0, 0, 60, 1, 0, 0]);
+    frame.extend(octets_of(router.parse().unwrap()));
+    frame.extend(octets_of(to));
+    let checksum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     frame.extend(message);
     frame
 }

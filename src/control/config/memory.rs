@@ -6,8 +6,9 @@ use super::model::Config;
 /// A packet buffer beside its data: `rte_mbuf`, headroom, and the mempool's own.
 const MBUF_OVERHEAD_OCTETS: u64 = 128 + 128 + 64;
 /// Buffers that a worker can have in its hands beside those in its queues: the mempool's cache,
-/// bursts, buffers before queues, packets that wait for a neighbour.
-const WORKER_MBUFS: u64 = 2048;
+/// bursts, buffers before queues, packets that wait for a neighbour (1024) and fragments that wait
+/// for their first one (1024 of each family).
+const WORKER_MBUFS: u64 = 4096;
 /// Packets that a ring between two workers takes.
 pub const RING: u32 = 1024;
 /// Most buffers that are made for rings: they are never all full.

@@ -136,6 +136,8 @@ fn collect_packets(worker: &Worker, samples: &mut Samples) {
     samples.count(Metric::PacketsHeld, &[id], stats.held.get());
     samples.count(Metric::PacketsHandedOver, &[id, "in"], stats.handed_in.get());
     samples.count(Metric::PacketsHandedOver, &[id, "out"], stats.handed_out.get());
+    samples.count(Metric::ErrorsSent, &[id], stats.errors_sent.get());
+    samples.count(Metric::ErrorsSuppressed, &[id], stats.errors_suppressed.get());
     samples.count(Metric::NoBuffer, &[id], stats.no_buffer.get());
     for reason in DropReason::ALL {
         samples.count(Metric::PacketsDropped, &[id, reason.name()], stats.dropped.get(*reason));

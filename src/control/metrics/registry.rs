@@ -73,13 +73,15 @@ metrics! {
 
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
-    PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies.";
+    PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";
     PacketsTransmitted Counter "packets_transmitted_total" "packets" ["worker"] "Packets that a transmit queue took.";
     OctetsTransmitted Counter "octets_transmitted_total" "octets" ["worker"] "Octets of the transmitted frames, without FCS.";
     PacketsConsumed Counter "packets_consumed_total" "packets" ["worker"] "Packets that ended here because they were answered or understood.";
     PacketsDropped Counter "packets_dropped_total" "packets" ["worker", "reason"] "Packets dropped, by reason.";
-    PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address.";
+    PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address, or for their datagram's first fragment.";
     PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
+    ErrorsSent Counter "errors_sent_total" "packets" ["worker"] "ICMP errors and TCP resets of the director's own.";
+    ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
     Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them.";

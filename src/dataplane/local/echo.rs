@@ -4,92 +4,67 @@ use zerocopy::FromBytes;
 
 use super::{Outcome, return_to_sender};
 use crate::dataplane::classify::Packet;
+use crate::dataplane::datagrams::Fragment;
+use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
 use crate::dataplane::pipeline::Shared;
 use crate::dataplane::stats::DropReason;
-use crate::wire::address::V6;
-use crate::wire::checksum::{self, Delta};
-use crate::wire::ethernet::{self, EthernetHeader};
-use crate::wire::icmpv4::{self, IcmpHeader};
-use crate::wire::icmpv6;
-use crate::wire::ipv4::Ipv4Header;
-use crate::wire::ipv6::Ipv6Header;
+use crate::wire::checksum::Delta;
+use crate::wire::ethernet::EthernetHeader;
+use crate::wire::icmpv4::IcmpHeader;
 
-/// TTL and hop limit of what the director sends itself (the value that RFC 1700 recommends).
-const OWN_TTL: u8 = 64;
-
-/// Makes an echo request, whose header `frame` holds at `transport`, its reply.
-fn turn<F: Frame>(frame: &mut F, transport: usize, reply: u8) -> Option<()> {
-    let (icmp, _) = IcmpHeader::mut_from_prefix(frame.octets_mut().get_mut(transport..)?).ok()?;
-    let delta = Delta::between(&[icmp.kind, icmp.code], &[reply, icmp.code]);
-    icmp.kind = reply;
-    icmp.checksum = delta.apply(icmp.checksum);
-    Some(())
-}
-
-/// The Ethernet header and what follows.
-fn split<F: Frame>(frame: &mut F) -> Option<(&mut EthernetHeader, &mut [u8])> {
-    EthernetHeader::mut_from_prefix(frame.octets_mut()).ok()
-}
-
-pub(super) fn receive_v4<F: Frame>(
+/// An ICMP or ICMPv6 packet that is no error.
+pub(super) fn receive<A: Family, F: Frame>(
     shared: &Shared<F>,
     interface: &Interface,
     packet: &Packet,
     frame: &mut F,
 ) -> Outcome {
-    answer_v4(shared, interface, packet, frame).unwrap_or(Outcome::Dropped(DropReason::Truncated))
+    match answer::<A, F>(shared, usize::from(packet.transport), frame) {
+        Ok(()) => {
+            if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
+                return_to_sender(link, interface);
+            }
+            Outcome::Answered
+        }
+        Err(reason) => Outcome::Dropped(reason),
+    }
 }
 
-fn answer_v4<F: Frame>(
+/// The first fragment of an ICMP or ICMPv6 packet. Turning an echo request round changes its
+/// checksum by a constant, so the datagram need not be complete.
+pub(in crate::dataplane) fn echo_fragment<A: Family, F: Frame>(
     shared: &Shared<F>,
-    interface: &Interface,
-    packet: &Packet,
+    fragment: &Fragment<A>,
     frame: &mut F,
-) -> Option<Outcome> {
-    let transport = usize::from(packet.transport);
-    let (icmp, _) = IcmpHeader::ref_from_prefix(frame.octets().get(transport..)?).ok()?;
-    let is_request = icmp.kind == icmpv4::ECHO_REQUEST && icmp.code == 0;
-    let header_octets = transport.checked_sub(ethernet::HEADER)?;
-    let (link, rest) = split(frame)?;
-    let (ip, _) = Ipv4Header::mut_from_prefix(rest).ok()?;
-    if !shared.is_ours(ip.destination) {
-        return Some(Outcome::Dropped(DropReason::NotOwned));
-    }
-    if !is_request {
-        return Some(Outcome::Dropped(DropReason::IcmpUnsupported));
-    }
-    std::mem::swap(&mut ip.source, &mut ip.destination);
-    ip.ttl = OWN_TTL;
-    ip.checksum = [0; 2];
-    return_to_sender(link, interface);
-    let sum = checksum::finish(rest.get(..header_octets)?, 0);
-    let (ip, _) = Ipv4Header::mut_from_prefix(rest).ok()?;
-    ip.checksum = sum;
-    turn(frame, transport, icmpv4::ECHO_REPLY)?;
-    Some(Outcome::Answered)
+) -> Result<(), DropReason> {
+    answer::<A, F>(shared, fragment.payload, frame)
 }
 
-/// An ICMPv6 echo request. The caller has checked its type.
-pub(super) fn answer_v6<F: Frame>(
+/// Makes an echo request to us, whose ICMP header is at `transport`, its reply.
+fn answer<A: Family, F: Frame>(
     shared: &Shared<F>,
-    interface: &Interface,
-    packet: &Packet,
+    transport: usize,
     frame: &mut F,
-) -> Option<Outcome> {
-    let (link, rest) = split(frame)?;
-    let (ip, _) = Ipv6Header::mut_from_prefix(rest).ok()?;
-    if !shared.is_ours(ip.destination) {
-        return Some(Outcome::Dropped(DropReason::NotOwned));
+) -> Result<(), DropReason> {
+    let (source, destination) = A::addresses(frame.octets()).ok_or(DropReason::Truncated)?;
+    if source == A::default() {
+        // Nobody to answer to.
+        return Err(DropReason::Martian);
     }
-    if ip.source == V6::default() {
-        // Nobody to answer to; only Neighbor Discovery may come from nowhere.
-        return Some(Outcome::Dropped(DropReason::Martian));
+    if !shared.is_ours(destination) {
+        return Err(DropReason::NotOwned);
     }
-    std::mem::swap(&mut ip.source, &mut ip.destination);
-    ip.hop_limit = OWN_TTL;
-    return_to_sender(link, interface);
-    turn(frame, usize::from(packet.transport), icmpv6::ECHO_REPLY)?;
-    Some(Outcome::Answered)
+    let message = frame.octets_mut().get_mut(transport..).ok_or(DropReason::Truncated)?;
+    let (icmp, _) = IcmpHeader::mut_from_prefix(message).map_err(|_| DropReason::Truncated)?;
+    let (request, reply) = A::ECHO;
+    if icmp.kind != request || icmp.code != 0 {
+        return Err(DropReason::IcmpUnsupported);
+    }
+    // IPv6: source and destination of the pseudo header change places, which its sum ignores.
+    let delta = Delta::between(&[icmp.kind, 0], &[reply, 0]);
+    icmp.kind = reply;
+    icmp.checksum = delta.apply(icmp.checksum);
+    A::turn(frame).ok_or(DropReason::Truncated)
 }

@@ -5,6 +5,8 @@ mod arp;
 mod echo;
 mod neighbor_discovery;
 
+pub(super) use echo::echo_fragment;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use super::interface::Interface;
 use super::pipeline::Shared;
 use super::stats::DropReason;
 use crate::ids::InterfaceId;
+use crate::wire::address::V4;
 use crate::wire::ethernet::{EthernetHeader, Mac};
 
 /// What is done with a packet that ends here.
@@ -40,9 +43,15 @@ pub(super) fn receive<F: Frame>(
     };
     let outcome = match packet.class {
         Class::Arp => arp::receive(shared, interface, &mut frame),
-        Class::Icmp => echo::receive_v4(shared, interface, packet, &mut frame),
+        Class::Icmp => echo::receive::<V4, F>(shared, interface, packet, &mut frame),
         Class::Icmpv6 => neighbor_discovery::receive(shared, interface, packet, &mut frame),
-        Class::FlowV4(_) | Class::FlowV6(_) => Outcome::Dropped(DropReason::NoConnection),
+        // Never come here.
+        Class::FlowV4(_)
+        | Class::FlowV6(_)
+        | Class::ErrorV4
+        | Class::ErrorV6
+        | Class::FragmentV4
+        | Class::FragmentV6 => Outcome::Dropped(DropReason::NoConnection),
         Class::Drop(reason) => Outcome::Dropped(reason),
     };
     match outcome {

@@ -43,9 +43,7 @@ pub(super) fn receive<F: Frame>(
     let icmp = frame.octets().get(transport..).unwrap_or_default();
     let Ok((header, _)) = IcmpHeader::ref_from_prefix(icmp) else { return truncated };
     match header.kind {
-        icmpv6::ECHO_REQUEST => {
-            echo::answer_v6(shared, interface, packet, frame).unwrap_or(truncated)
-        }
+        icmpv6::ECHO_REQUEST => echo::receive::<V6, F>(shared, interface, packet, frame),
         icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT => {
             let Some(received) = parse(packet, frame) else {
                 return Outcome::Dropped(DropReason::BadNeighborMessage);

@@ -1,0 +1,354 @@
+//! Fragments: translated one by one, without putting the datagram together.
+//!
+//! Only the first fragment has ports. What becomes of it becomes of the others: its flow's
+//! connection translates them too, or they are answered (echo) or dropped like it. Fragments that
+//! come before the first one wait for it. Everything is bounded: datagrams, waiting fragments,
+//! and the time that they are remembered.
+//!
+//! With several workers, the worker that (outside address, identification) points to sees every
+//! fragment of a datagram first, wherever it was received; once the ports are known it passes
+//! them on to the flow's owner in the order in which they came.
+
+use zerocopy::FromBytes;
+
+use super::classify::{Class, Packet};
+use super::conn::ConnectionTable;
+use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
+use super::family::Family;
+use super::frame::{Frame, Outlet};
+use super::icmp_error::ports;
+use super::local;
+use super::nat;
+use super::next_hop::AdjacencyId;
+use super::own_error;
+use super::pipeline::{Flow, Origin, Shared};
+use super::stats::DropReason;
+use crate::clock::Tick;
+use crate::wire::address::Address;
+use crate::wire::ethernet;
+use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::ipv4::protocol;
+use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::udp;
+
+/// Datagrams that are forgotten in one go.
+const EXPIRY_BUDGET: usize = 64;
+
+/// The fragments of one address family.
+#[derive(Debug)]
+pub(super) struct Fragments<A: Address, F> {
+    datagrams: Datagrams<A, F>,
+}
+
+/// A fragment and the frame that it is in.
+struct Arrival<A, F> {
+    fragment: Fragment<A>,
+    packet: Packet,
+    frame: F,
+}
+
+impl<A: Family, F: Frame> Fragments<A, F> {
+    pub(super) fn new(timeout_ms: u32) -> Self {
+        Self { datagrams: Datagrams::new(timeout_ms) }
+    }
+
+    /// Deals with a fragment.
+    pub(super) fn receive(
+        &mut self,
+        shared: &mut Shared<F>,
+        table: &mut ConnectionTable<A>,
+        (packet, origin, now): (&Packet, Origin, Tick),
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let fragment = match A::fragment(frame.octets(), packet) {
+            Ok(fragment) => fragment,
+            Err(reason) => return shared.drop(frame, reason, outlet),
+        };
+        let owner = shared.fragment_owner(&fragment.key);
+        if origin == Origin::Port && owner != shared.worker {
+            return outlet.hand_over(owner, frame);
+        }
+        let arrival = Arrival { fragment, packet: *packet, frame };
+        if fragment.is_atomic() {
+            // Whatever else has its identification is none of its business (RFC 6946).
+            settle_first(shared, table, arrival, now, outlet);
+            return;
+        }
+        let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
+            return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);
+        };
+        if let Err(reason) = self.datagrams.add(id, &fragment) {
+            if reason == DropReason::FragmentOverlap {
+                self.drop_waiting(shared, id, reason, outlet);
+            }
+            return shared.drop(arrival.frame, reason, outlet);
+        }
+        if fragment.offset == 0 {
+            let fate = settle_first(shared, table, arrival, now, outlet);
+            self.datagrams.set_fate(id, fate);
+            while let Some((packet, frame)) = self.datagrams.take_waiting(id) {
+                shared.stats.held.decrement();
+                settle_later(shared, table, fate, &packet, frame, outlet);
+            }
+        } else {
+            self.follow(shared, table, id, arrival, outlet);
+        }
+        if self.datagrams.is_done(id) {
+            self.datagrams.forget(id);
+        }
+    }
+
+    /// The datagram of a fragment. Where there is no room for a new one the oldest makes room.
+    fn datagram(
+        &mut self,
+        shared: &Shared<F>,
+        fragment: &Fragment<A>,
+        now: Tick,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<DatagramId> {
+        if let Some(id) = self.datagrams.find(&fragment.key) {
+            return Some(id);
+        }
+        if self.datagrams.is_full() {
+            let oldest = self.datagrams.oldest()?;
+            self.forget(shared, oldest, DropReason::FragmentTableFull, outlet);
+        }
+        self.datagrams.insert(fragment.key, now)
+    }
+
+    /// A later fragment: as its datagram's first one, or waits for that.
+    fn follow(
+        &mut self,
+        shared: &mut Shared<F>,
+        table: &mut ConnectionTable<A>,
+        id: DatagramId,
+        arrival: Arrival<A, F>,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Arrival { packet, frame, .. } = arrival;
+        match self.datagrams.fate(id) {
+            Some(Fate::Waiting) => self.hold(shared, id, packet, frame, outlet),
+            Some(fate) => settle_later(shared, table, fate, &packet, frame, outlet),
+            None => shared.drop(frame, DropReason::FragmentTableFull, outlet),
+        }
+    }
+
+    /// Lets a fragment wait. Where too many wait already, those of the oldest datagram make room.
+    fn hold(
+        &mut self,
+        shared: &Shared<F>,
+        id: DatagramId,
+        packet: Packet,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Err(frame) = self.datagrams.hold(id, packet, frame) else {
+            return shared.stats.held.increment();
+        };
+        match self.datagrams.oldest_waiting() {
+            Some(oldest) if oldest != id => {
+                self.forget(shared, oldest, DropReason::FragmentQueueFull, outlet);
+            }
+            _ => return shared.drop(frame, DropReason::FragmentQueueFull, outlet),
+        }
+        match self.datagrams.hold(id, packet, frame) {
+            Ok(()) => shared.stats.held.increment(),
+            Err(frame) => shared.drop(frame, DropReason::FragmentQueueFull, outlet),
+        }
+    }
+
+    /// Forgets datagrams whose time is over, and drops what still waits for their first fragment.
+    pub(super) fn expire(&mut self, shared: &Shared<F>, now: Tick, outlet: &mut impl Outlet<F>) {
+        for _ in 0..EXPIRY_BUDGET {
+            let Some(id) = self.datagrams.expired(now) else { return };
+            self.forget(shared, id, DropReason::FragmentTimeout, outlet);
+        }
+    }
+
+    /// Forgets all datagrams: the worker stops.
+    pub(super) fn shut_down(&mut self, shared: &Shared<F>, outlet: &mut impl Outlet<F>) {
+        while let Some(id) = self.datagrams.oldest() {
+            self.forget(shared, id, DropReason::Shutdown, outlet);
+        }
+    }
+
+    fn forget(
+        &mut self,
+        shared: &Shared<F>,
+        id: DatagramId,
+        reason: DropReason,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        self.drop_waiting(shared, id, reason, outlet);
+        self.datagrams.forget(id);
+    }
+
+    fn drop_waiting(
+        &mut self,
+        shared: &Shared<F>,
+        id: DatagramId,
+        reason: DropReason,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        while let Some((_, frame)) = self.datagrams.take_waiting(id) {
+            shared.stats.held.decrement();
+            shared.drop(frame, reason, outlet);
+        }
+    }
+}
+
+/// A first fragment: decides what becomes of its datagram.
+fn settle_first<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &mut ConnectionTable<A>,
+    arrival: Arrival<A, F>,
+    now: Tick,
+    outlet: &mut impl Outlet<F>,
+) -> Fate<A> {
+    let Arrival { fragment, packet, mut frame } = arrival;
+    let key = fragment.key;
+    if key.protocol == A::ICMP {
+        let reply = local::echo_fragment::<A, F>(shared, &fragment, &mut frame);
+        return match reply {
+            Ok(()) => {
+                send_back(shared, frame, outlet);
+                Fate::Echo
+            }
+            Err(reason) => {
+                shared.drop(frame, reason, outlet);
+                Fate::Drop(reason)
+            }
+        };
+    }
+    let (flow_key, control) = match transport(&fragment, frame.octets()) {
+        Ok(found) => found,
+        Err(reason) => {
+            shared.drop(frame, reason, outlet);
+            return Fate::Drop(reason);
+        }
+    };
+    let owner = shared.owner(&flow_key);
+    if owner != shared.worker {
+        outlet.hand_over(owner, frame);
+        return Fate::HandOver(owner);
+    }
+    let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
+    let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
+    let hash = table.hash(&flow_key);
+    let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
+    match shared.translate(table, &flow, &mut frame) {
+        Ok(hop) => {
+            shared.send(hop, packet.ip_octets, frame, outlet);
+            Fate::Flow(flow_key)
+        }
+        Err(refusal) => {
+            own_error::tell(shared, refusal, (&flow_key, &packet), &frame, now, outlet);
+            shared.drop(frame, refusal.reason, outlet);
+            Fate::Drop(refusal.reason)
+        }
+    }
+}
+
+/// Ports and control bits of a first fragment. One without a whole TCP or UDP header is an
+/// attack (RFC 1858), not a packet.
+fn transport<A: Family>(
+    fragment: &Fragment<A>,
+    octets: &[u8],
+) -> Result<(FlowKey<A>, u8), DropReason> {
+    let key = fragment.key;
+    let segment = octets.get(fragment.payload..).ok_or(DropReason::Truncated)?;
+    let least = match key.protocol {
+        protocol::TCP => tcp::HEADER,
+        protocol::UDP => udp::HEADER,
+        _ => return Err(DropReason::UnknownProtocol),
+    };
+    if usize::from(fragment.length) < least {
+        return Err(DropReason::Malformed);
+    }
+    let control = if key.protocol == protocol::TCP {
+        let (header, _) = TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+        header.flags
+    } else {
+        0
+    };
+    let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
+    let flow = FlowKey {
+        source: key.source,
+        destination: key.destination,
+        source_port,
+        destination_port,
+        protocol: key.protocol,
+    };
+    Ok((flow, control))
+}
+
+/// A later fragment, once its datagram's fate is known.
+fn settle_later<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &ConnectionTable<A>,
+    fate: Fate<A>,
+    packet: &Packet,
+    mut frame: F,
+    outlet: &mut impl Outlet<F>,
+) {
+    match fate {
+        Fate::Waiting => shared.drop(frame, DropReason::FragmentQueueFull, outlet),
+        Fate::HandOver(worker) => outlet.hand_over(worker, frame),
+        Fate::Drop(reason) => shared.drop(frame, reason, outlet),
+        Fate::Echo => {
+            if A::turn(&mut frame).is_some() {
+                send_back(shared, frame, outlet);
+            } else {
+                shared.drop(frame, DropReason::Truncated, outlet);
+            }
+        }
+        Fate::Flow(key) => match translate_later(shared, table, &key, packet, &mut frame) {
+            Ok(hop) => shared.send(hop, packet.ip_octets, frame, outlet),
+            Err(reason) => shared.drop(frame, reason, outlet),
+        },
+    }
+}
+
+/// Rewrites the addresses of a later fragment, which has no ports.
+fn translate_later<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    table: &ConnectionTable<A>,
+    key: &FlowKey<A>,
+    packet: &Packet,
+    frame: &mut F,
+) -> Result<AdjacencyId, DropReason> {
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let found = table.find(table.hash(key), key).ok_or(DropReason::NoConnection)?;
+    let connection = table.get(found.id).ok_or(DropReason::NoConnection)?;
+    let (address, hop) = match found.direction {
+        Direction::Inbound => (connection.server, connection.to_server),
+        Direction::Reply => (connection.vip, connection.to_client),
+    };
+    let fits = shared.next_hops.get(hop).is_some_and(|link| packet.ip_octets <= link.mtu);
+    if !fits && !A::may_be_split(frame.octets()) {
+        // The first fragment, which is as large in practice, was answered.
+        return Err(DropReason::MtuExceeded);
+    }
+    let (address_delta, _) = nat::deltas(connection, found.direction);
+    shared.count(connection, found.direction, packet.ip_octets);
+    A::rewrite(frame.octets_mut(), found.direction, address, address_delta)
+        .ok_or(DropReason::Truncated)?;
+    Ok(hop)
+}
+
+/// Sends a frame back to the station that it came from.
+fn send_back<F: Frame>(shared: &Shared<F>, mut frame: F, outlet: &mut impl Outlet<F>) {
+    let Some(interface) = shared.interfaces.of_port(frame.input()) else {
+        return shared.drop(frame, DropReason::NotForUs, outlet);
+    };
+    if let Ok((link, _)) = ethernet::EthernetHeader::mut_from_prefix(frame.octets_mut()) {
+        link.destination = link.source;
+        link.source = interface.mac;
+    }
+    shared.stats.consumed.increment();
+    shared.stats.originated.increment();
+    outlet.transmit(interface.id, frame);
+}
