@@ -8,7 +8,7 @@ use super::family::Family;
 use super::frame::Frame;
 use super::interface::Interfaces;
 use super::next_hop::{AdjacencyId, NextHops};
-use super::pipeline::Shared;
+use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::service::{FamilyServices, Server, ServerLoads, Service};

@@ -1,6 +1,7 @@
 //! What the pipeline needs of a packet buffer and of the world around it, so that the same code
 //! runs on mbufs and on plain vectors.
 
+use crate::dpdk::prefetch::prefetch_slot;
 use crate::ids::{InterfaceId, PortId, WorkerId};
 
 /// Packets that are processed together.
@@ -26,6 +27,12 @@ pub trait Frame: Send + Sized {
 
     /// The port that the frame came from.
     fn input(&self) -> PortId;
+
+    /// Fetches the headers into the cache.
+    #[inline]
+    fn prefetch(&self) {
+        prefetch_slot(self.octets(), 0);
+    }
 }
 
 /// Where frames come from and go to.

@@ -20,6 +20,9 @@ mod split;
 mod admit;
 mod local;
 pub mod pipeline;
+mod shared;
+mod flow;
+mod egress;
 mod housekeeping;
 #[cfg(feature = "dpdk")]
 pub mod worker;

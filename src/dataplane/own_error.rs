@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::classify::Packet;
 use super::family::Family;
 use super::frame::{Frame, Outlet};
-use super::pipeline::Shared;
+use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::checksum;

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Outcome, return_to_sender};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
-use crate::dataplane::pipeline::Shared;
+use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
 use crate::wire::address::V4;

@@ -8,7 +8,7 @@ use crate::dataplane::datagrams::Fragment;
 use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
-use crate::dataplane::pipeline::Shared;
+use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::checksum::Delta;
 use crate::wire::ethernet::EthernetHeader;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::classify::{Class, Packet};
 use super::frame::{Frame, Outlet};
 use super::interface::Interface;
-use super::pipeline::Shared;
+use super::shared::Shared;
 use super::stats::DropReason;
 use crate::ids::InterfaceId;
 use crate::wire::address::V4;

@@ -9,7 +9,7 @@ use super::{Outcome, echo};
 use crate::dataplane::classify::Packet;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
-use crate::dataplane::pipeline::Shared;
+use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
 use crate::wire::address::{Address, V6};

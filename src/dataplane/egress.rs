@@ -1,0 +1,80 @@
+//! The way out: the next hop's Ethernet header, in pieces where the packet does not fit, or a
+//! wait until the neighbour is known.
+
+use zerocopy::FromBytes;
+
+use super::frame::{Frame, Outlet};
+use super::mailbox::Event;
+use super::next_hop::{AdjacencyId, Reachability};
+use super::shared::Shared;
+use super::split;
+use super::stats::DropReason;
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::EthernetHeader;
+
+impl<F: Frame> Shared<F> {
+    /// Sends a frame by a next hop; lets it wait while the neighbour is not known.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        hop: AdjacencyId,
+        ip_octets: u16,
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(adjacency) = self.next_hops.get(hop) else {
+            return self.drop(frame, DropReason::NoRoute, outlet);
+        };
+        if adjacency.reachability != Reachability::Reachable {
+            return self.hold(hop, frame, outlet);
+        }
+        let (interface, mtu) = (adjacency.interface, adjacency.mtu);
+        if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
+            link.destination = adjacency.destination;
+            link.source = adjacency.source;
+        }
+        if ip_octets > mtu {
+            return self.send_split(interface, mtu, frame, outlet);
+        }
+        outlet.transmit(interface, frame);
+    }
+
+    /// Sends a packet that does not fit its link in pieces.
+    #[cold]
+    fn send_split(
+        &mut self,
+        interface: InterfaceId,
+        mtu: u16,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let stats = &self.stats;
+        match split::send(&frame, mtu, interface, outlet, || stats.originated.increment()) {
+            Ok(()) => {
+                self.stats.consumed.increment();
+                outlet.discard(frame);
+            }
+            Err(reason) => self.drop(frame, reason, outlet),
+        }
+    }
+
+    #[cold]
+    fn hold(&mut self, hop: AdjacencyId, frame: F, outlet: &mut impl Outlet<F>) {
+        let Some(entry) = self.next_hops.get_mut(hop) else {
+            return self.drop(frame, DropReason::NoRoute, outlet);
+        };
+        if entry.reachability == Reachability::Unresolved {
+            let wanted = Event::Resolve { interface: entry.interface, address: entry.address };
+            if self.mailbox.post(wanted).is_err() {
+                // Nobody would ask: the frame must not wait for an answer.
+                self.stats.events_lost.increment();
+                return self.drop(frame, DropReason::NeighborQueueFull, outlet);
+            }
+            entry.reachability = Reachability::Resolving;
+        }
+        match self.waiting.hold(hop, entry, frame) {
+            None => self.stats.held.increment(),
+            Some(frame) => self.drop(frame, DropReason::NeighborQueueFull, outlet),
+        }
+    }
+}

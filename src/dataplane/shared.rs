@@ -1,0 +1,166 @@
+//! What both address families of a pipeline share: the services, the next hops, the counters,
+//! and the rules that need no connection table.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::conn::Connection;
+use super::conn::tcp_state::{ConnectionState, StateTimeouts};
+use super::datagrams::FragmentKey;
+use super::frame::{Frame, Outlet};
+use super::interface::Interfaces;
+use super::mailbox::{Event, WorkerMailbox};
+use super::next_hop::{NextHops, Reachability, Waiting};
+use super::own_error::RateLimit;
+use super::pipeline::Origin;
+use super::stats::{DropReason, TableGauges, WorkerStats};
+use super::steering::Steering;
+use crate::ids::{InterfaceId, WorkerId};
+use crate::service::{ServerLoads, ServiceTable};
+use crate::wire::address::Address;
+use crate::wire::ethernet::Mac;
+use crate::wire::flow_key::{Direction, FlowKey};
+
+/// What both address families share.
+#[derive(Debug)]
+pub(super) struct Shared<F> {
+    pub(super) worker: WorkerId,
+    pub(super) interfaces: Arc<Interfaces>,
+    pub(super) services: Arc<ServiceTable>,
+    pub(super) loads: Arc<ServerLoads>,
+    pub(super) stats: Arc<WorkerStats>,
+    pub(super) mailbox: WorkerMailbox,
+    /// An answer to a command that found the event queue full: it is kept, never lost.
+    pub(super) unsent: Option<Event>,
+    pub(super) next_hops: NextHops,
+    pub(super) waiting: Waiting<F>,
+    pub(super) timeouts: StateTimeouts,
+    pub(super) error_limit: RateLimit,
+    pub(super) steering: Steering,
+}
+
+impl<F: Frame> Shared<F> {
+    /// The worker that owns a flow, if that is another one.
+    #[inline]
+    pub(super) fn other_owner<A: Address>(
+        &self,
+        key: &FlowKey<A>,
+        origin: Origin,
+    ) -> Option<WorkerId> {
+        if origin == Origin::Worker || !self.steering.is_needed() {
+            return None;
+        }
+        let owner = self.owner(key);
+        (owner != self.worker).then_some(owner)
+    }
+
+    /// The worker that owns a flow.
+    #[inline]
+    pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
+        // An own address that is no VIP has no connections: any worker may refuse it.
+        self.steering.owner(key, self.services.is_vip(key.destination.to_ip()))
+    }
+
+    /// The worker that sees all fragments of a datagram first.
+    pub(super) fn fragment_owner<A: Address>(&self, key: &FragmentKey<A>) -> WorkerId {
+        let outside = if self.is_ours(key.destination) { &key.source } else { &key.destination };
+        self.steering.fragment_owner(outside, key.identification)
+    }
+
+    #[inline]
+    pub(super) fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
+        if let Some(server) = self.stats.server(connection.slot.into()) {
+            match direction {
+                Direction::Inbound => {
+                    server.in_packets.increment();
+                    server.in_octets.add(u64::from(octets));
+                }
+                Direction::Reply => {
+                    server.out_packets.increment();
+                    server.out_octets.add(u64::from(octets));
+                }
+            }
+        }
+    }
+
+    /// The idle time of a connection in a state.
+    #[inline]
+    pub(super) fn timeout<A>(&self, connection: &Connection<A>, state: ConnectionState) -> u32 {
+        if state == ConnectionState::Udp {
+            connection.udp_timeout_ms
+        } else {
+            self.timeouts.of(state)
+        }
+    }
+
+    pub(super) fn gauges<A: Address>(&self) -> &TableGauges {
+        if A::IS_V6 { &self.stats.table_v6 } else { &self.stats.table_v4 }
+    }
+
+    /// Counts a connection that was just inserted.
+    pub(super) fn connection_begins<A: Address>(&mut self, connection: &Connection<A>) {
+        let state = connection.state();
+        if let Some(server) = self.stats.server(connection.slot.into()) {
+            server.connections.increment();
+        }
+        if let Some(load) = self.loads.of(connection.slot.into()) {
+            load.add(state.is_active());
+        }
+        let gauges = self.gauges::<A>();
+        gauges.used.increment();
+        gauges.states.of(state).increment();
+        self.next_hops.acquire(connection.to_server);
+        self.next_hops.acquire(connection.to_client);
+    }
+
+    /// Counts a connection that was just removed.
+    pub(super) fn connection_ends<A: Address>(&mut self, connection: &Connection<A>) {
+        let state = connection.state();
+        if let Some(load) = self.loads.of(connection.slot.into()) {
+            load.remove(state.is_active());
+        }
+        let gauges = self.gauges::<A>();
+        gauges.used.decrement();
+        gauges.expired.increment();
+        gauges.states.of(state).decrement();
+        self.next_hops.release(connection.to_server);
+        self.next_hops.release(connection.to_client);
+    }
+
+    /// Whether an address is a VIP or one of the director's own.
+    #[inline]
+    pub(super) fn is_ours<A: Address>(&self, address: A) -> bool {
+        let ip = address.to_ip();
+        self.services.is_vip(ip) || self.interfaces.own(ip)
+    }
+
+    /// Drops a frame for a reason.
+    #[inline]
+    pub(super) fn drop(&self, frame: F, reason: DropReason, outlet: &mut impl Outlet<F>) {
+        self.stats.dropped.count(reason);
+        outlet.discard(frame);
+    }
+
+    /// Tells the control thread of a neighbour: of any that the packet proves to deal with us
+    /// (`may_create`), else only of those that are in use.
+    pub(super) fn neighbor_seen(
+        &self,
+        interface: InterfaceId,
+        address: IpAddr,
+        mac: Mac,
+        may_create: bool,
+    ) {
+        let known = self.next_hops.find(interface, address).and_then(|id| self.next_hops.get(id));
+        let is_news = known.is_some_and(|entry| {
+            entry.reachability != Reachability::Reachable || entry.destination != mac
+        });
+        if (may_create || is_news)
+            && self
+                .mailbox
+                .post(Event::NeighborSeen { interface, address, mac, answer: may_create })
+                .is_err()
+        {
+            self.stats.events_lost.increment();
+        }
+    }
+}
