@@ -49,8 +49,9 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
-    #[inline]
-    pub(super) fn translate<A: Family>(
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+    fn translate<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
@@ -73,9 +74,8 @@ impl<F: Frame> Shared<F> {
             Direction::Inbound => connection.to_server,
             Direction::Reply => connection.to_client,
         };
-        let mtu = self.next_hops.get(hop).map_or(0, |adjacency| adjacency.mtu);
-        if packet.ip_octets > mtu && !A::may_be_split(frame.octets()) {
-            return Err(Refusal::too_big(mtu));
+        if packet.ip_octets > self.least_mtu {
+            self.check_size::<A>(hop, packet, frame)?;
         }
         connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
@@ -94,6 +94,33 @@ impl<F: Frame> Shared<F> {
             }
         }
         Ok(hop)
+    }
+
+    /// A packet that does not fit every link: refused if it does not fit the one that it leaves
+    /// by and may not be split.
+    #[cold]
+    fn check_size<A: Family>(
+        &self,
+        hop: AdjacencyId,
+        packet: &Packet,
+        frame: &F,
+    ) -> Result<(), Refusal> {
+        let mtu = self.next_hops.get(hop).map_or(0, |adjacency| adjacency.mtu);
+        if packet.ip_octets > mtu && !A::may_be_split(frame.octets()) {
+            return Err(Refusal::too_big(mtu));
+        }
+        Ok(())
+    }
+
+    /// As [`Shared::translate`], off the hit path: the first fragment of a datagram.
+    #[cold]
+    pub(super) fn translate_first<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        flow: &Flow<'_, A>,
+        frame: &mut F,
+    ) -> Result<AdjacencyId, Refusal> {
+        self.translate(table, flow, frame)
     }
 
     /// Removes a connection that a client's SYN shows to be over.

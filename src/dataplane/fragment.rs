@@ -239,7 +239,7 @@ fn settle_first<A: Family, F: Frame>(
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
     let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
-    match shared.translate(table, &flow, &mut frame) {
+    match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             shared.send(hop, packet.ip_octets, frame, outlet);
             Fate::Flow(flow_key)

@@ -103,6 +103,7 @@ impl<F: Frame> Pipeline<F> {
             v4: ConnectionTable::new(v4, settings.table_secret, settings.huge_pages, now)?,
             v6: ConnectionTable::new(v6, settings.table_secret, settings.huge_pages, now)?,
             shared: Shared {
+                least_mtu: settings.interfaces.iter().map(|link| link.mtu).min().unwrap_or(0),
                 worker: settings.worker,
                 interfaces: settings.interfaces,
                 services: settings.services,

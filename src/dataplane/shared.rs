@@ -37,6 +37,8 @@ pub(super) struct Shared<F> {
     pub(super) timeouts: StateTimeouts,
     pub(super) error_limit: RateLimit,
     pub(super) steering: Steering,
+    /// What fits every link, octets.
+    pub(super) least_mtu: u16,
 }
 
 impl<F: Frame> Shared<F> {
