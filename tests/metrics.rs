@@ -155,8 +155,11 @@ fn a_stuck_worker_is_unhealthy() {
     let directory = tempfile::tempdir().unwrap();
     let mut director = FakeDirector::start(directory.path());
     director.end_workers_now();
-    wait_until("ill health", || get(director.metrics, "/healthz").0 == 503);
-    assert!(get(director.metrics, "/healthz").1.contains("worker 1 on CPU 1"));
+    // Workers are found out one by one, each a moment after it has ended.
+    wait_until("ill health of both workers", || {
+        let (status, body) = get(director.metrics, "/healthz");
+        status == 503 && body.contains("worker 0 on CPU 0") && body.contains("worker 1 on CPU 1")
+    });
     director.stop();
 }
 
