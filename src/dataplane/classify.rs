@@ -70,8 +70,9 @@ impl Packet {
     }
 }
 
-/// Looks at a frame that came in by an interface with Ethernet address `mac`. Cuts off what
-/// follows the IP packet (Ethernet padding).
+/// Looks at a frame without a VLAN tag that came in by an interface with Ethernet address `mac`;
+/// one with a tag is to be dropped as `UnknownVlan`. Cuts off what follows the IP packet (Ethernet
+/// padding).
 #[inline]
 pub fn classify<F: Frame>(frame: &mut F, mac: &Mac) -> Packet {
     match inspect(frame.octets(), frame.total_len(), *mac) {
@@ -106,6 +107,7 @@ fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReas
             Ok(_) => Err(DropReason::BadNeighborMessage),
             Err(_) => Err(DropReason::Truncated),
         },
+        ether_type::VLAN | ether_type::SERVICE_VLAN => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEtherType),
     }
 }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::ids::{InterfaceId, PortId};
+use super::frame::Frame;
+use crate::ids::{InterfaceId, PortId, VlanId};
 use crate::service::ServiceTable;
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
@@ -15,9 +16,11 @@ use crate::wire::ipv6;
 pub struct Interface {
     /// Its number.
     pub id: InterfaceId,
-    /// The DPDK port behind it.
+    /// The DPDK port behind it; another interface may have it too, with another VLAN.
     pub port: PortId,
-    /// Its Ethernet address.
+    /// The VLAN whose frames it has on that port.
+    pub vlan: VlanId,
+    /// Its Ethernet address: that of the port.
     pub mac: Mac,
     /// Largest IP packet, octets.
     pub mtu: u16,
@@ -60,12 +63,48 @@ impl Interface {
     }
 }
 
+/// The interfaces of one port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PortInterfaces {
+    /// The port's Ethernet address.
+    pub(super) mac: Mac,
+    /// Whether there are interfaces with VLANs; if not there is one without.
+    pub(super) has_vlans: bool,
+    /// The interface of frames without a tag.
+    untagged: Option<InterfaceId>,
+    /// Sorted by VLAN.
+    tagged: Vec<(VlanId, InterfaceId)>,
+}
+
+impl PortInterfaces {
+    /// The interface of a VLAN.
+    #[inline]
+    pub(super) fn of_vlan(&self, vlan: VlanId) -> Option<InterfaceId> {
+        if vlan == VlanId::UNTAGGED {
+            return self.untagged;
+        }
+        let place = self.tagged.binary_search_by_key(&vlan, |(vlan, _)| *vlan).ok()?;
+        self.tagged.get(place).map(|(_, id)| *id)
+    }
+
+    fn add(&mut self, interface: &Interface) {
+        self.mac = interface.mac;
+        if interface.vlan == VlanId::UNTAGGED {
+            self.untagged = Some(interface.id);
+        } else {
+            self.has_vlans = true;
+            self.tagged.push((interface.vlan, interface.id));
+            self.tagged.sort_unstable();
+        }
+    }
+}
+
 /// All interfaces.
 #[derive(Clone, Debug)]
 pub struct Interfaces {
     list: Vec<Interface>,
     /// By port number.
-    by_port: Vec<Option<InterfaceId>>,
+    by_port: Vec<PortInterfaces>,
     /// Every interface's own addresses, link-local ones included.
     own: Vec<IpAddr>,
 }
@@ -74,10 +113,10 @@ impl Interfaces {
     /// The interfaces in the order of their numbers.
     pub fn new(list: Vec<Interface>) -> Self {
         let ports = list.iter().map(|interface| interface.port.index() + 1).max().unwrap_or(0);
-        let mut by_port = vec![None; ports];
+        let mut by_port = vec![PortInterfaces::default(); ports];
         for interface in &list {
             if let Some(entry) = by_port.get_mut(interface.port.index()) {
-                *entry = Some(interface.id);
+                entry.add(interface);
             }
         }
         let own = list
@@ -96,10 +135,18 @@ impl Interfaces {
         self.list.get(id.index())
     }
 
-    /// The interface of a port.
+    /// What is known of a port.
     #[inline]
-    pub fn of_port(&self, port: PortId) -> Option<&Interface> {
-        self.by_port.get(port.index()).copied().flatten().and_then(|id| self.get(id))
+    pub(super) fn port(&self, port: PortId) -> Option<&PortInterfaces> {
+        self.by_port.get(port.index())
+    }
+
+    /// The interface that a frame came in by, after its tag was taken off.
+    #[inline]
+    pub fn of_frame<F: Frame>(&self, frame: &F) -> Option<&Interface> {
+        let port = self.port(frame.input())?;
+        let vlan = if port.has_vlans { frame.vlan() } else { VlanId::UNTAGGED };
+        self.get(port.of_vlan(vlan)?)
     }
 
     /// All of them.

@@ -112,7 +112,7 @@ pub(super) fn tell<A: Family, F: Frame>(
     if !shared.error_limit.allows(now) {
         return shared.stats.errors_suppressed.increment();
     }
-    let Some(interface) = shared.interfaces.of_port(frame.input()) else { return };
+    let Some(interface) = shared.interfaces.of_frame(frame) else { return };
     // As the kernel does: from the address that was spoken to, or that of the link.
     let from = if shared.is_ours(key.destination) {
         Some(key.destination)
@@ -144,7 +144,7 @@ pub(super) fn tell<A: Family, F: Frame>(
     }
     shared.stats.errors_sent.increment();
     shared.stats.originated.increment();
-    outlet.transmit(interface.id, error);
+    shared.transmit(interface.id, interface.vlan, error, outlet);
 }
 
 /// An ICMP error that quotes as much of the packet as may be.

@@ -9,7 +9,7 @@ use super::flow::Flow;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::icmp_error;
-use super::interface::Interfaces;
+use super::interface::{Interfaces, PortInterfaces};
 use super::local;
 use super::mailbox::WorkerMailbox;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
@@ -17,6 +17,7 @@ use super::own_error::RateLimit;
 use super::shared::Shared;
 use super::stats::{DropReason, WorkerStats};
 use super::steering::Steering;
+use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
 use crate::ids::WorkerId;
@@ -135,7 +136,7 @@ impl<F: Frame> Pipeline<F> {
             frame.prefetch();
         }
         for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
-            *slot = self.shared.look_up_class(frame, &self.v4, &self.v6);
+            *slot = self.shared.look_up_class(frame, origin, &self.v4, &self.v6);
         }
         let count = burst.len();
         for (packet, hash) in self.packets.iter().take(count) {
@@ -179,16 +180,23 @@ impl<F: Frame> Pipeline<F> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// Classifies a frame, and fetches the index line of its flow.
+    /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
+    /// has no VLAN tag any more.
     #[inline]
     fn look_up_class(
         &self,
         frame: &mut F,
+        origin: Origin,
         v4: &ConnectionTable<V4>,
         v6: &ConnectionTable<V6>,
     ) -> (Packet, u64) {
-        let mac = self.interfaces.of_port(frame.input()).map_or([0; 6], |found| found.mac);
-        let packet = classify(frame, &mac);
+        let Some(port) = self.interfaces.port(frame.input()) else {
+            return (Packet::of(Class::Drop(DropReason::NotForUs)), 0);
+        };
+        if port.has_vlans && origin == Origin::Port {
+            return self.look_up_tagged(frame, port, v4, v6);
+        }
+        let packet = classify(frame, &port.mac);
         let hash = match &packet.class {
             Class::FlowV4(key) => {
                 let hash = v4.hash(key);
@@ -200,6 +208,9 @@ impl<F: Frame> Shared<F> {
                 v6.prefetch_index(hash);
                 hash
             }
+            Class::Drop(DropReason::UnknownVlan) if origin == Origin::Port => {
+                return self.look_up_tagged(frame, port, v4, v6);
+            }
             Class::Arp
             | Class::Icmp
             | Class::Icmpv6
@@ -210,5 +221,20 @@ impl<F: Frame> Shared<F> {
             | Class::Drop(_) => 0,
         };
         (packet, hash)
+    }
+
+    /// As [`Shared::look_up_class`], of a frame that may have a VLAN tag.
+    #[inline(never)]
+    fn look_up_tagged(
+        &self,
+        frame: &mut F,
+        port: &PortInterfaces,
+        v4: &ConnectionTable<V4>,
+        v6: &ConnectionTable<V6>,
+    ) -> (Packet, u64) {
+        match vlan::take_off(frame, port) {
+            Ok(()) => self.look_up_class(frame, Origin::Worker, v4, v6),
+            Err(reason) => (Packet::of(Class::Drop(reason)), 0),
+        }
     }
 }
