@@ -24,6 +24,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pointsman::control::config::PortConfig;
 use support::director::{configuration, with_devices};
 use support::golden::{Case, cases};
 use support::packet::{ends, hex};
@@ -51,9 +52,8 @@ type Side = Vec<Vec<u8>>;
 /// What is said of a case in which something is wrong.
 type Complaint = String;
 
-fn interfaces(case: &Case) -> Vec<String> {
-    let config = configuration(&case.director());
-    config.interfaces.into_iter().map(|interface| interface.name).collect()
+fn ports(case: &Case) -> Vec<String> {
+    configuration(&case.director()).ports().iter().map(PortConfig::name).collect()
 }
 
 fn free_port() -> SocketAddr {
@@ -64,19 +64,26 @@ fn start(case: &Case, workers: usize, directory: &Path) -> Director {
     let cpu = core_affinity::get_core_ids().unwrap().first().unwrap().id;
     let metrics = free_port();
     let mut devices = Vec::new();
-    for name in interfaces(case) {
+    for name in ports(case) {
         let (rx, tx) = (format!("{name}.in.pcap"), format!("{name}.out.pcap"));
         pcap::write(&directory.join(&rx), &case.frames(&name, "in"));
         devices.push(format!("net_pcap,rx_pcap={rx},tx_pcap={tx}"));
     }
-    let text = format!(
-        "[director]\nworkers = {:?}\ncontrol_cpu = {cpu}\nidle = \"adaptive\"\n\
-         connections = 4096\nmetrics = \"{metrics}\"\nsocket = \"pointsman.sock\"\n\n\
-         [dpdk]\nhugepages = false\nmemory = \"128MiB\"\nmbufs = 4095\n\
-         rx_descriptors = 256\ntx_descriptors = 256\n\n{}",
-        vec![cpu; workers],
-        with_devices(&case.director(), &devices)
+    let mut text = with_devices(&case.director(), &devices);
+    if !text.contains("[dpdk]\n") {
+        text.insert_str(0, "[dpdk]\n");
+    }
+    text.insert_str(
+        text.find("[dpdk]\n").unwrap() + "[dpdk]\n".len(),
+        "hugepages = false\nmemory = \"128MiB\"\nmbufs = 4095\n\
+         rx_descriptors = 256\ntx_descriptors = 256\n",
     );
+    let director = format!(
+        "[director]\nworkers = {:?}\ncontrol_cpu = {cpu}\nidle = \"adaptive\"\n\
+         connections = 4096\nmetrics = \"{metrics}\"\nsocket = \"pointsman.sock\"\n\n",
+        vec![cpu; workers]
+    );
+    let text = director + &text;
     std::fs::write(directory.join("pointsman.toml"), text).unwrap();
     let log = std::fs::File::create(directory.join("log")).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -165,6 +172,7 @@ fn drops(counters: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
 /// clients with several workers, and the two directions at the start, when the first packets wait
 /// until the control thread has told the workers of the static neighbours.
 fn key_of(frame: &[u8]) -> Option<(SocketAddr, bool)> {
+    let frame = &*without_tag(frame);
     let is_flow = match &frame[12..14] {
         [8, 0] => frame[23] != 1,
         [0x86, 0xdd] => frame[20] != 58,
@@ -178,9 +186,18 @@ fn key_of(frame: &[u8]) -> Option<(SocketAddr, bool)> {
     Some(if is_client(&source) { (source, true) } else { (destination, false) })
 }
 
+fn without_tag(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame[12..14] == [0x81, 0] {
+        frame.drain(12..16);
+    }
+    frame
+}
+
 /// Whether a frame is one that the control thread has sent by itself: the announcements of a
 /// director that begins, and its questions. They come at any time, so they are not compared.
 fn is_unasked(frame: &[u8]) -> bool {
+    let frame = &*without_tag(frame);
     match &frame[12..14] {
         [8, 6] => frame[20..22] == [0, 1],
         [0x86, 0xdd] => frame[20] == 58 && frame[0] == 0x33,
@@ -206,7 +223,7 @@ fn run(case: &Case, workers: usize) -> Result<(), Complaint> {
 }
 
 fn replay(case: &Case, workers: usize, directory: &Path) -> Result<(), Complaint> {
-    let names = interfaces(case);
+    let names = ports(case);
     let packets: usize = names.iter().map(|name| case.frames(name, "in").len()).sum();
     let mut director = start(case, workers, directory);
     let counters = director.wait_for(packets as u64)?;
@@ -262,7 +279,9 @@ fn every_case_through_the_running_director() {
 /// One receive queue: the first worker hands the others theirs, and sends for them.
 #[test]
 fn whole_connections_through_a_running_director_with_two_workers() {
-    let flows = |case: &Case| case.eal && case.any_order && case.director == "one-nic";
+    let directors = ["one-nic", "vlans", "trunk"];
+    let flows =
+        |case: &Case| case.eal && case.any_order && directors.contains(&&*case.director);
     let cases: Vec<_> = cases().into_iter().filter(flows).collect();
     run_all(&cases, 2);
 }

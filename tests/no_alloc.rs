@@ -22,7 +22,7 @@ use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
     VirtualService,
@@ -86,7 +86,7 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
-        let frame = || BufferFrame { octets: Vec::with_capacity(2048), input: PortId(0) };
+        let frame = || BufferFrame { octets: Vec::with_capacity(2048), ..BufferFrame::default() };
         Self {
             frames: Vec::with_capacity(100_000),
             transmitted: 0,
@@ -133,6 +133,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     Interface {
         id: InterfaceId(id),
         port: PortId(id.into()),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         outside: id == 0,
@@ -198,7 +199,7 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
 }
 
 fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
-    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input) }).collect()
+    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() }).collect()
 }
 
 /// 64 packets of four kinds of flow, from clients beginning at `first`.

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use pointsman::clock::Tick;
 use pointsman::dataplane::classify::{Class, classify};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
-use pointsman::ids::{InterfaceId, PortId};
+use pointsman::ids::{InterfaceId, PortId, VlanId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
@@ -215,9 +215,27 @@ impl Frame for Chained {
         false
     }
 
+    fn pop_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn push_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn copy_octets(&self, _: usize, _: &mut [u8]) -> bool {
+        false
+    }
+
     fn input(&self) -> PortId {
         PortId(0)
     }
+
+    fn vlan(&self) -> VlanId {
+        VlanId::UNTAGGED
+    }
+
+    fn set_vlan(&mut self, _: VlanId) {}
 }
 
 /// Frames that a change makes wrong in an interesting way.
@@ -328,7 +346,7 @@ proptest! {
         octets in bad_frame(),
         first in any::<Index>(),
     ) {
-        let mut frame = BufferFrame { octets: octets.clone(), input: PortId(0) };
+        let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
         let packet = classify(&mut frame, &OUTSIDE);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
         if packet.ip_octets > 0 {
@@ -346,7 +364,7 @@ proptest! {
 fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
     for seed in seeds() {
         for length in 0..seed.len() {
-            let mut frame = BufferFrame { octets: seed[..length].to_vec(), input: PortId(0) };
+            let mut frame = BufferFrame { octets: seed[..length].to_vec(), ..BufferFrame::default() };
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
             let packet = classify(&mut frame, &mac);

@@ -69,7 +69,7 @@ impl Sample {
             ports: observed
                 .ports()
                 .into_iter()
-                .map(|port| (port.interface, port.counters))
+                .map(|port| (port.name(), port.counters))
                 .collect(),
         }
     }

@@ -66,15 +66,23 @@ fn is_fragment(octets: &[u8]) -> bool {
     }
 }
 
+/// The comment of an interface on the port of the one before it.
+const SAME_PORT: &str = "# On the same port.";
+
 /// The text of a configuration file in which the interfaces lack their devices, with these.
 pub fn with_devices(text: &str, devices: &[String]) -> String {
     let mut devices = devices.iter();
+    let mut device = None;
     let mut whole = String::new();
-    for line in text.lines() {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
         whole.push_str(line);
         whole.push('\n');
         if line.starts_with("[interface.") && line.matches('.').count() == 1 {
-            let device = devices.next().expect("a device for every interface");
+            if lines.peek() != Some(&SAME_PORT) {
+                device = devices.next();
+            }
+            let device = device.expect("a device for every port");
             whole.push_str(&format!("device = {device:?}\n"));
         }
     }
@@ -207,6 +215,8 @@ pub struct TestDirector {
     /// Every event but retired tables and pages.
     pub events: Vec<Event>,
     pub config: Config,
+    /// By interface.
+    ports: Vec<PortId>,
     slots: SlotRegistry,
     version: u64,
     workers: Vec<TestWorker>,
@@ -230,14 +240,22 @@ fn routes(config: &Config) -> Vec<RouteSpec> {
     all
 }
 
+/// The port of every interface.
+fn ports(config: &Config) -> Vec<PortId> {
+    let ports = config.ports();
+    let of = |device| ports.iter().position(|port| port.device == device).unwrap();
+    config.interfaces.iter().map(|interface| PortId(of(&interface.device) as u16)).collect()
+}
+
 fn interfaces(setup: &Setup) -> Interfaces {
-    let configured = setup.config.interfaces.iter().zip(&setup.macs).enumerate();
+    let configured = setup.config.interfaces.iter().zip(ports(&setup.config)).enumerate();
     Interfaces::new(
         configured
-            .map(|(place, (interface, mac))| Interface {
+            .map(|(place, (interface, port))| Interface {
                 id: InterfaceId(place as u8),
-                port: PortId(place as u16),
-                mac: interface.mac.map_or(*mac, |mac| mac.0),
+                port,
+                vlan: interface.vlan,
+                mac: interface.mac.map_or(setup.macs[port.index()], |mac| mac.0),
                 mtu: interface.mtu,
                 outside: interface.role != Role::Inside,
                 addresses: interface.addresses.clone(),
@@ -304,6 +322,7 @@ impl TestDirector {
             sent: Vec::new(),
             rows: Vec::new(),
             next_receiver: 0,
+            ports: ports(&setup.config),
             config: setup.config,
         };
         director.install_static_neighbors();
@@ -374,8 +393,8 @@ impl TestDirector {
     pub fn poll(&mut self, worker: usize, interface: InterfaceId, frames: &[Vec<u8>]) {
         let mut burst = FrameBurst::new();
         for octets in frames {
-            let input = PortId(interface.0.into());
-            burst.push(BufferFrame { octets: octets.clone(), input });
+            let input = self.ports[interface.index()];
+            burst.push(BufferFrame { octets: octets.clone(), input, ..BufferFrame::default() });
         }
         let this = &mut self.workers[worker];
         this.stats.received.add(burst.len() as u64);

@@ -14,6 +14,7 @@ use super::diagnostic::{Finding, Span};
 use super::model::{Device, Idle, LogFormat, MacAddress, Role};
 use super::reader::{List, Problems, Section, Wrong};
 use super::value;
+use crate::ids::VlanId;
 use crate::service::{Listen, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
 
 /// A value that is absent, or wrong (which has been noted), or there.
@@ -74,6 +75,9 @@ pub(super) struct InterfaceDraft {
     pub(super) name: Spanned<String>,
     pub(super) role: Value<Role>,
     pub(super) device: Value<Device>,
+    pub(super) vlan: Value<u16>,
+    /// What is said of the VLAN, or that nothing is said, is not wrong.
+    pub(super) vlan_known: bool,
     pub(super) addresses: List<IpNet>,
     pub(super) gateways: List<IpAddr>,
     pub(super) routes: Vec<RouteDraft>,
@@ -242,6 +246,8 @@ impl InterfaceDraft {
         let roles = [Role::Outside, Role::Inside, Role::Both].map(|role| (role.name(), role));
         let role = section.required("role", "\"outside\"", value::word(&roles));
         let device = section.required("device", "\"0000:3b:00.0\"", device);
+        let vlan = section.value("vlan", value::integer(1..=i64::from(VlanId::MAX.0)));
+        let vlan_known = vlan.is_some() || !section.has("vlan");
         section.require("addresses", "[\"10.0.0.1/24\"]");
         let addresses = section.list("addresses", "[\"10.0.0.1/24\"]", value::own_address);
         if let (true, true, Some(span)) =
@@ -264,6 +270,8 @@ impl InterfaceDraft {
             name,
             role,
             device,
+            vlan,
+            vlan_known,
             addresses,
             gateways,
             routes,
