@@ -264,34 +264,57 @@ fn interfaces(setup: &Setup) -> Interfaces {
     )
 }
 
+/// What all workers of a director are made of.
+pub struct Common {
+    interfaces: Arc<Interfaces>,
+    services: Arc<ServiceTable>,
+    loads: Arc<ServerLoads>,
+    slots: SlotRegistry,
+}
+
+impl Common {
+    pub fn new(setup: &Setup) -> Self {
+        let mut slots = SlotRegistry::new(256);
+        let table = ServiceTable::compile(TableVersion(1), &setup.config.services, &mut slots);
+        Self {
+            interfaces: Arc::new(interfaces(setup)),
+            services: Arc::new(table.unwrap()),
+            loads: Arc::new(ServerLoads::new(256)),
+            slots,
+        }
+    }
+
+    /// What a worker is made of, and the control thread's end of its mailbox.
+    pub fn settings(&self, setup: &Setup, number: u16) -> (PipelineSettings, ControlMailbox) {
+        let (inner, outer) = mailbox();
+        let settings = PipelineSettings {
+            worker: WorkerId(number),
+            interfaces: Arc::clone(&self.interfaces),
+            routes: routes(&setup.config),
+            neighbors: setup.neighbors,
+            timeouts: StateTimeouts::new(&setup.config.timeouts),
+            fragment_timeout_ms: 30_000,
+            errors_per_second: 1000,
+            connections: setup.connections,
+            huge_pages: HugePages::Never,
+            table_secret: [1 + u64::from(number), 2, 3, 4]
+                .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            steering: Steering::new(setup.workers, SECRET),
+            services: Arc::clone(&self.services),
+            loads: Arc::clone(&self.loads),
+            stats: Arc::new(WorkerStats::new(256)),
+            mailbox: inner,
+        };
+        (settings, outer)
+    }
+}
+
 impl TestDirector {
     fn new(setup: Setup) -> Self {
-        let interfaces = Arc::new(interfaces(&setup));
-        let mut slots = SlotRegistry::new(256);
-        let loads = Arc::new(ServerLoads::new(256));
-        let table = ServiceTable::compile(TableVersion(1), &setup.config.services, &mut slots);
-        let services = Arc::new(table.unwrap());
+        let common = Common::new(&setup);
         let worker = |number: u16| {
-            let stats = Arc::new(WorkerStats::new(256));
-            let (inner, mailbox) = mailbox();
-            let settings = PipelineSettings {
-                worker: WorkerId(number),
-                interfaces: Arc::clone(&interfaces),
-                routes: routes(&setup.config),
-                neighbors: setup.neighbors,
-                timeouts: StateTimeouts::new(&setup.config.timeouts),
-                fragment_timeout_ms: 30_000,
-                errors_per_second: 1000,
-                connections: setup.connections,
-                huge_pages: HugePages::Never,
-                table_secret: [1 + u64::from(number), 2, 3, 4]
-                    .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                steering: Steering::new(setup.workers, SECRET),
-                services: Arc::clone(&services),
-                loads: Arc::clone(&loads),
-                stats: Arc::clone(&stats),
-                mailbox: inner,
-            };
+            let (settings, mailbox) = common.settings(&setup, number);
+            let stats = Arc::clone(&settings.stats);
             TestWorker {
                 pipeline: Pipeline::new(settings, setup.start).unwrap(),
                 mailbox,
@@ -310,6 +333,7 @@ impl TestDirector {
             }
         };
         let workers = (0..setup.workers).map(worker).collect();
+        let Common { loads, slots, .. } = common;
         let mut director = Self {
             now: setup.start,
             loads,
