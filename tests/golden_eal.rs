@@ -305,8 +305,7 @@ fn every_case_through_the_running_director() {
 #[test]
 fn whole_connections_through_a_running_director_with_two_workers() {
     let directors = ["one-nic", "vlans"];
-    let flows =
-        |case: &Case| case.eal && case.any_order && directors.contains(&&*case.director);
+    let flows = |case: &Case| case.eal && case.any_order && directors.contains(&&*case.director);
     let cases: Vec<_> = cases().into_iter().filter(flows).collect();
     run_all(&cases, 2);
 }

@@ -208,7 +208,10 @@ fn worker_in(
 }
 
 fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
-    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() }).collect()
+    frames
+        .take(BURST)
+        .map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() })
+        .collect()
 }
 
 /// 64 packets of four kinds of flow, from clients beginning at `first`.

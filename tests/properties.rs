@@ -364,7 +364,8 @@ proptest! {
 fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
     for seed in seeds() {
         for length in 0..seed.len() {
-            let mut frame = BufferFrame { octets: seed[..length].to_vec(), ..BufferFrame::default() };
+            let mut frame =
+                BufferFrame { octets: seed[..length].to_vec(), ..BufferFrame::default() };
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
             let packet = classify(&mut frame, &mac);

@@ -18,21 +18,15 @@ const VLAN: u16 = 0x0fff;
 
 /// Takes the tag off a frame that has one, and notes which VLAN it came by. A tag of VLAN 0 only
 /// states a priority (IEEE 802.1Q section 6.9). What is behind the tag may be another one.
-pub(super) fn take_off<F: Frame>(
-    frame: &mut F,
-    port: &PortInterfaces,
-) -> Result<(), DropReason> {
+pub(super) fn take_off<F: Frame>(frame: &mut F, port: &PortInterfaces) -> Result<(), DropReason> {
     let octets = frame.octets_mut();
     let Some(front) = octets.first_chunk_mut::<{ ADDRESSES + TAG }>() else {
         return Err(DropReason::Truncated);
     };
     let [.., type_high, type_low, high, low] = *front;
     let is_tagged = u16::from_be_bytes([type_high, type_low]) == ether_type::VLAN;
-    let vlan = if is_tagged {
-        VlanId(u16::from_be_bytes([high, low]) & VLAN)
-    } else {
-        VlanId::UNTAGGED
-    };
+    let vlan =
+        if is_tagged { VlanId(u16::from_be_bytes([high, low]) & VLAN) } else { VlanId::UNTAGGED };
     if port.of_vlan(vlan).is_none() {
         return Err(DropReason::UnknownVlan);
     }

@@ -28,7 +28,11 @@ impl Devices {
         let device = |(wanted, port): (PortConfig<'_>, &Port)| {
             let granted = port.granted();
             Device {
-                interfaces: wanted.interfaces.iter().map(|(_, on_port)| on_port.name.clone()).collect(),
+                interfaces: wanted
+                    .interfaces
+                    .iter()
+                    .map(|(_, on_port)| on_port.name.clone())
+                    .collect(),
                 driver: port.capabilities().driver,
                 mac: wanted.mac().unwrap_or(MacAddress(port.mac())),
                 rx_queues: granted.map_or(0, |granted| granted.rx_queues),
