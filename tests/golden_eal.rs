@@ -99,13 +99,19 @@ fn start(case: &Case, workers: usize, directory: &Path) -> Director {
 }
 
 impl Director {
-    /// The sums over all workers of the counters, by name and labels other than the worker.
-    fn counters(&self) -> Option<BTreeMap<String, u64>> {
+    /// The metrics, as the director serves them.
+    fn scrape(&self) -> Option<String> {
         let mut stream = TcpStream::connect(self.metrics).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// The sums over all workers of the counters, by name and labels other than the worker.
+    fn counters(&self) -> Option<BTreeMap<String, u64>> {
+        let text = self.scrape()?;
         let mut sums = BTreeMap::new();
         for line in text.lines().filter(|line| line.starts_with("pointsman_packets_")) {
             let (name, value) = line.rsplit_once(' ')?;
@@ -245,6 +251,17 @@ fn replay(case: &Case, workers: usize, directory: &Path) -> Result<(), Complaint
     let packets: usize = names.iter().map(|name| case.frames(name, "in").len()).sum();
     let mut director = start(case, workers, directory);
     let counters = director.wait_for(packets as u64)?;
+    let metrics = director.scrape().unwrap_or_default();
+    for name in &names {
+        // Ports that several interfaces share are there once, by all their names.
+        let received = case.frames(name, "in").len();
+        let (label, value) = (format!("interface=\"{name}\""), format!(" {received}"));
+        let is_sample = |line: &str| line.starts_with("pointsman_port_rx_packets_total{");
+        let mut samples = metrics.lines().filter(|line| is_sample(line));
+        if !samples.any(|line| line.contains(&label) && line.ends_with(&value)) {
+            return Err(format!("port {name} did not receive {received}:\n{metrics}"));
+        }
+    }
     director.stop()?;
     if drops(&counters) != case.dropped {
         return Err(format!("dropped {:?}, expected {:?}", drops(&counters), case.dropped));
