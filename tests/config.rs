@@ -200,20 +200,20 @@ fn vlans_of_one_device_share_a_port_and_what_is_said_of_it() {
 /// A director has as many ports as DPDK, and more interfaces by VLANs.
 #[test]
 fn there_are_limits_to_ports_and_to_interfaces() {
+    let section = |number: usize, vlans: bool| {
+        let role = if number == 0 { "outside" } else { "inside" };
+        let (device, vlan) = if vlans {
+            ("net_null0".into(), format!("vlan = {}\n", number + 1))
+        } else {
+            (format!("net_null{number}"), String::new())
+        };
+        format!(
+            "[interface.i{number}]\nrole = \"{role}\"\ndevice = \"{device}\"\n{vlan}\
+             addresses = [\"10.{number}.0.1/24\"]\n"
+        )
+    };
     let errors = |count: usize, vlans: bool| {
-        let mut text = String::new();
-        for number in 0..count {
-            let role = if number == 0 { "outside" } else { "inside" };
-            let (device, vlan) = if vlans {
-                ("net_null0".into(), format!("vlan = {}\n", number + 1))
-            } else {
-                (format!("net_null{number}"), String::new())
-            };
-            text += &format!(
-                "[interface.i{number}]\nrole = \"{role}\"\ndevice = \"{device}\"\n{vlan}\
-                 addresses = [\"10.{number}.0.1/24\"]\n"
-            );
-        }
+        let text: String = (0..count).map(|number| section(number, vlans)).collect();
         match parse(&text, "f", &machine()) {
             Ok(_) => Vec::new(),
             Err(found) => found.into_iter().map(|error| error.message).collect(),
