@@ -71,7 +71,8 @@ mod tests {
             vlan: VlanId(vlan),
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
-            outside: false,
+            sides: crate::dataplane::interface::Sides::BOTH,
+            mss_clamp: None,
             addresses: Vec::new(),
         }
     }
