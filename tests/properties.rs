@@ -434,6 +434,7 @@ proptest! {
         capacity in 1_u32..40,
         neighbors in 1_usize..40,
         start: u32,
+        are_vlans: bool,
         steps in prop::collection::vec(
             (any::<bool>(), prop::collection::vec(bad_frame(), 1..64), 0_u32..200_000, 0_u8..8),
             1..8,
@@ -444,10 +445,19 @@ proptest! {
             .connections(capacity, capacity)
             .neighbors(neighbors);
         setup.start = Tick(start);
+        let vlans = if are_vlans { [VlanId(10), VlanId(20)] } else { [VlanId::UNTAGGED; 2] };
+        for (interface, vlan) in setup.config.interfaces.iter_mut().zip(vlans) {
+            interface.vlan = vlan;
+        }
         let mut director = setup.start();
         director.solicits = true;
-        for (is_inside, frames, wait, what) in steps {
+        for (is_inside, mut frames, wait, what) in steps {
             let interface = if is_inside { IN } else { OUT };
+            // One burst in eight has the tag of the other interface.
+            let vlan = vlans[usize::from(is_inside != (what == 7))];
+            for frame in frames.iter_mut().filter(|frame| are_vlans && frame.len() >= 12) {
+                frame.splice(12..12, [0x81, 0, 0, vlan.0 as u8]);
+            }
             let worker = usize::from(what) % usize::from(workers);
             director.receive_burst(worker, interface, &frames);
             match what {
@@ -458,7 +468,12 @@ proptest! {
                 4 => { director.list(); }
                 _ => {}
             }
-            for sent in director.take_sent() {
+            for mut sent in director.take_sent() {
+                if are_vlans {
+                    let tag: Vec<_> = sent.octets.drain(12..16).collect();
+                    let vlan = vlans[sent.interface.index()].0 as u8;
+                    prop_assert_eq!(tag, [0x81, 0, 0, vlan], "the tag of its interface");
+                }
                 assert_claims_only_own(&sent.octets);
                 let mac = if sent.interface == OUT { OUTSIDE } else { INSIDE };
                 prop_assert_eq!(&sent.octets[6..12], &mac[..], "sent from its interface");
