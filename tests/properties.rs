@@ -456,7 +456,8 @@ proptest! {
             // One burst in eight has the tag of the other interface.
             let vlan = vlans[usize::from(is_inside != (what == 7))];
             for frame in frames.iter_mut().filter(|frame| are_vlans && frame.len() >= 12) {
-                frame.splice(12..12, [0x81, 0, 0, vlan.0 as u8]);
+                let [high, low] = vlan.0.to_be_bytes();
+                frame.splice(12..12, [0x81, 0, high, low]);
             }
             let worker = usize::from(what) % usize::from(workers);
             director.receive_burst(worker, interface, &frames);
@@ -471,8 +472,8 @@ proptest! {
             for mut sent in director.take_sent() {
                 if are_vlans {
                     let tag: Vec<_> = sent.octets.drain(12..16).collect();
-                    let vlan = vlans[sent.interface.index()].0 as u8;
-                    prop_assert_eq!(tag, [0x81, 0, 0, vlan], "the tag of its interface");
+                    let [high, low] = vlans[sent.interface.index()].0.to_be_bytes();
+                    prop_assert_eq!(tag, [0x81, 0, high, low], "the tag of its interface");
                 }
                 assert_claims_only_own(&sent.octets);
                 let mac = if sent.interface == OUT { OUTSIDE } else { INSIDE };
