@@ -12,7 +12,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::{Class, Packet};
-use super::conn::{ConnectionTable, Flags};
+use super::conn::{Candidate, ConnectionTable, Flags};
 use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
 use super::echo;
 use super::family::Family;
@@ -240,7 +240,8 @@ fn settle_first<A: Family, F: Frame>(
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
-    let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
+    let (origin, candidate) = (Origin::Worker, Candidate::NONE);
+    let flow = Flow { packet: &packet, key: &flow_key, hash, candidate, origin, now };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             let fate = fate_of(table, &flow_key, hash, hop, frame.octets());
