@@ -125,6 +125,7 @@ fn service(listen: &str, server: &str) -> VirtualService {
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
         sloppy_tcp: false,
+        sloppy_sctp: false,
         udp_timeout: None,
     }
 }

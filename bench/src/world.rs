@@ -160,6 +160,7 @@ fn service(traffic: Traffic, number: u32) -> VirtualService {
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![RealServer { address: server, weight: 1 }],
         sloppy_tcp: false,
+        sloppy_sctp: false,
         udp_timeout: None,
     }
 }

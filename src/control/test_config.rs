@@ -23,6 +23,7 @@ pub(crate) fn config() -> Config {
             socket: "/nonexistent/pointsman.sock".into(),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
             sloppy_tcp: false,
+            sloppy_sctp: false,
         },
         dpdk: DpdkConfig {
             hugepages: false,
@@ -65,6 +66,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         scheduler: SchedulerKind::default(),
         servers: servers.iter().map(server).collect(),
         sloppy_tcp: false,
+        sloppy_sctp: false,
         udp_timeout: None,
     }
 }

@@ -2,6 +2,7 @@
 //! directions.
 
 use super::classify::Packet;
+use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Endpoints, Found, InsertError};
 use super::family::Family;
@@ -16,6 +17,7 @@ use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::{self, Signal};
 use crate::wire::tcp::flags;
 
 /// Opens a connection for a packet that belongs to none.
@@ -102,17 +104,35 @@ fn schedule<'s, A: Address>(
     others.find(|server| is_free(server)).ok_or(DropReason::ReplyTupleTaken)
 }
 
-/// Whether a SYN from the client begins a new connection in the place of one that its address
+/// Whether a SYN or INIT from the client begins a new connection in the place of one that its address
 /// and port had before: that one is over, or its server takes no new connections any more. (A
-/// half-closed connection lives on, whatever a SYN says.)
+/// half-closed connection lives on, whatever a SYN says. Of SCTP only CLOSED is over, as in IPVS.)
 pub(super) fn begins_anew<A: Address>(
     services: &FamilyServices<A>,
     connection: &Connection<A>,
 ) -> bool {
     use ConnectionState as S;
     match connection.state() {
-        S::TimeWait | S::Close | S::LastAck => true,
-        S::None | S::SynRecv | S::FinWait | S::CloseWait | S::SynSent | S::SynAck | S::Listen => {
+        S::TimeWait | S::Close | S::LastAck | S::SctpClosed => true,
+        S::Established | S::Udp | S::SctpEstablished => false,
+        S::None
+        | S::SynRecv
+        | S::FinWait
+        | S::CloseWait
+        | S::SynSent
+        | S::SynAck
+        | S::Listen
+        | S::SctpInit1
+        | S::SctpInit
+        | S::SctpCookieSent
+        | S::SctpCookieReplied
+        | S::SctpCookieWait
+        | S::SctpCookie
+        | S::SctpCookieEchoed
+        | S::SctpShutdownSent
+        | S::SctpShutdownReceived
+        | S::SctpShutdownAckSent
+        | S::SctpRejected => {
             let service = services.find(connection.vip, connection.vip_port, connection.protocol);
             let server = service.and_then(|service| {
                 let slot = connection.slot.into();
@@ -120,24 +140,34 @@ pub(super) fn begins_anew<A: Address>(
             });
             server.is_none_or(|server| server.weight == 0)
         }
-        S::Established | S::Udp => false,
     }
 }
 
 /// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or with `sloppy_tcp`
-/// whatever is not a reset.
+/// whatever is not a reset; of SCTP an INIT, or with `sloppy_sctp` whatever comes. (Of a fragment
+/// it is not known whether it could be translated.)
 fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
-    if key.protocol != protocol::TCP {
-        return true;
+    match key.protocol {
+        protocol::TCP => {
+            packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0
+        }
+        protocol::SCTP => {
+            let is_whole = packet.control & sctp::FRAGMENT == 0;
+            is_whole && (packet.is_syn() || service.sloppy_sctp)
+        }
+        _ => true,
     }
-    packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0
 }
 
 fn first_state<A>(packet: &Packet, key: &FlowKey<A>) -> ConnectionState {
-    if key.protocol == protocol::TCP {
-        ConnectionState::None.next(Direction::Inbound, packet.control)
-    } else {
-        ConnectionState::Udp
+    let none = ConnectionState::None;
+    match key.protocol {
+        protocol::TCP => none.next(Direction::Inbound, packet.control),
+        protocol::SCTP => {
+            let signal = Signal::of_control(packet.control);
+            sctp_state::next(none, Direction::Inbound, signal)
+        }
+        _ => ConnectionState::Udp,
     }
 }
 

@@ -14,15 +14,16 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
 
 /// What the pipeline does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// TCP or UDP over IPv4, with its 5-tuple.
+    /// TCP, UDP or SCTP over IPv4, with its 5-tuple.
     FlowV4(FlowKey<V4>),
-    /// TCP or UDP over IPv6, with its 5-tuple.
+    /// TCP, UDP or SCTP over IPv6, with its 5-tuple.
     FlowV6(FlowKey<V6>),
     /// ARP for IPv4 over Ethernet.
     Arp,
@@ -53,12 +54,12 @@ pub struct Packet {
     pub ip_octets: u16,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// TCP control bits; 0 for others.
+    /// TCP control bits; of SCTP [`sctp::Signal::control`]; 0 for others.
     pub control: u8,
 }
 
 impl Packet {
-    /// Whether this is the first segment of a TCP connection.
+    /// Whether this is the first segment of a TCP connection, or an SCTP INIT.
     #[inline]
     pub const fn is_syn(&self) -> bool {
         self.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
@@ -249,6 +250,15 @@ fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> 
     Err(DropReason::ExtensionHeader)
 }
 
+impl From<sctp::Wrong> for DropReason {
+    fn from(wrong: sctp::Wrong) -> Self {
+        match wrong {
+            sctp::Wrong::Truncated => Self::Truncated,
+            sctp::Wrong::Malformed => Self::Malformed,
+        }
+    }
+}
+
 /// What every IP packet has.
 #[derive(Clone, Copy)]
 struct Common {
@@ -308,6 +318,10 @@ impl Payload<'_> {
                     return Err(DropReason::Malformed);
                 }
                 (header.source_port, header.destination_port, 0)
+            }
+            protocol::SCTP => {
+                let (header, signal) = sctp::inspect(self.octets, self.length, false)?;
+                (header.source_port, header.destination_port, signal.control())
             }
             _ => return Err(DropReason::UnknownProtocol),
         };

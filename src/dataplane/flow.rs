@@ -2,6 +2,7 @@
 
 use super::admit::{admit, begins_anew};
 use super::classify::Packet;
+use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{ConnectionTable, Found};
 use super::family::Family;
@@ -15,6 +16,13 @@ use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::Signal;
+
+/// The state of a SCTP association after a packet.
+#[cold]
+fn next_sctp(old: ConnectionState, from: Direction, control: u8) -> ConnectionState {
+    sctp_state::next(old, from, Signal::of_control(control))
+}
 
 /// A packet of a flow, on its way.
 pub(super) struct Flow<'p, A> {
@@ -26,7 +34,7 @@ pub(super) struct Flow<'p, A> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// A TCP or UDP packet: to its owner, or translated and sent on, or dropped.
+    /// A TCP, UDP or SCTP packet: to its owner, or translated and sent on, or dropped.
     #[inline]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -77,21 +85,17 @@ impl<F: Frame> Shared<F> {
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
+        nat::translate(frame.octets_mut(), packet, connection, found.direction)?;
         connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
-        nat::translate(
-            frame.octets_mut(),
-            usize::from(packet.transport),
-            connection,
-            found.direction,
-        )
-        .ok_or(DropReason::Truncated)?;
-        if connection.protocol == protocol::TCP {
-            let old = connection.state();
-            let new = old.next(found.direction, packet.control);
-            if new != old {
-                self.change_state(table, found, old, new);
-            }
+        let old = connection.state();
+        let new = match connection.protocol {
+            protocol::TCP => old.next(found.direction, packet.control),
+            protocol::UDP => old,
+            _ => next_sctp(old, found.direction, packet.control),
+        };
+        if new != old {
+            self.change_state(table, found, old, new);
         }
         Ok(hop)
     }
@@ -123,7 +127,7 @@ impl<F: Frame> Shared<F> {
         self.translate(table, flow, frame)
     }
 
-    /// Removes a connection that a client's SYN shows to be over.
+    /// Removes a connection that a client's SYN or INIT shows to be over.
     #[cold]
     fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
         let Some(connection) = table.get(found.id) else { return false };

@@ -30,6 +30,7 @@ use crate::wire::address::Address;
 use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::udp;
 
@@ -252,7 +253,7 @@ fn settle_first<A: Family, F: Frame>(
     }
 }
 
-/// Ports and control bits of a first fragment. One without a whole TCP or UDP header is an
+/// Ports and control bits of a first fragment. One without a whole transport header is an
 /// attack (RFC 1858), not a packet.
 fn transport<A: Family>(
     fragment: &Fragment<A>,
@@ -260,19 +261,27 @@ fn transport<A: Family>(
 ) -> Result<(FlowKey<A>, u8), DropReason> {
     let key = fragment.key;
     let segment = octets.get(fragment.payload..).ok_or(DropReason::Truncated)?;
+    let length = usize::from(fragment.length);
     let least = match key.protocol {
         protocol::TCP => tcp::HEADER,
         protocol::UDP => udp::HEADER,
+        protocol::SCTP => sctp::HEADER + sctp::CHUNK_HEADER,
         _ => return Err(DropReason::UnknownProtocol),
     };
-    if usize::from(fragment.length) < least {
+    if length < least {
         return Err(DropReason::Malformed);
     }
-    let control = if key.protocol == protocol::TCP {
-        let (header, _) = TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-        header.flags
-    } else {
-        0
+    let control = match key.protocol {
+        protocol::TCP => {
+            let header = TcpHeader::ref_from_prefix(segment);
+            header.map_err(|_| DropReason::Truncated)?.0.flags
+        }
+        protocol::SCTP => {
+            let is_part = !fragment.is_atomic();
+            let (_, signal) = sctp::inspect(segment, length, is_part)?;
+            signal.control() | if is_part { sctp::FRAGMENT } else { 0 }
+        }
+        _ => 0,
     };
     let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
     let flow = FlowKey {

@@ -138,7 +138,11 @@ fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
         |address: A, port: crate::wire::U16| SocketAddr::new(address.to_ip(), port.get());
     let idle = now.since(Tick(connection.last_seen));
     ConnectionRow {
-        protocol: if connection.protocol == protocol::TCP { Protocol::Tcp } else { Protocol::Udp },
+        protocol: match connection.protocol {
+            protocol::TCP => Protocol::Tcp,
+            protocol::SCTP => Protocol::Sctp,
+            _ => Protocol::Udp,
+        },
         state: connection.state(),
         client: endpoint(connection.client, connection.client_port),
         service: endpoint(connection.vip, connection.vip_port),

@@ -30,9 +30,11 @@ pub(super) struct Quoted<A> {
     pub(super) ip: usize,
     /// Where its transport header begins.
     pub(super) transport: usize,
+    /// Octets of its transport packet, however many are quoted; `None` of a fragment.
+    pub(super) segment_octets: Option<usize>,
 }
 
-/// Ports, which TCP and UDP have at the same place.
+/// Ports, which TCP, UDP and SCTP have at the same place.
 pub(super) fn ports(segment: &[u8]) -> Option<(crate::wire::U16, crate::wire::U16)> {
     let [a, b, c, d, ..] = *segment else { return None };
     Some((u16::from_be_bytes([a, b]).into(), u16::from_be_bytes([c, d]).into()))
@@ -122,12 +124,17 @@ fn rewrite<A: Family>(
     };
     A::rewrite_quoted(frame.get_mut(quoted.ip..end)?, swapped, address, address_delta)?;
     let segment = frame.get_mut(quoted.transport..end)?;
-    match swapped {
-        Direction::Inbound => segment.get_mut(2..4)?,
-        Direction::Reply => segment.get_mut(0..2)?,
+    if quoted.key.protocol == protocol::SCTP {
+        // Where the checksum cannot be right it stays as it is: an error needs none.
+        nat::replace_sctp_port(segment, swapped, port, quoted.segment_octets)?;
+    } else {
+        match swapped {
+            Direction::Inbound => segment.get_mut(2..4)?,
+            Direction::Reply => segment.get_mut(0..2)?,
+        }
+        .copy_from_slice(&port.to_bytes());
+        update_quoted_checksum(segment, quoted.key.protocol, transport_delta);
     }
-    .copy_from_slice(&port.to_bytes());
-    update_quoted_checksum(segment, quoted.key.protocol, transport_delta);
     let pseudo = A::icmp_pseudo_header(frame, message.len())?;
     let octets = frame.get_mut(message)?;
     let (icmp, _) = IcmpHeader::mut_from_prefix(octets).ok()?;

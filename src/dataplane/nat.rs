@@ -2,11 +2,17 @@
 
 use zerocopy::FromBytes;
 
+use super::classify::Packet;
 use super::conn::Connection;
 use super::family::Family;
+use super::stats::DropReason;
+use crate::wire::U16;
 use crate::wire::checksum::Delta;
+use crate::wire::crc32c;
+use crate::wire::ethernet;
 use crate::wire::flow_key::Direction;
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::{self, SctpHeader};
 use crate::wire::tcp::TcpHeader;
 use crate::wire::udp::UdpHeader;
 
@@ -23,36 +29,96 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
 }
 
 /// Translates a frame of a connection: on the way in its destination becomes the real server,
-/// on the way back its source becomes the virtual service. `transport` is the offset of the TCP
-/// or UDP header. `None`: the frame is shorter than its headers, which classification excludes.
+/// on the way back its source becomes the virtual service.
+///
+/// # Errors
+/// The frame is shorter than its headers, which classification excludes; or it is a SCTP fragment
+/// whose checksum cannot be updated.
 #[inline]
 pub(super) fn translate<A: Family>(
     frame: &mut [u8],
-    transport: usize,
+    packet: &Packet,
     connection: &Connection<A>,
     direction: Direction,
-) -> Option<()> {
+) -> Result<(), DropReason> {
     let (address, port) = match direction {
         Direction::Inbound => (connection.server, connection.server_port),
         Direction::Reply => (connection.vip, connection.vip_port),
     };
     let (address_delta, delta) = deltas(connection, direction);
-    A::rewrite(frame, direction, address, address_delta)?;
-    let segment = frame.get_mut(transport..)?;
-    if connection.protocol == protocol::TCP {
-        let (tcp, _) = TcpHeader::mut_from_prefix(segment).ok()?;
-        match direction {
-            Direction::Inbound => tcp.destination_port = port,
-            Direction::Reply => tcp.source_port = port,
+    A::rewrite(frame, direction, address, address_delta).ok_or(DropReason::Truncated)?;
+    let transport = usize::from(packet.transport);
+    let segment = frame.get_mut(transport..).ok_or(DropReason::Truncated)?;
+    match connection.protocol {
+        protocol::TCP => {
+            let (tcp, _) =
+                TcpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+            match direction {
+                Direction::Inbound => tcp.destination_port = port,
+                Direction::Reply => tcp.source_port = port,
+            }
+            tcp.checksum = delta.apply(tcp.checksum);
         }
-        tcp.checksum = delta.apply(tcp.checksum);
-    } else {
-        let (udp, _) = UdpHeader::mut_from_prefix(segment).ok()?;
-        match direction {
-            Direction::Inbound => udp.destination_port = port,
-            Direction::Reply => udp.source_port = port,
+        protocol::UDP => {
+            let (udp, _) =
+                UdpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+            match direction {
+                Direction::Inbound => udp.destination_port = port,
+                Direction::Reply => udp.source_port = port,
+            }
+            udp.checksum = delta.apply_udp(udp.checksum);
         }
-        udp.checksum = delta.apply_udp(udp.checksum);
+        _ => return rewrite_sctp(segment, packet, direction, port),
     }
-    Some(())
+    Ok(())
+}
+
+/// Writes the new port into a SCTP packet. Its CRC32c covers no address, and all that follows the
+/// ports: the length of the packet must be known, which a fragment does not tell.
+#[cold]
+fn rewrite_sctp(
+    segment: &mut [u8],
+    packet: &Packet,
+    direction: Direction,
+    port: U16,
+) -> Result<(), DropReason> {
+    let is_fragment = packet.control & sctp::FRAGMENT != 0;
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    let length = end.checked_sub(usize::from(packet.transport)).filter(|_| !is_fragment);
+    match replace_sctp_port(segment, direction, port, length) {
+        Some(true) => Ok(()),
+        Some(false) => Err(DropReason::SctpFragment),
+        None => Err(DropReason::Truncated),
+    }
+}
+
+/// Replaces the destination (on the way in) or source port of a SCTP packet of `length` octets,
+/// and updates its CRC32c as far as the header reaches. `Some(false)`: the port changed, but the
+/// CRC32c could not be updated because the length is not known.
+pub(super) fn replace_sctp_port(
+    segment: &mut [u8],
+    direction: Direction,
+    port: U16,
+    length: Option<usize>,
+) -> Option<bool> {
+    let ports: &mut [u8; 4] = segment.first_chunk_mut()?;
+    let old = *ports;
+    let [a, b] = port.to_bytes();
+    let [s0, s1, d0, d1] = old;
+    let new = match direction {
+        Direction::Inbound => [s0, s1, a, b],
+        Direction::Reply => [a, b, d0, d1],
+    };
+    *ports = new;
+    if new == old {
+        return Some(true);
+    }
+    let Some(length) = length.and_then(|length| u16::try_from(length).ok()) else {
+        return Some(false);
+    };
+    if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment) {
+        let checksum = u32::from_le_bytes(header.checksum) ^ crc32c::change(old, new, length);
+        header.checksum = checksum.to_le_bytes();
+    }
+    Some(true)
 }

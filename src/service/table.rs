@@ -36,10 +36,12 @@ pub struct Service<A> {
     pub vip: A,
     /// The service's port.
     pub port: U16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Whether any TCP segment may open a connection.
     pub sloppy_tcp: bool,
+    /// Whether any SCTP packet may open a connection.
+    pub sloppy_sctp: bool,
     /// Idle time of UDP flows, milliseconds; `None`: the director's.
     pub udp_timeout_ms: Option<u32>,
     /// In scheduling order: the last configured first.
@@ -269,6 +271,7 @@ fn compile_service<A: Address>(
         port: U16::new(listen.address.port()),
         protocol: listen.protocol,
         sloppy_tcp: service.sloppy_tcp,
+        sloppy_sctp: service.sloppy_sctp,
         udp_timeout_ms,
         scheduler: Scheduler::new(service.scheduler, &servers),
         servers: servers.into_boxed_slice(),

@@ -82,6 +82,7 @@ pub fn config(directory: &Path) -> Config {
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
         sloppy_tcp: false,
+        sloppy_sctp: false,
         udp_timeout: None,
     };
     Config {
@@ -95,6 +96,7 @@ pub fn config(directory: &Path) -> Config {
             socket: directory.join("pointsman.sock"),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
             sloppy_tcp: false,
+            sloppy_sctp: false,
         },
         dpdk: DpdkConfig {
             hugepages: false,

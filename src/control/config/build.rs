@@ -20,7 +20,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
     number_virtual_devices(&mut devices);
     let director = director(draft.director, &draft.services, machine);
     let services: Option<Vec<_>> =
-        draft.services.into_iter().map(|draft| service(draft, director.sloppy_tcp)).collect();
+        draft.services.into_iter().map(|draft| service(draft, &director)).collect();
     Some(Config {
         director,
         dpdk: dpdk(draft.dpdk),
@@ -57,6 +57,7 @@ fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) 
             format: or(draft.log_format, super::LogFormat::Text),
         },
         sloppy_tcp: or(draft.sloppy_tcp, false),
+        sloppy_sctp: or(draft.sloppy_sctp, false),
     }
 }
 
@@ -93,7 +94,7 @@ fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
     })
 }
 
-fn service(draft: ServiceDraft, sloppy_tcp: bool) -> Option<VirtualService> {
+fn service(draft: ServiceDraft, director: &DirectorConfig) -> Option<VirtualService> {
     let servers = draft.servers.items.into_iter().map(|server| {
         let server = server.into_inner();
         Some(RealServer {
@@ -106,7 +107,8 @@ fn service(draft: ServiceDraft, sloppy_tcp: bool) -> Option<VirtualService> {
         listen: draft.listen?.into_inner(),
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
         servers: servers.collect::<Option<_>>()?,
-        sloppy_tcp: or(draft.sloppy_tcp, sloppy_tcp),
+        sloppy_tcp: or(draft.sloppy_tcp, director.sloppy_tcp),
+        sloppy_sctp: or(draft.sloppy_sctp, director.sloppy_sctp),
         udp_timeout: draft.udp_timeout.map(Spanned::into_inner),
     })
 }

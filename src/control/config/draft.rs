@@ -52,6 +52,7 @@ pub(super) struct DirectorDraft {
     pub(super) log: Value<String>,
     pub(super) log_format: Value<LogFormat>,
     pub(super) sloppy_tcp: Value<bool>,
+    pub(super) sloppy_sctp: Value<bool>,
 }
 
 #[derive(Default)]
@@ -94,6 +95,7 @@ pub(super) struct ServiceDraft {
     pub(super) scheduler: Value<SchedulerKind>,
     pub(super) servers: List<ServerDraft>,
     pub(super) sloppy_tcp: Value<bool>,
+    pub(super) sloppy_sctp: Value<bool>,
     pub(super) udp_timeout: Value<Duration>,
 }
 
@@ -150,6 +152,7 @@ impl DirectorDraft {
                 value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             ),
             sloppy_tcp: section.value("sloppy_tcp", value::boolean),
+            sloppy_sctp: section.value("sloppy_sctp", value::boolean),
         };
         section.finish();
         draft
@@ -323,6 +326,7 @@ impl ServiceDraft {
             scheduler: section.value("scheduler", value::word(&schedulers)),
             servers,
             sloppy_tcp: section.value("sloppy_tcp", value::boolean),
+            sloppy_sctp: section.value("sloppy_sctp", value::boolean),
             udp_timeout: section.value("udp_timeout", timeout()),
         };
         section.finish();
@@ -363,6 +367,12 @@ fn read_timeouts(mut section: Section<'_>) -> Timeouts {
         listen: read("listen", preset.listen),
         synack: read("synack", preset.synack),
         udp: read("udp", preset.udp),
+        sctp_first_init: read("sctp_first_init", preset.sctp_first_init),
+        sctp_init: read("sctp_init", preset.sctp_init),
+        sctp_established: read("sctp_established", preset.sctp_established),
+        sctp_shutdown: read("sctp_shutdown", preset.sctp_shutdown),
+        sctp_rejected: read("sctp_rejected", preset.sctp_rejected),
+        sctp_closed: read("sctp_closed", preset.sctp_closed),
     };
     section.finish();
     timeouts

@@ -51,6 +51,9 @@ pub struct DirectorConfig {
     /// Whether connections may be opened by TCP segments other than SYN, for every service that
     /// does not say otherwise.
     pub sloppy_tcp: bool,
+    /// Whether associations may be opened by SCTP packets other than INIT, for every service that
+    /// does not say otherwise.
+    pub sloppy_sctp: bool,
 }
 
 impl DirectorConfig {

@@ -158,7 +158,7 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
 
 fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samples) {
     for state in ConnectionState::ALL {
-        let labels = [id, family, state.name()];
+        let labels = [id, family, state.label()];
         samples.count(Metric::Connections, &labels, table.states.of(state).get());
     }
     samples.count(Metric::ConnectionTableUsed, &[id, family], table.used.get());

@@ -1,4 +1,5 @@
-//! The states of a connection: those of Linux IPVS, as one table.
+//! The states of a connection, and TCP's way through them: those of Linux IPVS, as one table.
+//! (SCTP's way: `sctp_state.rs`.)
 
 use std::fmt;
 
@@ -35,11 +36,37 @@ pub enum ConnectionState {
     SynAck = 10,
     /// A UDP flow.
     Udp = 11,
+    /// SCTP: the client's first INIT went to the server.
+    SctpInit1 = 12,
+    /// SCTP: the client sent INIT again.
+    SctpInit = 13,
+    /// SCTP: the server answered with INIT ACK and its cookie.
+    SctpCookieSent = 14,
+    /// SCTP: the client sent the cookie back.
+    SctpCookieReplied = 15,
+    /// SCTP: the server sent an INIT first.
+    SctpCookieWait = 16,
+    /// SCTP: the client answered that with INIT ACK.
+    SctpCookie = 17,
+    /// SCTP: the server sent the cookie back.
+    SctpCookieEchoed = 18,
+    /// SCTP: the association is established.
+    SctpEstablished = 19,
+    /// SCTP: the server sent SHUTDOWN.
+    SctpShutdownSent = 20,
+    /// SCTP: the client sent SHUTDOWN.
+    SctpShutdownReceived = 21,
+    /// SCTP: the server sent SHUTDOWN ACK.
+    SctpShutdownAckSent = 22,
+    /// SCTP: an INIT was answered with ABORT.
+    SctpRejected = 23,
+    /// SCTP: the association is over.
+    SctpClosed = 24,
 }
 
 impl ConnectionState {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 25;
 
     /// All of them, by their number.
     pub const ALL: [Self; Self::COUNT] = [
@@ -55,6 +82,19 @@ impl ConnectionState {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::SctpInit1,
+        Self::SctpInit,
+        Self::SctpCookieSent,
+        Self::SctpCookieReplied,
+        Self::SctpCookieWait,
+        Self::SctpCookie,
+        Self::SctpCookieEchoed,
+        Self::SctpEstablished,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownReceived,
+        Self::SctpShutdownAckSent,
+        Self::SctpRejected,
+        Self::SctpClosed,
     ];
 
     /// The state with this number; [`ConnectionState::None`] for a number that is none.
@@ -67,7 +107,7 @@ impl ConnectionState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
+            Self::Established | Self::SctpEstablished => "ESTABLISHED",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
             Self::FinWait => "FIN_WAIT",
@@ -78,14 +118,55 @@ impl ConnectionState {
             Self::Listen => "LISTEN",
             Self::SynAck => "SYNACK",
             Self::Udp => "UDP",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
         }
     }
 
-    /// Whether the connection counts as active in `ActiveConn` and for the schedulers. UDP flows
-    /// and connections that are closing count as inactive, as in IPVS.
+    /// The value of label `state` in metrics: the name; SCTP's with a prefix, for some are those
+    /// of TCP.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SctpInit1 => "SCTP_INIT1",
+            Self::SctpInit => "SCTP_INIT",
+            Self::SctpCookieSent => "SCTP_C_SENT",
+            Self::SctpCookieReplied => "SCTP_C_REPLIED",
+            Self::SctpCookieWait => "SCTP_C_WAIT",
+            Self::SctpCookie => "SCTP_COOKIE",
+            Self::SctpCookieEchoed => "SCTP_C_ECHOED",
+            Self::SctpEstablished => "SCTP_ESTABLISHED",
+            Self::SctpShutdownSent => "SCTP_S_SENT",
+            Self::SctpShutdownReceived => "SCTP_S_RECEIVED",
+            Self::SctpShutdownAckSent => "SCTP_S_ACK_SENT",
+            Self::SctpRejected => "SCTP_REJECTED",
+            Self::SctpClosed => "SCTP_CLOSED",
+            _ => self.name(),
+        }
+    }
+
+    /// Whether the connection counts as active in `ActiveConn` and for the schedulers. UDP flows,
+    /// connections that are closing and associations that are not established count as inactive,
+    /// as in IPVS.
     #[inline]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+        matches!(
+            self,
+            Self::Established
+                | Self::SynSent
+                | Self::SynRecv
+                | Self::SynAck
+                | Self::SctpEstablished
+        )
     }
 
     /// The state after a TCP segment with these control bits.
@@ -121,7 +202,10 @@ impl fmt::Display for ConnectionState {
 
 use ConnectionState as S;
 
-type Row = [S; ConnectionState::COUNT];
+/// The states of the table: the first ones, and the only ones that a TCP segment changes.
+const COLUMNS: usize = 12;
+
+type Row = [S; COLUMNS];
 
 /// Client to server, for SYN, FIN, ACK, RST; the columns are the present states in their order.
 #[rustfmt::skip]
@@ -170,6 +254,19 @@ impl StateTimeouts {
             ms(timeouts.listen),
             ms(timeouts.synack),
             ms(timeouts.udp),
+            ms(timeouts.sctp_first_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_init),
+            ms(timeouts.sctp_established),
+            ms(timeouts.sctp_shutdown),
+            ms(timeouts.sctp_shutdown),
+            ms(timeouts.sctp_shutdown),
+            ms(timeouts.sctp_rejected),
+            ms(timeouts.sctp_closed),
         ])
     }
 
@@ -189,6 +286,24 @@ mod tests {
         for (number, state) in ConnectionState::ALL.into_iter().enumerate() {
             assert_eq!(state as usize, number);
             assert_eq!(ConnectionState::from_number(u8::try_from(number).unwrap()), state);
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let mut labels: Vec<_> = S::ALL.into_iter().map(S::label).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), S::COUNT);
+    }
+
+    #[test]
+    fn a_segment_moves_no_state_of_another_protocol() {
+        for state in S::ALL.into_iter().skip(COLUMNS) {
+            for control in 0..=0x1f {
+                assert_eq!(state.next(Direction::Inbound, control), state);
+                assert_eq!(state.next(Direction::Reply, control), state);
+            }
         }
     }
 

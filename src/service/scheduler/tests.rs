@@ -20,6 +20,7 @@ fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> Vi
             })
             .collect(),
         sloppy_tcp: false,
+        sloppy_sctp: false,
         udp_timeout: None,
     }
 }

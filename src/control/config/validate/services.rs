@@ -105,13 +105,16 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
         return;
     };
-    let idle = match protocol {
-        Protocol::Tcp => service.udp_timeout.as_ref().map(|value| ("udp_timeout", value.span())),
-        Protocol::Udp => service.sloppy_tcp.as_ref().map(|value| ("sloppy_tcp", value.span())),
-    };
-    if let Some((key, span)) = idle {
-        let message = format!("{key} has no effect on a {protocol} service");
-        problems.add(Finding::warning(span, message).help("remove it"));
+    let keys = [
+        ("sloppy_tcp", Protocol::Tcp, service.sloppy_tcp.as_ref().map(Spanned::span)),
+        ("sloppy_sctp", Protocol::Sctp, service.sloppy_sctp.as_ref().map(Spanned::span)),
+        ("udp_timeout", Protocol::Udp, service.udp_timeout.as_ref().map(Spanned::span)),
+    ];
+    for (key, of, span) in keys {
+        if let Some(span) = span.filter(|_| of != protocol) {
+            let message = format!("{key} has no effect on a {protocol} service");
+            problems.add(Finding::warning(span, message).help("remove it"));
+        }
     }
 }
 
