@@ -2,7 +2,6 @@
 //! directions.
 
 use super::classify::Packet;
-use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Endpoints, Found, InsertError};
 use super::family::Family;
@@ -17,7 +16,7 @@ use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
-use crate::wire::sctp::{self, Signal};
+use crate::wire::sctp;
 use crate::wire::tcp::flags;
 
 /// Opens a connection for a packet that belongs to none.
@@ -163,10 +162,8 @@ fn first_state<A>(packet: &Packet, key: &FlowKey<A>) -> ConnectionState {
     let none = ConnectionState::None;
     match key.protocol {
         protocol::TCP => none.next(Direction::Inbound, packet.control),
-        protocol::SCTP => {
-            let signal = Signal::of_control(packet.control);
-            sctp_state::next(none, Direction::Inbound, signal)
-        }
+        // The packet goes on as a hit, which moves the state; a second INIT is not the first.
+        protocol::SCTP => none,
         _ => ConnectionState::Udp,
     }
 }

@@ -125,8 +125,7 @@ fn rewrite<A: Family>(
     A::rewrite_quoted(frame.get_mut(quoted.ip..end)?, swapped, address, address_delta)?;
     let segment = frame.get_mut(quoted.transport..end)?;
     if quoted.key.protocol == protocol::SCTP {
-        // Where the checksum cannot be right it stays as it is: an error needs none.
-        nat::replace_sctp_port(segment, swapped, port, quoted.segment_octets)?;
+        nat::rewrite_quoted_sctp(segment, swapped, port, quoted.segment_octets)?;
     } else {
         match swapped {
             Direction::Inbound => segment.get_mut(2..4)?,

@@ -82,43 +82,68 @@ fn rewrite_sctp(
     direction: Direction,
     port: U16,
 ) -> Result<(), DropReason> {
-    let is_fragment = packet.control & sctp::FRAGMENT != 0;
-    let end = ethernet::HEADER + usize::from(packet.ip_octets);
-    let length = end.checked_sub(usize::from(packet.transport)).filter(|_| !is_fragment);
-    match replace_sctp_port(segment, direction, port, length) {
-        Some(true) => Ok(()),
-        Some(false) => Err(DropReason::SctpFragment),
-        None => Err(DropReason::Truncated),
+    let exchanged = exchange_sctp_port(segment, direction, port).ok_or(DropReason::Truncated)?;
+    if exchanged.is_nothing() {
+        return Ok(());
     }
+    if packet.control & sctp::FRAGMENT != 0 {
+        return Err(DropReason::SctpFragment);
+    }
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    let length = end.checked_sub(usize::from(packet.transport));
+    let (header, _) = SctpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+    exchanged.update(header, length.ok_or(DropReason::Truncated)?).ok_or(DropReason::Malformed)
 }
 
-/// Replaces the destination (on the way in) or source port of a SCTP packet of `length` octets,
-/// and updates its CRC32c as far as the header reaches. `Some(false)`: the port changed, but the
-/// CRC32c could not be updated because the length is not known.
-pub(super) fn replace_sctp_port(
+/// Writes the new port into a SCTP packet that an ICMP error quotes. Its CRC32c is made right as
+/// far as it is quoted, however much of the packet is: `length` is what its IP header says, `None`
+/// of a fragment.
+#[cold]
+pub(super) fn rewrite_quoted_sctp(
     segment: &mut [u8],
     direction: Direction,
     port: U16,
     length: Option<usize>,
-) -> Option<bool> {
+) -> Option<()> {
+    let exchanged = exchange_sctp_port(segment, direction, port)?;
+    if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment)
+        && let Some(length) = length
+        // Rather the padding of RFC 4884 behind eight octets than the one CRC32c in 2^32.
+        && header.checksum != [0; 4]
+    {
+        exchanged.update(header, length)?;
+    }
+    Some(())
+}
+
+/// The ports of a SCTP packet before and after.
+struct Exchanged {
+    old: [u8; 4],
+    new: [u8; 4],
+}
+
+impl Exchanged {
+    fn is_nothing(&self) -> bool {
+        self.old == self.new
+    }
+
+    /// Updates the CRC32c of a packet of `length` octets.
+    fn update(&self, header: &mut SctpHeader, length: usize) -> Option<()> {
+        let length = u16::try_from(length).ok()?;
+        let change = crc32c::change(self.old, self.new, length);
+        header.checksum = (u32::from_le_bytes(header.checksum) ^ change).to_le_bytes();
+        Some(())
+    }
+}
+
+fn exchange_sctp_port(segment: &mut [u8], direction: Direction, port: U16) -> Option<Exchanged> {
     let ports: &mut [u8; 4] = segment.first_chunk_mut()?;
     let old = *ports;
     let [a, b] = port.to_bytes();
     let [s0, s1, d0, d1] = old;
-    let new = match direction {
+    *ports = match direction {
         Direction::Inbound => [s0, s1, a, b],
         Direction::Reply => [a, b, d0, d1],
     };
-    *ports = new;
-    if new == old {
-        return Some(true);
-    }
-    let Some(length) = length.and_then(|length| u16::try_from(length).ok()) else {
-        return Some(false);
-    };
-    if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment) {
-        let checksum = u32::from_le_bytes(header.checksum) ^ crc32c::change(old, new, length);
-        header.checksum = checksum.to_le_bytes();
-    }
-    Some(true)
+    Some(Exchanged { old, new: *ports })
 }
