@@ -12,7 +12,7 @@ use pointsman::control::config::{
     Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, Role, load_for, parse,
 };
 use pointsman::ids::CpuId;
-use pointsman::service::{SchedulerKind, TimeoutPreset, Timeouts};
+use pointsman::service::{Protocol, SchedulerKind, TimeoutPreset, Timeouts};
 
 /// The machine that the cases assume.
 fn machine() -> Machine {
@@ -97,7 +97,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(director.metrics, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(director.socket, Path::new("/run/pointsman/pointsman.sock"));
     assert_eq!(director.log.filter, "info");
-    assert!(!director.sloppy_tcp);
+    assert!(!director.sloppy_tcp && !director.sloppy_sctp);
     assert!(config.dpdk.hugepages);
     assert_eq!((config.dpdk.memory_mib, config.dpdk.mbuf_octets), (1024, 2048));
     assert_eq!(config.interfaces[0].mtu, 1500);
@@ -126,7 +126,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(director.idle, Idle::Adaptive(Duration::from_micros(100)));
     assert_eq!((director.connections, director.ipv6_share), (4_000_000, 25));
     assert_eq!(director.metrics, None);
-    assert!(director.sloppy_tcp);
+    assert!(director.sloppy_tcp && director.sloppy_sctp);
     let dpdk = &config.dpdk;
     assert_eq!((dpdk.memory_mib, dpdk.mbufs, dpdk.mbuf_octets), (2048, Some(65_536), 9728));
     assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors), (2048, 512));
@@ -142,7 +142,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns] = &config.services[..] else { panic!("two services") };
+    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
     assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
     assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
     assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
@@ -150,9 +150,22 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(dns.udp_timeout, Some(Duration::from_secs(10)));
     assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
 
+    assert_eq!(sigtran.listen.protocol, Protocol::Sctp);
+    assert!(web.sloppy_sctp && !sigtran.sloppy_sctp, "the service's own word counts");
+
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);
+    let seconds = [
+        config.timeouts.sctp_first_init,
+        config.timeouts.sctp_init,
+        config.timeouts.sctp_established,
+        config.timeouts.sctp_shutdown,
+        config.timeouts.sctp_rejected,
+        config.timeouts.sctp_closed,
+    ]
+    .map(|timeout| timeout.as_secs());
+    assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
 }
 
 #[test]

@@ -147,9 +147,7 @@ pub(super) fn begins_anew<A: Address>(
 /// it is not known whether it could be translated.)
 fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
     match key.protocol {
-        protocol::TCP => {
-            packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0
-        }
+        protocol::TCP => packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0,
         protocol::SCTP => {
             let is_whole = packet.control & sctp::FRAGMENT == 0;
             is_whole && (packet.is_syn() || service.sloppy_sctp)

@@ -18,7 +18,7 @@ use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::Signal;
 
-/// The state of a SCTP association after a packet.
+/// The state of an SCTP association after a packet.
 #[cold]
 fn next_sctp(old: ConnectionState, from: Direction, control: u8) -> ConnectionState {
     sctp_state::next(old, from, Signal::of_control(control))

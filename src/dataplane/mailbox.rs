@@ -105,7 +105,7 @@ pub enum Event {
 /// One connection, as `pointsman connections` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRow {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// State.
     pub state: ConnectionState,

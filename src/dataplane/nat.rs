@@ -32,7 +32,7 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
 /// on the way back its source becomes the virtual service.
 ///
 /// # Errors
-/// The frame is shorter than its headers, which classification excludes; or it is a SCTP fragment
+/// The frame is shorter than its headers, which classification excludes; or it is an SCTP fragment
 /// whose checksum cannot be updated.
 #[inline]
 pub(super) fn translate<A: Family>(
@@ -73,7 +73,7 @@ pub(super) fn translate<A: Family>(
     Ok(())
 }
 
-/// Writes the new port into a SCTP packet. Its CRC32c covers no address, and all that follows the
+/// Writes the new port into an SCTP packet. Its CRC32c covers no address, and all that follows the
 /// ports: the length of the packet must be known, which a fragment does not tell.
 #[cold]
 fn rewrite_sctp(
@@ -95,7 +95,7 @@ fn rewrite_sctp(
     exchanged.update(header, length.ok_or(DropReason::Truncated)?).ok_or(DropReason::Malformed)
 }
 
-/// Writes the new port into a SCTP packet that an ICMP error quotes. Its CRC32c is made right as
+/// Writes the new port into an SCTP packet that an ICMP error quotes. Its CRC32c is made right as
 /// far as it is quoted, however much of the packet is: `length` is what its IP header says, `None`
 /// of a fragment.
 #[cold]
@@ -116,7 +116,7 @@ pub(super) fn rewrite_quoted_sctp(
     Some(())
 }
 
-/// The ports of a SCTP packet before and after.
+/// The ports of an SCTP packet before and after.
 struct Exchanged {
     old: [u8; 4],
     new: [u8; 4],

@@ -99,7 +99,7 @@ fn answer_to<A: Family>(refusal: Refusal, key: &FlowKey<A>, packet: &Packet) -> 
     }
 }
 
-/// Whether a SCTP packet ends an association, known or not: nobody answers that (RFC 9260
+/// Whether an SCTP packet ends an association, known or not: nobody answers that (RFC 9260
 /// section 8.4).
 fn is_last_word(packet: &Packet) -> bool {
     matches!(Signal::of_control(packet.control), Signal::Abort | Signal::ShutdownComplete)

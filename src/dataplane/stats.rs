@@ -103,7 +103,7 @@ drop_reasons! {
     FragmentQueueFull = "fragment_queue_full",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
-    /// A fragment of a SCTP packet whose port must change: its CRC32c cannot be updated without the rest.
+    /// A fragment of an SCTP packet whose port must change: its CRC32c cannot be updated without the rest.
     SctpFragment = "sctp_fragment",
     /// No packet buffer was free for the pieces of a packet that must be fragmented.
     NoBuffer = "no_buffer",

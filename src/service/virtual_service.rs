@@ -144,7 +144,7 @@ pub struct VirtualService {
     /// Whether a TCP segment that is not a SYN and belongs to no connection opens one
     /// (IPVS `sloppy_tcp`).
     pub sloppy_tcp: bool,
-    /// Whether a SCTP packet that is not an INIT and belongs to no association opens one
+    /// Whether an SCTP packet that is not an INIT and belongs to no association opens one
     /// (IPVS `sloppy_sctp`).
     pub sloppy_sctp: bool,
     /// UDP: idle time after which a flow is forgotten; `None`: the director's.

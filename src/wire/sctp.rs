@@ -122,10 +122,7 @@ impl Signal {
 
     /// As control bits of a packet: an INIT looks like a SYN, and nothing else does.
     pub const fn control(self) -> u8 {
-        match self {
-            Self::Init => flags::SYN,
-            _ => flags::ACK | self as u8,
-        }
+        if matches!(self, Self::Init) { flags::SYN } else { flags::ACK | self as u8 }
     }
 
     /// The signal of control bits that [`Signal::control`] made.

@@ -13,7 +13,7 @@ from scapy.layers.sctp import (
 
 from cases import CLIENT, CLIENT6, PORT0, PORT1, Case, Flow, Topology
 from icmp_errors import EXTENSION, from_inside, from_outside, padded
-from own_errors import split, too_big, unreachable
+from own_errors import split, time_exceeded, too_big, unreachable
 
 SCTP.payload_guess.clear()
 
@@ -127,7 +127,9 @@ def aborts():
     case.request(flow.request(chunks(INIT), tag=0))
     case.reply(flow.reply(chunks(ABORT), tag=C_TAG))
     case.wait(3_900)
-    case.reply(flow.reply(chunks(ABORT), tag=C_TAG))
+    case.reply(flow.reply(chunks(SACK), tag=C_TAG))
+    case.wait(4_300)
+    case.inside(flow.reply(chunks(SACK), tag=C_TAG)[0], dropped="not_owned")
 
 
 def checksums():
@@ -177,6 +179,8 @@ def headers():
 
     case = Case("sctp_with_an_expired_ttl_or_too_big", "Answered; what may be split is", TWO)
     for flow in flows():
+        frame = flow.request(chunks(INIT), tag=0, hops=1)[0]
+        case.outside(frame, ("outside", time_exceeded(frame, flow.service[0])), dropped="ttl_expired")
         case.request(flow.request(chunks(INIT), tag=0))
         payload = chunks(data(b"d" * 1300))
         df = {} if flow.v6 else {"ip": {"flags": "DF", "id": 7}}

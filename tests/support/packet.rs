@@ -91,7 +91,7 @@ impl PacketBuilder {
         Self::new(UDP, from, to)
     }
 
-    /// A SCTP packet with one chunk, of a type by [`PacketBuilder::flags`] (else DATA), whose
+    /// An SCTP packet with one chunk, of a type by [`PacketBuilder::flags`] (else DATA), whose
     /// value is the payload.
     pub fn sctp(from: &str, to: &str) -> Self {
         Self::new(SCTP, from, to).flags(0)
@@ -413,7 +413,7 @@ pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(source, port(at)), SocketAddr::new(destination, port(at + 2)))
 }
 
-/// The payload of a TCP or UDP packet, or the value of a SCTP packet's first chunk.
+/// The payload of a TCP or UDP packet, or the value of an SCTP packet's first chunk.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let (at, protocol, end) = transport(frame);
     if protocol == SCTP {

@@ -1,4 +1,4 @@
-//! The states of a SCTP association: those of Linux IPVS, as one table.
+//! The states of an SCTP association: those of Linux IPVS, as one table.
 //!
 //! They are what the director sees of the association, named from the server's point of view:
 //! the server keeps no state before it sees the cookie again, the director does.

@@ -135,6 +135,7 @@ impl ConnectionState {
 
     /// The value of label `state` in metrics: the name; SCTP's with a prefix, for some are those
     /// of TCP.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the name, unless said otherwise")]
     pub const fn label(self) -> &'static str {
         match self {
             Self::SctpInit1 => "SCTP_INIT1",
