@@ -38,7 +38,7 @@ servers = [{ address = "10.0.0.11:2905" }]
 name = "sloppy"
 listen = "sctp://192.0.2.102:2905"
 scheduler = "rr"
-sloppy_sctp = true
+non_syn = "schedule"
 servers = [{ address = "10.0.0.12:2905" }]
 "#;
 
@@ -135,7 +135,7 @@ fn reply(director: &mut TestDirector, server: &str, kind: u8) {
 
 fn state(director: &mut TestDirector) -> (&'static str, u32) {
     let [row] = director.list()[..] else { panic!("one connection") };
-    assert_eq!(row.protocol, Protocol::Sctp);
+    assert_eq!(row.protocol, Protocol::Sctp as u8);
     (row.state.name(), row.expires_ms)
 }
 

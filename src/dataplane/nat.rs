@@ -3,14 +3,16 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::Connection;
+use super::conn::{Connection, Flags};
 use super::family::Family;
 use super::stats::DropReason;
 use crate::wire::U16;
+use crate::wire::address::Address;
 use crate::wire::checksum::Delta;
 use crate::wire::crc32c;
 use crate::wire::ethernet;
 use crate::wire::flow_key::Direction;
+use crate::wire::icmpv4::IcmpHeader;
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::{self, SctpHeader};
 use crate::wire::tcp::TcpHeader;
@@ -29,7 +31,8 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
 }
 
 /// Translates a frame of a connection: on the way in its destination becomes the real server,
-/// on the way back its source becomes the virtual service.
+/// on the way back its source becomes the virtual service; with full NAT the other end changes,
+/// too.
 ///
 /// # Errors
 /// The frame is shorter than its headers, which classification excludes; or it is an SCTP fragment
@@ -68,21 +71,30 @@ pub(super) fn translate<A: Family>(
             }
             udp.checksum = delta.apply_udp(udp.checksum);
         }
-        _ => return rewrite_sctp(segment, packet, direction, port),
+        protocol::SCTP => rewrite_sctp(segment, packet, connection, direction)?,
+        _ => translate_echo(segment, port, delta).ok_or(DropReason::Truncated)?,
+    }
+    if connection.flags.has(Flags::FULL_NAT) {
+        translate_far_end(frame, transport, connection, direction).ok_or(DropReason::Truncated)?;
     }
     Ok(())
 }
 
-/// Writes the new port into an SCTP packet. Its CRC32c covers no address, and all that follows the
-/// ports: the length of the packet must be known, which a fragment does not tell.
+/// Writes the ports of an SCTP packet. Its CRC32c covers no address, and all that follows the
+/// ports: where one changes, the length of the packet must be known, which a fragment does not
+/// tell.
 #[cold]
-fn rewrite_sctp(
+fn rewrite_sctp<A: Address>(
     segment: &mut [u8],
     packet: &Packet,
+    connection: &Connection<A>,
     direction: Direction,
-    port: U16,
 ) -> Result<(), DropReason> {
-    let exchanged = exchange_sctp_port(segment, direction, port).ok_or(DropReason::Truncated)?;
+    let ports = match direction {
+        Direction::Inbound => [connection.local_port, connection.server_port],
+        Direction::Reply => [connection.vip_port, connection.client_port],
+    };
+    let exchanged = Exchanged::write(segment, ports).ok_or(DropReason::Truncated)?;
     if exchanged.is_nothing() {
         return Ok(());
     }
@@ -90,22 +102,26 @@ fn rewrite_sctp(
         return Err(DropReason::SctpFragment);
     }
     let end = ethernet::HEADER + usize::from(packet.ip_octets);
-    let length = end.checked_sub(usize::from(packet.transport));
+    let length = end.checked_sub(usize::from(packet.transport)).ok_or(DropReason::Truncated)?;
     let (header, _) = SctpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-    exchanged.update(header, length.ok_or(DropReason::Truncated)?).ok_or(DropReason::Malformed)
+    exchanged.update(header, length).ok_or(DropReason::Malformed)
 }
 
-/// Writes the new port into an SCTP packet that an ICMP error quotes. Its CRC32c is made right as
-/// far as it is quoted, however much of the packet is: `length` is what its IP header says, `None`
-/// of a fragment.
+/// Writes the ports of an SCTP packet that an ICMP error of this direction quotes. Its CRC32c is
+/// made right as far as it is quoted, however much of the packet is: `length` is what its IP
+/// header says, `None` of a fragment.
 #[cold]
-pub(super) fn rewrite_quoted_sctp(
+pub(super) fn rewrite_quoted_sctp<A: Address>(
     segment: &mut [u8],
+    connection: &Connection<A>,
     direction: Direction,
-    port: U16,
     length: Option<usize>,
 ) -> Option<()> {
-    let exchanged = exchange_sctp_port(segment, direction, port)?;
+    let ports = match direction {
+        Direction::Inbound => [connection.server_port, connection.local_port],
+        Direction::Reply => [connection.client_port, connection.vip_port],
+    };
+    let exchanged = Exchanged::write(segment, ports)?;
     if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment)
         && let Some(length) = length
         // Rather the padding of RFC 4884 behind eight octets than the one CRC32c in 2^32.
@@ -123,6 +139,15 @@ struct Exchanged {
 }
 
 impl Exchanged {
+    /// Writes source and destination port.
+    fn write(segment: &mut [u8], [source, destination]: [U16; 2]) -> Option<Self> {
+        let ports: &mut [u8; 4] = segment.first_chunk_mut()?;
+        let old = *ports;
+        let ([a, b], [c, d]) = (source.to_bytes(), destination.to_bytes());
+        *ports = [a, b, c, d];
+        Some(Self { old, new: *ports })
+    }
+
     fn is_nothing(&self) -> bool {
         self.old == self.new
     }
@@ -136,14 +161,48 @@ impl Exchanged {
     }
 }
 
-fn exchange_sctp_port(segment: &mut [u8], direction: Direction, port: U16) -> Option<Exchanged> {
-    let ports: &mut [u8; 4] = segment.first_chunk_mut()?;
-    let old = *ports;
-    let [a, b] = port.to_bytes();
-    let [s0, s1, d0, d1] = old;
-    *ports = match direction {
-        Direction::Inbound => [s0, s1, a, b],
-        Direction::Reply => [a, b, d0, d1],
+/// Writes the identifier of an echo request or reply.
+#[cold]
+fn translate_echo(message: &mut [u8], identifier: U16, delta: Delta) -> Option<()> {
+    let (echo, _) = IcmpHeader::mut_from_prefix(message).ok()?;
+    let [high, low] = identifier.to_bytes();
+    let [_, _, sequence @ ..] = echo.rest;
+    let [third, fourth] = sequence;
+    echo.rest = [high, low, third, fourth];
+    echo.checksum = delta.apply(echo.checksum);
+    Some(())
+}
+
+/// Full NAT: the other end, too. The checksums are right already.
+#[cold]
+fn translate_far_end<A: Family>(
+    frame: &mut [u8],
+    transport: usize,
+    connection: &Connection<A>,
+    direction: Direction,
+) -> Option<()> {
+    let (address, port) = far_end(connection, direction);
+    A::write_address(frame.get_mut(ethernet::HEADER..)?, direction.reversed(), address)?;
+    write_port(frame.get_mut(transport..)?, direction.reversed(), port)
+}
+
+/// What full NAT writes besides: the source on the way in, the destination of a reply.
+pub(super) const fn far_end<A: Address>(
+    connection: &Connection<A>,
+    direction: Direction,
+) -> (A, U16) {
+    match direction {
+        Direction::Inbound => (connection.local, connection.local_port),
+        Direction::Reply => (connection.client, connection.client_port),
+    }
+}
+
+/// Writes a destination port (as on the way in) or a source port (as of a reply).
+pub(super) fn write_port(segment: &mut [u8], direction: Direction, port: U16) -> Option<()> {
+    let field = match direction {
+        Direction::Inbound => segment.get_mut(2..4)?,
+        Direction::Reply => segment.get_mut(0..2)?,
     };
-    Some(Exchanged { old, new: *ports })
+    field.copy_from_slice(&port.to_bytes());
+    Some(())
 }

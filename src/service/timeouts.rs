@@ -42,6 +42,8 @@ pub struct Timeouts {
     pub synack: Duration,
     /// UDP flows.
     pub udp: Duration,
+    /// Echo requests that were masqueraded (RFC 5508 REQ-1: 60 seconds at least).
+    pub icmp: Duration,
     /// SCTP: the client's first INIT was forwarded (INIT1).
     pub sctp_first_init: Duration,
     /// SCTP: the handshake is under way (INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED).
@@ -72,6 +74,7 @@ impl Timeouts {
                 listen: secs(120),
                 synack: secs(120),
                 udp: secs(300),
+                icmp: secs(60),
                 sctp_first_init: secs(4),
                 sctp_init: secs(61),
                 sctp_established: secs(900),
@@ -91,6 +94,7 @@ impl Timeouts {
                 listen: secs(240),
                 synack: secs(240),
                 udp: secs(300),
+                icmp: secs(60),
                 sctp_first_init: secs(240),
                 sctp_init: secs(240),
                 sctp_established: secs(7440),

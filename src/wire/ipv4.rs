@@ -66,4 +66,16 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+
+    /// The name of a protocol that connections have.
+    pub const fn name(number: u8) -> &'static str {
+        match number {
+            ICMP => "icmp",
+            TCP => "tcp",
+            UDP => "udp",
+            ICMPV6 => "icmpv6",
+            SCTP => "sctp",
+            _ => "other",
+        }
+    }
 }

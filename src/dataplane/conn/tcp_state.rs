@@ -36,37 +36,39 @@ pub enum ConnectionState {
     SynAck = 10,
     /// A UDP flow.
     Udp = 11,
+    /// Echo requests and their replies.
+    Icmp = 12,
     /// SCTP: the client's first INIT went to the server.
-    SctpInit1 = 12,
+    SctpInit1 = 13,
     /// SCTP: the client sent INIT again.
-    SctpInit = 13,
+    SctpInit = 14,
     /// SCTP: the server answered with INIT ACK and its cookie.
-    SctpCookieSent = 14,
+    SctpCookieSent = 15,
     /// SCTP: the client sent the cookie back.
-    SctpCookieReplied = 15,
+    SctpCookieReplied = 16,
     /// SCTP: the server sent an INIT first.
-    SctpCookieWait = 16,
+    SctpCookieWait = 17,
     /// SCTP: the client answered that with INIT ACK.
-    SctpCookie = 17,
+    SctpCookie = 18,
     /// SCTP: the server sent the cookie back.
-    SctpCookieEchoed = 18,
+    SctpCookieEchoed = 19,
     /// SCTP: the association is established.
-    SctpEstablished = 19,
+    SctpEstablished = 20,
     /// SCTP: the server sent SHUTDOWN.
-    SctpShutdownSent = 20,
+    SctpShutdownSent = 21,
     /// SCTP: the client sent SHUTDOWN.
-    SctpShutdownReceived = 21,
+    SctpShutdownReceived = 22,
     /// SCTP: the server sent SHUTDOWN ACK.
-    SctpShutdownAckSent = 22,
+    SctpShutdownAckSent = 23,
     /// SCTP: an INIT was answered with ABORT.
-    SctpRejected = 23,
+    SctpRejected = 24,
     /// SCTP: the association is over.
-    SctpClosed = 24,
+    SctpClosed = 25,
 }
 
 impl ConnectionState {
     /// How many there are.
-    pub const COUNT: usize = 25;
+    pub const COUNT: usize = 26;
 
     /// All of them, by their number.
     pub const ALL: [Self; Self::COUNT] = [
@@ -82,6 +84,7 @@ impl ConnectionState {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::Icmp,
         Self::SctpInit1,
         Self::SctpInit,
         Self::SctpCookieSent,
@@ -118,6 +121,7 @@ impl ConnectionState {
             Self::Listen => "LISTEN",
             Self::SynAck => "SYNACK",
             Self::Udp => "UDP",
+            Self::Icmp => "ICMP",
             Self::SctpInit1 => "INIT1",
             Self::SctpInit => "INIT",
             Self::SctpCookieSent => "C-SENT",
@@ -155,9 +159,8 @@ impl ConnectionState {
         }
     }
 
-    /// Whether the connection counts as active in `ActiveConn` and for the schedulers. UDP flows,
-    /// connections that are closing and associations that are not established count as inactive,
-    /// as in IPVS.
+    /// Whether the connection counts as active in `ActiveConn` and for the schedulers. UDP flows
+    /// and connections that are closing count as inactive, as in IPVS.
     #[inline]
     pub const fn is_active(self) -> bool {
         matches!(
@@ -203,78 +206,66 @@ impl fmt::Display for ConnectionState {
 
 use ConnectionState as S;
 
-/// The states of the table: the first ones, and the only ones that a TCP segment changes.
-const COLUMNS: usize = 12;
-
-type Row = [S; COLUMNS];
+/// By state, as far as TCP has them.
+type Row = [S; 11];
 
 /// Client to server, for SYN, FIN, ACK, RST; the columns are the present states in their order.
 #[rustfmt::skip]
 const INBOUND: [Row; 4] = [
-    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
-    [S::SynRecv,     S::Established, S::Established, S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::Udp],
-    [S::Close,       S::CloseWait,   S::SynSent,     S::TimeWait,    S::TimeWait,    S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
-    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::Close,       S::Listen,      S::Established, S::Udp],
-    [S::Close,       S::Close,       S::Close,       S::SynRecv,     S::Close,       S::Close,       S::Close,       S::Close,       S::LastAck,     S::Listen,      S::SynRecv,     S::Udp],
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck
+    [S::SynRecv,     S::Established, S::Established, S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv],
+    [S::Close,       S::CloseWait,   S::SynSent,     S::TimeWait,    S::TimeWait,    S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Listen,      S::TimeWait],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::Close,       S::Listen,      S::Established],
+    [S::Close,       S::Close,       S::Close,       S::SynRecv,     S::Close,       S::Close,       S::Close,       S::Close,       S::LastAck,     S::Listen,      S::SynRecv],
 ];
 
 /// Server to client.
 #[rustfmt::skip]
 const REPLY: [Row; 4] = [
-    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
-    [S::SynSent,     S::Established, S::SynSent,     S::SynRecv,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::Listen,      S::SynRecv,     S::Udp],
-    [S::TimeWait,    S::FinWait,     S::SynSent,     S::TimeWait,    S::FinWait,     S::TimeWait,    S::Close,       S::TimeWait,    S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
-    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Established, S::Established, S::Udp],
-    [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close,       S::Udp],
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck
+    [S::SynSent,     S::Established, S::SynSent,     S::SynRecv,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::Listen,      S::SynRecv],
+    [S::TimeWait,    S::FinWait,     S::SynSent,     S::TimeWait,    S::FinWait,     S::TimeWait,    S::Close,       S::TimeWait,    S::LastAck,     S::Listen,      S::TimeWait],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Established, S::Established],
+    [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close],
 ];
-
-/// Idle times by state, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct StateTimeouts([u32; ConnectionState::COUNT]);
 
 /// IPVS forgets a connection in state NONE after two seconds.
 const NONE_MS: u32 = 2_000;
 
-impl StateTimeouts {
-    /// From the operator's settings. Times beyond 24 days count as 24 days.
-    pub fn new(timeouts: &Timeouts) -> Self {
-        let ms = |duration: std::time::Duration| {
-            let limited = duration.min(crate::clock::Tick::MAX_SPAN);
-            u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
+impl ConnectionState {
+    /// How long a connection in this state lives without packets, milliseconds. Times beyond 24
+    /// days count as 24 days.
+    pub fn idle_ms(self, timeouts: &Timeouts) -> u32 {
+        let idle = match self {
+            Self::None => return NONE_MS,
+            Self::Established => timeouts.established,
+            Self::SynSent => timeouts.syn_sent,
+            Self::SynRecv => timeouts.syn_recv,
+            Self::FinWait => timeouts.fin_wait,
+            Self::TimeWait => timeouts.time_wait,
+            Self::Close => timeouts.close,
+            Self::CloseWait => timeouts.close_wait,
+            Self::LastAck => timeouts.last_ack,
+            Self::Listen => timeouts.listen,
+            Self::SynAck => timeouts.synack,
+            Self::Udp => timeouts.udp,
+            Self::Icmp => timeouts.icmp,
+            Self::SctpInit1 => timeouts.sctp_first_init,
+            Self::SctpInit
+            | Self::SctpCookieSent
+            | Self::SctpCookieReplied
+            | Self::SctpCookieWait
+            | Self::SctpCookie
+            | Self::SctpCookieEchoed => timeouts.sctp_init,
+            Self::SctpEstablished => timeouts.sctp_established,
+            Self::SctpShutdownSent | Self::SctpShutdownReceived | Self::SctpShutdownAckSent => {
+                timeouts.sctp_shutdown
+            }
+            Self::SctpRejected => timeouts.sctp_rejected,
+            Self::SctpClosed => timeouts.sctp_closed,
         };
-        Self([
-            NONE_MS,
-            ms(timeouts.established),
-            ms(timeouts.syn_sent),
-            ms(timeouts.syn_recv),
-            ms(timeouts.fin_wait),
-            ms(timeouts.time_wait),
-            ms(timeouts.close),
-            ms(timeouts.close_wait),
-            ms(timeouts.last_ack),
-            ms(timeouts.listen),
-            ms(timeouts.synack),
-            ms(timeouts.udp),
-            ms(timeouts.sctp_first_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_init),
-            ms(timeouts.sctp_established),
-            ms(timeouts.sctp_shutdown),
-            ms(timeouts.sctp_shutdown),
-            ms(timeouts.sctp_shutdown),
-            ms(timeouts.sctp_rejected),
-            ms(timeouts.sctp_closed),
-        ])
-    }
-
-    /// The idle time of a state.
-    #[inline]
-    pub fn of(&self, state: ConnectionState) -> u32 {
-        self.0.get(state as usize).copied().unwrap_or(NONE_MS)
+        let limited = idle.min(crate::clock::Tick::MAX_SPAN);
+        u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
     }
 }
 
@@ -300,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_segment_moves_no_state_of_another_protocol() {
-        for state in S::ALL.into_iter().skip(COLUMNS) {
+        for state in S::ALL.into_iter().skip(S::Udp as usize) {
             for control in 0..=0x1f {
                 assert_eq!(state.next(Direction::Inbound, control), state);
                 assert_eq!(state.next(Direction::Reply, control), state);

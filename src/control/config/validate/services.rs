@@ -9,13 +9,14 @@ use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, ServerDraft, ServiceDraft};
 use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
-use crate::service::Protocol;
+use crate::service::{NonSyn, Protocol};
 
 /// Real servers that there is room for, over all services.
 pub const MAX_SERVERS: usize = 16_384;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     check_duplicates(&draft.services, problems);
+    check_one_packet(&draft.services, problems);
     for service in &draft.services {
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
@@ -105,15 +106,56 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
         return;
     };
-    let keys = [
-        ("sloppy_tcp", Protocol::Tcp, service.sloppy_tcp.as_ref().map(Spanned::span)),
-        ("sloppy_sctp", Protocol::Sctp, service.sloppy_sctp.as_ref().map(Spanned::span)),
-        ("udp_timeout", Protocol::Udp, service.udp_timeout.as_ref().map(Spanned::span)),
+    let one_packet = service.one_packet.as_ref().filter(|_| protocol != Protocol::Udp);
+    let non_syn = service.non_syn.as_ref().filter(|value| match protocol {
+        Protocol::Tcp => false,
+        Protocol::Udp => true,
+        Protocol::Sctp => *value.get_ref() == NonSyn::Reset,
+    });
+    let idle = [
+        one_packet.map(|value| ("one_packet".to_owned(), value.span())),
+        non_syn.map(|value| match protocol {
+            Protocol::Sctp => ("non_syn = \"reset\"".to_owned(), value.span()),
+            Protocol::Tcp | Protocol::Udp => ("non_syn".to_owned(), value.span()),
+        }),
     ];
-    for (key, of, span) in keys {
-        if let Some(span) = span.filter(|_| of != protocol) {
-            let message = format!("{key} has no effect on a {protocol} service");
-            problems.add(Finding::warning(span, message).help("remove it"));
+    for (key, span) in idle.into_iter().flatten() {
+        let message = format!("{key} has no effect on a {protocol} service");
+        problems.add(Finding::warning(span, message).help("remove it"));
+    }
+}
+
+/// What comes from a server of a one-packet service is that service's reply: no other service of
+/// the protocol may have it.
+fn check_one_packet(services: &[ServiceDraft], problems: &Problems) {
+    let protocol =
+        |service: &ServiceDraft| service.listen.as_ref().map(|listen| listen.get_ref().protocol);
+    let addresses = |service: &'_ ServiceDraft| {
+        let servers = service.servers.items.iter();
+        servers.filter_map(|s| s.get_ref().address.clone()).collect::<Vec<_>>()
+    };
+    let is_one_packet =
+        |service: &ServiceDraft| service.one_packet.as_ref().is_some_and(|value| *value.get_ref());
+    for (index, service) in services.iter().enumerate() {
+        for other in services.iter().take(index) {
+            let related = is_one_packet(service) || is_one_packet(other);
+            if !related || protocol(service) != protocol(other) {
+                continue;
+            }
+            let theirs = addresses(other);
+            let common = addresses(service).into_iter().filter_map(|address| {
+                let first = theirs.iter().find(|other| **other == address)?;
+                Some((address, first))
+            });
+            for (address, first) in common {
+                let message = format!(
+                    "servers: {address} serves a one_packet service and another one, so its \
+                     replies have no one service"
+                );
+                let finding = Finding::error(address.span(), message);
+                let help = "give each service a port of its own on that server";
+                problems.add(finding.first_stated(first.span()).help(help));
+            }
         }
     }
 }
