@@ -19,7 +19,9 @@ use pointsman::wire::flow_key::Direction;
 use pointsman::wire::sctp::Signal;
 use proptest::prelude::*;
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
-use support::packet::{PacketBuilder, assert_checksums, ends, fragments, payload, reassemble};
+use support::packet::{
+    PacketBuilder, assert_checksums, ends, error, fragments, payload, reassemble,
+};
 
 const SERVICES: &str = r#"
 [[service]]
@@ -347,5 +349,41 @@ proptest! {
             expected = facts[&(is_client, expected, kind)];
             prop_assert_eq!(state(&mut director), (expected, timeouts[expected] * 1000));
         }
+    }
+}
+
+/// A client and a server in one network: the server sees an address and a port of the director's,
+/// so both ports of a packet change, and of what an error quotes.
+#[test]
+fn full_nat_keeps_the_checksum_right() {
+    let services = "[[service]]\nname = \"near\"\nlisten = \"sctp://192.0.2.100:2905\"\n\
+                    servers = [{ address = \"10.0.0.11:3905\" }]\n";
+    for workers in [1, 3] {
+        let mut director = Setup::with_services(services).workers(workers).start();
+        let client = "10.0.0.12:20000";
+        let request = PacketBuilder::sctp(client, VIP).flags(INIT).payload(&[3; 77]).from_server();
+        director.receive(IN, &request.build());
+        let sent = director.sent_one();
+        assert_checksums(&sent.octets);
+        let (local, server) = ends(&sent.octets);
+        assert_eq!(
+            (local.ip().to_string(), server.to_string()),
+            ("10.0.0.1".into(), "10.0.0.11:3905".into())
+        );
+        let reply =
+            PacketBuilder::sctp("10.0.0.11:3905", &local.to_string()).flags(2).from_server();
+        director.receive(IN, &reply.payload(&[4; 501]).build());
+        let sent = director.sent_one();
+        assert_checksums(&sent.octets);
+        let (from, to) = ends(&sent.octets);
+        assert_eq!((from.to_string(), to.to_string()), (VIP.into(), client.into()));
+        // The server complains: the quoted packet is the client's again.
+        let about = PacketBuilder::sctp(&local.to_string(), "10.0.0.11:3905").payload(&[5; 33]);
+        director.receive(IN, &error("10.0.0.11", &about.build(), IN, 1400));
+        let sent = director.sent_one();
+        let quoted = [&[0; 12][..], &[8, 0], &sent.octets[42..]].concat();
+        assert_checksums(&quoted);
+        let (from, to) = ends(&quoted);
+        assert_eq!((from.to_string(), to.to_string()), (client.into(), VIP.into()));
     }
 }
