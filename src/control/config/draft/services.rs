@@ -86,8 +86,8 @@ impl TimeoutsDraft {
     }
 
     /// The idle times where these hold unless the file says otherwise.
-    pub(in crate::control::config) fn over(self, otherwise: Timeouts) -> Timeouts {
-        let mut timeouts = self.preset.map_or(otherwise, Timeouts::preset);
+    pub(in crate::control::config) fn over(self, otherwise: &Timeouts) -> Timeouts {
+        let mut timeouts = self.preset.map_or(*otherwise, Timeouts::preset);
         for (field, idle) in self.own {
             *field(&mut timeouts) = idle;
         }
