@@ -14,7 +14,7 @@ use pointsman::control::config::{
 };
 use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
-    ClosedPorts, MssClamp, NonSyn, Policy, SchedulerKind, TimeoutPreset, Timeouts,
+    ClosedPorts, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
 
 /// The machine that the cases assume.
@@ -141,8 +141,7 @@ fn every_key_arrives_where_it_belongs() {
 
     let [outside, inside] = &config.interfaces[..] else { panic!("two interfaces") };
     assert_eq!((outside.name.as_str(), outside.role), ("zebra", Role::Outside));
-    assert_eq!(outside.device, Device::Pci("0000:3b:00.0".into()));
-    assert_eq!((outside.vlan, inside.vlan), (VlanId(10), VlanId::UNTAGGED));
+    assert_eq!((&outside.device, outside.vlan.0), (&Device::Pci("0000:3b:00.0".into()), 10));
     assert_eq!((outside.mtu, outside.queues, outside.promiscuous), (9000, Some(2), true));
     assert_eq!(outside.mac.unwrap().to_string(), "02:00:00:00:00:aa");
     assert_eq!(outside.mss_clamp, Some(MssClamp::Octets(8000)));
@@ -152,7 +151,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns] = &config.services[..] else { panic!("two services") };
+    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
     assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
     assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
     assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
@@ -173,9 +172,20 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(masquerade.ports, 2000..=2999);
 
     assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
+    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);
+    let seconds = [
+        config.timeouts.sctp_first_init,
+        config.timeouts.sctp_init,
+        config.timeouts.sctp_established,
+        config.timeouts.sctp_shutdown,
+        config.timeouts.sctp_rejected,
+        config.timeouts.sctp_closed,
+    ]
+    .map(|timeout| timeout.as_secs());
+    assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
 }
 
 #[test]

@@ -321,8 +321,8 @@ fn every_case_through_the_running_director() {
 /// One receive queue: the first worker hands the others theirs, and sends for them.
 #[test]
 fn whole_connections_through_a_running_director_with_two_workers() {
-    let directors = ["one-nic", "vlans"];
-    let flows = |case: &Case| case.eal && case.any_order && directors.contains(&&*case.director);
+    let one_port = |name: &str| name.ends_with("one-nic") || name == "vlans";
+    let flows = |case: &Case| case.eal && case.any_order && one_port(&case.director);
     let cases: Vec<_> = cases().into_iter().filter(flows).collect();
     run_all(&cases, 2);
 }

@@ -165,6 +165,8 @@ fn worker_in(
         service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
         service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
         service("udp://192.0.2.100:54", "10.0.0.77:5353"),
+        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
+        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
     ];
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
@@ -287,6 +289,53 @@ fn connections_begin_live_and_end_without_an_allocation() {
         }
     });
     assert_eq!((count, pipeline.connections()), (0, (0, 0)), "expiry in {expired} rounds");
+}
+
+#[test]
+fn associations_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let packet = |number: u16, chunk: u8, is_reply: bool| {
+        let (client, vip, server) = if number.is_multiple_of(2) {
+            (format!("198.18.7.7:{number}"), "192.0.2.100:2905", "10.0.0.11:3905")
+        } else {
+            (format!("[2001:db8:ffff::7]:{number}"), "[2001:db8:1::100]:2905", "[fd00::11]:3905")
+        };
+        let packet = if is_reply {
+            PacketBuilder::sctp(server, &client).from_server()
+        } else {
+            PacketBuilder::sctp(&client, vip)
+        };
+        packet.flags(chunk).payload(b"some data")
+    };
+    // INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+    for (chunk, is_reply) in [
+        (1, false),
+        (2, true),
+        (10, false),
+        (11, true),
+        (0, true),
+        (7, true),
+        (8, false),
+        (14, true),
+    ] {
+        let all = (1000..).map(|number| packet(number, chunk, is_reply).build());
+        let frames = burst(u16::from(is_reply), all);
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, &format!("chunk {chunk}"));
+    }
+    assert_eq!((shelf.transmitted, pipeline.connections()), (512, (32, 32)));
+    let whole = packet(1000, 0, false).payload(&[1; 200]).build();
+    let all = (0..).flat_map(|number| fragments(&whole, number, 64));
+    warm(&mut pipeline, burst(0, all), (Origin::Port, 20), &mut shelf, "fragments");
+    assert_eq!(stats.dropped.get(DropReason::SctpFragment), 64);
+    let all = (1000..).map(|number| {
+        let client = if number % 2 == 0 { "198.18.7.7" } else { "[2001:db8:ffff::7]" };
+        let server = if number % 2 == 0 { "10.0.0.11:3905" } else { "[fd00::11]:3905" };
+        let about = PacketBuilder::sctp(&format!("{client}:{number}"), server).build();
+        error(if number % 2 == 0 { "10.0.0.9" } else { "fd00::9" }, &about, InterfaceId(1), 1400)
+    });
+    warm(&mut pipeline, burst(1, all), (Origin::Port, 30), &mut shelf, "errors passed on");
+    assert_eq!(shelf.transmitted, 576);
 }
 
 #[test]

@@ -95,25 +95,25 @@ proptest! {
     #[test]
     fn translated_packets_have_the_checksums_of_a_full_recomputation(
         [vip, server, client] in parties(),
-        is_tcp: bool,
+        protocol in prop::sample::select(vec!["tcp", "udp", "sctp"]),
         body in prop::collection::vec(any::<u8>(), 0..1400),
         back in prop::collection::vec(any::<u8>(), 0..1400),
         ttl in 2_u8..=255,
         sequence: u32,
         padding in 0_usize..80,
     ) {
-        let protocol = if is_tcp { "tcp" } else { "udp" };
         let mut director = translator(vip, server, protocol);
         let build = |from: SocketAddr, to: SocketAddr, body: &[u8]| {
             let (from, to) = (from.to_string(), to.to_string());
-            let packet = if is_tcp {
-                PacketBuilder::tcp(&from, &to)
-            } else {
-                PacketBuilder::udp(&from, &to)
+            let packet = match protocol {
+                "tcp" => PacketBuilder::tcp(&from, &to),
+                "udp" => PacketBuilder::udp(&from, &to),
+                _ => PacketBuilder::sctp(&from, &to),
             };
             packet.ttl(ttl).sequence(sequence).payload(body)
         };
-        let request = build(client, vip, &body).flags(SYN);
+        let (opening, answer) = if protocol == "sctp" { (1, 2) } else { (SYN, SYN | ACK) };
+        let request = build(client, vip, &body).flags(opening);
         let length = request.build().len();
         director.receive(OUT, &request.pad_to(length + padding).build());
         let sent = director.sent_one();
@@ -122,7 +122,7 @@ proptest! {
         prop_assert_eq!(payload(&sent.octets), &body[..]);
         assert_checksums(&sent.octets);
 
-        director.receive(IN, &build(server, client, &back).flags(SYN | ACK).from_server().build());
+        director.receive(IN, &build(server, client, &back).flags(answer).from_server().build());
         let sent = director.sent_one();
         prop_assert_eq!(sent.interface, OUT);
         prop_assert_eq!(ends(&sent.octets), (vip, client));
@@ -261,6 +261,18 @@ fn seeds() -> Vec<Vec<u8>> {
         all.push(error(router("198.18.0.9", "2001:db8:ffff::9"), &reply.build(), OUT, 1400));
         all.push(error(router("10.0.0.9", "fd00::9"), &request.build(), IN, 1400));
     }
+    let (sctp, sctp6) = ("192.0.2.100:2905", "[2001:db8:1::100]:2905");
+    for (from, to) in [(client, sctp), (client6, sctp6)] {
+        let packet = || PacketBuilder::sctp(from, to).payload(&[7; 100]);
+        for chunk in [1, 10, 0, 14] {
+            all.push(packet().flags(chunk).build());
+        }
+        all.extend(fragments(&packet().build(), 0x79, 56));
+        let server = if to == sctp { "10.0.0.11:3905" } else { "[fd00::11]:3905" };
+        let request = PacketBuilder::sctp(from, server).payload(&[7; 100]).build();
+        let router = if to == sctp { "10.0.0.9" } else { "fd00::9" };
+        all.push(error(router, &request, IN, 1400));
+    }
     for (from, to) in [(client, dns), (client6, dns6)] {
         let whole = PacketBuilder::udp(from, to).payload(&[7; 100]).build();
         all.extend(fragments(&whole, 0x77, 56));
@@ -326,6 +338,8 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
     let header = match class {
         Class::FlowV4(key) if key.protocol == 6 => 20,
         Class::FlowV6(key) if key.protocol == 6 => 20,
+        Class::FlowV4(key) if key.protocol == 132 => 16,
+        Class::FlowV6(key) if key.protocol == 132 => 16,
         // What has no ports is not looked into.
         Class::FlowV4(key) if key.protocol != 17 => 0,
         Class::FlowV6(key) if key.protocol != 17 => 0,
@@ -393,6 +407,15 @@ servers = [{ address = "10.0.0.11:8080" }, { address = "10.0.0.99:8080" }]
 name = "dns"
 listen = "udp://192.0.2.100:53"
 servers = [{ address = "10.0.0.12:5353" }]
+[[service]]
+name = "sctp"
+listen = "sctp://192.0.2.100:2905"
+servers = [{ address = "10.0.0.11:3905" }, { address = "10.0.0.99:2905" }]
+[[service]]
+name = "sctp6"
+listen = "sctp://[2001:db8:1::100]:2905"
+non_syn = "schedule"
+servers = [{ address = "[fd00::11]:3905" }]
 [[service]]
 name = "web6"
 listen = "tcp://[2001:db8:1::100]:80"

@@ -16,6 +16,7 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
 
@@ -55,14 +56,14 @@ pub struct Packet {
     pub ip_octets: u16,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// TCP control bits; 0 for others.
+    /// TCP control bits; of SCTP [`sctp::Signal::control`]; 0 for others.
     pub control: u8,
     /// Where the interface leads that the packet came in by.
     pub sides: Sides,
 }
 
 impl Packet {
-    /// Whether this is the first segment of a TCP connection.
+    /// Whether this is the first segment of a TCP connection, or an SCTP INIT.
     #[inline]
     pub const fn is_syn(&self) -> bool {
         self.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
@@ -270,6 +271,15 @@ fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> 
     Err(DropReason::ExtensionHeader)
 }
 
+impl From<sctp::Wrong> for DropReason {
+    fn from(wrong: sctp::Wrong) -> Self {
+        match wrong {
+            sctp::Wrong::Truncated => Self::Truncated,
+            sctp::Wrong::Malformed => Self::Malformed,
+        }
+    }
+}
+
 /// What every IP packet has.
 #[derive(Clone, Copy)]
 struct Common {
@@ -345,6 +355,10 @@ impl Payload<'_> {
                     return Err(DropReason::Malformed);
                 }
                 (header.source_port, header.destination_port, 0)
+            }
+            protocol::SCTP => {
+                let (header, signal) = sctp::inspect(self.octets, self.length, false)?;
+                (header.source_port, header.destination_port, signal.control())
             }
             // No service has it; it may be routed.
             _ => (U16::new(0), U16::new(0), 0),

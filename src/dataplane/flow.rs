@@ -2,6 +2,7 @@
 
 use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
+use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Candidate, Connection, ConnectionTable, Found};
 use super::family::Family;
@@ -16,6 +17,7 @@ use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::Signal;
 use crate::wire::tcp::flags;
 
 /// A packet of a flow, on its way.
@@ -46,7 +48,7 @@ pub(super) const fn next_hop<A>(connection: &Connection<A>, direction: Direction
 }
 
 impl<F: Frame> Shared<F> {
-    /// A TCP or UDP packet: to its owner, or translated and sent on, or dropped.
+    /// A packet of a flow: to its owner, or translated and sent on, or dropped.
     #[inline]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -112,15 +114,9 @@ impl<F: Frame> Shared<F> {
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
+        nat::translate(frame.octets_mut(), packet, connection, found.direction)?;
         connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
-        nat::translate(
-            frame.octets_mut(),
-            usize::from(packet.transport),
-            connection,
-            found.direction,
-        )
-        .ok_or(DropReason::Truncated)?;
         if connection.protocol == protocol::TCP {
             let old = connection.state();
             let new = old.next(connection.opener_view(found.direction), packet.control);
@@ -130,6 +126,8 @@ impl<F: Frame> Shared<F> {
             if packet.control & flags::SYN != 0 {
                 self.clamp_mss::<A>(hop, packet, frame);
             }
+        } else if connection.protocol == protocol::SCTP {
+            self.move_association(table, found, packet);
         }
         Ok(hop)
     }
@@ -149,9 +147,7 @@ impl<F: Frame> Shared<F> {
                 let hop = next_hop(&connection, direction);
                 self.check_size::<A>(hop, packet, frame)?;
                 self.count(&connection, direction, packet.ip_octets);
-                let transport = usize::from(packet.transport);
-                nat::translate(frame.octets_mut(), transport, &connection, direction)
-                    .ok_or(DropReason::Truncated)?;
+                nat::translate(frame.octets_mut(), packet, &connection, direction)?;
                 Ok(Opened::Passed(hop))
             }
             Admitted::Routed(hop) => {
@@ -206,7 +202,7 @@ impl<F: Frame> Shared<F> {
         self.translate(table, flow, frame)
     }
 
-    /// Removes a connection that a SYN of the side that opened it shows to be over.
+    /// Removes a connection that a SYN or INIT of the side that opened it shows to be over.
     #[cold]
     fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
         let Some(connection) = table.get(found.id) else { return false };
@@ -216,6 +212,23 @@ impl<F: Frame> Shared<F> {
             self.connection_ends(&connection);
         }
         gives_way
+    }
+
+    /// Moves the state of an SCTP association on.
+    #[cold]
+    fn move_association<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        found: Found,
+        packet: &Packet,
+    ) {
+        let Some(connection) = table.get(found.id) else { return };
+        let old = connection.state();
+        let from = connection.opener_view(found.direction);
+        let new = sctp_state::next(old, from, Signal::of_control(packet.control));
+        if new != old {
+            self.change_state(table, found, old, new);
+        }
     }
 
     #[cold]

@@ -33,6 +33,7 @@ use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4;
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::udp;
 
@@ -285,7 +286,7 @@ fn fate_of<A: Family>(
     Fate::Passed { source, destination, hop }
 }
 
-/// Ports and control bits of a first fragment. One without a whole TCP or UDP header is an
+/// Ports and control bits of a first fragment. One without a whole transport header is an
 /// attack (RFC 1858), not a packet.
 fn transport<A: Family>(
     fragment: &Fragment<A>,
@@ -296,19 +297,29 @@ fn transport<A: Family>(
     let least = match key.protocol {
         protocol::TCP => tcp::HEADER,
         protocol::UDP => udp::HEADER,
+        protocol::SCTP => sctp::HEADER + sctp::CHUNK_HEADER,
         _ => icmpv4::HEADER,
     };
-    if usize::from(fragment.length) < least {
+    let length = usize::from(fragment.length);
+    if length < least {
         return Err(DropReason::Malformed);
     }
-    let control = if key.protocol == protocol::TCP {
-        let (header, _) = TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-        header.flags
-    } else {
-        0
+    let control = match key.protocol {
+        protocol::TCP => {
+            let header = TcpHeader::ref_from_prefix(segment);
+            header.map_err(|_| DropReason::Truncated)?.0.flags
+        }
+        protocol::SCTP => {
+            let is_part = !fragment.is_atomic();
+            let (_, signal) = sctp::inspect(segment, length, is_part)?;
+            signal.control() | if is_part { sctp::FRAGMENT } else { 0 }
+        }
+        _ => 0,
     };
     let (source_port, destination_port) = match key.protocol {
-        protocol::TCP | protocol::UDP => ports(segment).ok_or(DropReason::Truncated)?,
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            ports(segment).ok_or(DropReason::Truncated)?
+        }
         _ if key.protocol == A::ICMP => echo::ports::<A>(segment).unwrap_or_default(),
         _ => Default::default(),
     };

@@ -18,6 +18,7 @@ use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::flow_key::FlowKey;
 use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::Signal;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::{U16, U32};
 
@@ -104,10 +105,17 @@ fn answer_to<A: Family>(
         DropReason::NoConnection if refusal.reset && !is_reset => Some(Answer::Reset),
         DropReason::NoService if closed == ClosedPorts::Drop || is_reset => None,
         DropReason::NoService if is_tcp && closed == ClosedPorts::Reject => Some(Answer::Reset),
+        DropReason::NoService if key.protocol == protocol::SCTP && is_last_word(packet) => None,
         DropReason::NoService | DropReason::NoServer if is_v6 => Some(Answer::Icmp(1, 4, [0; 4])),
         DropReason::NoService | DropReason::NoServer => Some(Answer::Icmp(3, 3, [0; 4])),
         _ => None,
     }
+}
+
+/// Whether an SCTP packet ends an association, known or not: nobody answers that (RFC 9260
+/// section 8.4).
+fn is_last_word(packet: &Packet) -> bool {
+    matches!(Signal::of_control(packet.control), Signal::Abort | Signal::ShutdownComplete)
 }
 
 /// Tells the sender of a packet why it is not forwarded, if that is told at all and the rate

@@ -107,6 +107,8 @@ drop_reasons! {
     FragmentQueueFull = "fragment_queue_full",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
+    /// A fragment of an SCTP packet whose port must change: its CRC32c cannot be updated without the rest.
+    SctpFragment = "sctp_fragment",
     /// No packet buffer was free for the pieces of a packet that must be fragmented.
     NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked.
@@ -121,7 +123,7 @@ drop_reasons! {
     NoService = "no_service",
     /// To an address that the director neither owns nor has a connection for.
     NotOwned = "not_owned",
-    /// A TCP segment that belongs to no connection and may not open one.
+    /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
     /// No real server of the service has a weight above 0.
     NoServer = "no_server",

@@ -17,6 +17,7 @@ from scapy.all import (
 import fragments
 import icmp_errors
 import own_errors
+import sctp_cases
 import vlans
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
@@ -377,12 +378,12 @@ def refusals():
                  dropped="not_owned")
     case.inside(Flow(ONE_NIC, TCP, CLIENT, WEB, OF_WEB).reply(flags="A")[0], dropped="not_owned")
 
-    case = Case("unknown_protocols", "Neither TCP, UDP nor ICMP; neither IP nor ARP")
+    case = Case("unknown_protocols", "Neither TCP, UDP, SCTP nor ICMP; neither IP nor ARP")
     link = Ether(src=CLIENT_SIDE, dst=PORT0)
-    for protocol in (0, 2, 47, 50, 132, 255):
+    for protocol in (0, 2, 47, 50, 136, 255):
         case.outside(link / IP(src="198.18.7.7", dst="192.0.2.100", proto=protocol) / Raw(b"x" * 20),
                      dropped="unknown_protocol")
-    for header in (47, 50, 59, 132):
+    for header in (47, 50, 59, 136):
         packet = link / IPv6(src="2001:db8:ffff::7", dst="2001:db8:1::100", nh=header)
         case.outside(packet / Raw(b"x" * 20), dropped="unknown_protocol")
     for ether_type in (0x88CC, 0x05FF, 0x0000, 0x8847):
@@ -503,7 +504,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *vlans.ALL):
+                 *fragments.ALL, *sctp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

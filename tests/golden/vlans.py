@@ -210,7 +210,7 @@ def carried():
             case.request(flow.request(b"question", ip=ip))
             case.reply(flow.reply(b"answer", ip=ip))
     link = Ether(src=CLIENT_SIDE, dst=PORT0)
-    for protocol in (47, 50, 132):
+    for protocol in (47, 50, 136):
         packet = link / IP(src="198.18.7.7", dst="192.0.2.100", proto=protocol)
         case.outside(packet / Raw(b"x" * 20), dropped="unknown_protocol")
         packet = link / IPv6(src="2001:db8:ffff::7", dst="2001:db8:1::100", nh=protocol)

@@ -218,7 +218,7 @@ pub struct Connections {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// tcp or udp.
+    /// tcp, udp or sctp.
     pub protocol: String,
     /// As `ipvsadm -lnc` names it.
     pub state: String,

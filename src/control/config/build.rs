@@ -29,7 +29,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         routing: draft.director.routing.as_ref().is_some_and(|routing| *routing.get_ref()),
     };
     let director = director(draft.director, &draft.services, machine);
-    let otherwise = (director.non_syn, draft.timeouts);
+    let otherwise = (director.non_syn, &draft.timeouts);
     let services: Option<Vec<_>> =
         draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
     Some(Config {
@@ -150,7 +150,10 @@ fn share_ports(interfaces: &mut [InterfaceConfig]) {
     }
 }
 
-fn service(draft: ServiceDraft, (non_syn, timeouts): (NonSyn, Timeouts)) -> Option<VirtualService> {
+fn service(
+    draft: ServiceDraft,
+    (non_syn, timeouts): (NonSyn, &Timeouts),
+) -> Option<VirtualService> {
     let servers = draft.servers.items.into_iter().map(|server| {
         let server = server.into_inner();
         Some(RealServer {

@@ -169,7 +169,7 @@ fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
 
 fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samples) {
     for state in ConnectionState::ALL {
-        let labels = [id, family, state.name()];
+        let labels = [id, family, state.label()];
         samples.count(Metric::Connections, &labels, table.states.of(state).get());
     }
     samples.count(Metric::ConnectionTableUsed, &[id, family], table.used.get());

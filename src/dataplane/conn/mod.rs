@@ -2,6 +2,7 @@
 
 mod connection;
 mod index;
+pub mod sctp_state;
 mod table;
 pub mod tcp_state;
 mod timer_wheel;

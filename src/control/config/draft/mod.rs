@@ -129,7 +129,7 @@ impl Draft {
         let masquerades = masquerades.into_iter().map(Spanned::into_inner);
         let masquerades = masquerades.map(MasqueradeDraft::read).collect();
         let timeouts = file.section("timeouts").map(TimeoutsDraft::read).unwrap_or_default();
-        let timeouts = timeouts.over(Timeouts::default());
+        let timeouts = timeouts.over(&Timeouts::default());
         file.not_yet("failover", "remove it: this version runs as a single director");
         file.finish();
         Self { director, dpdk, interfaces, any_interface, services, masquerades, timeouts }
