@@ -149,3 +149,61 @@ fn adjacency<A: Address>(
     let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
     hops.find_or_add(interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ids::{ServerSlot, TableVersion};
+    use crate::service::{RealServer, SchedulerKind, ServiceTable, SlotRegistry, VirtualService};
+
+    /// One service with one server of this weight, and its slot.
+    fn services(weight: u32) -> (ServiceTable, ServerSlot) {
+        let listen = "tcp://192.0.2.100:80".parse().unwrap();
+        let address = "10.0.0.11:8080".parse().unwrap();
+        let service = VirtualService {
+            name: "web".into(),
+            listen,
+            scheduler: SchedulerKind::default(),
+            servers: vec![RealServer { address, weight }],
+            udp_timeout: None,
+            sloppy_tcp: false,
+        };
+        let mut slots = SlotRegistry::new(8);
+        let table = ServiceTable::compile(TableVersion(1), &[service], &mut slots).unwrap();
+        (table, slots.server(listen, address).unwrap())
+    }
+
+    /// Those in which a SYN begins another connection.
+    fn states_that_give_way(weight: u32, service_port: u16) -> BTreeSet<&'static str> {
+        let (table, slot) = services(weight);
+        let mut connection = Connection::new(Endpoints {
+            client: ([198, 18, 7, 7], U16::new(20_000)),
+            service: ([192, 0, 2, 100], U16::new(service_port)),
+            server: ([10, 0, 0, 11], U16::new(8080)),
+            protocol: protocol::TCP,
+        });
+        connection.slot = slot.into();
+        let mut gives_way = |state: &ConnectionState| {
+            connection.set_state(*state);
+            begins_anew(<[u8; 4]>::services(&table), &connection)
+        };
+        let all = ConnectionState::ALL.into_iter();
+        all.filter(|state| gives_way(state)).map(ConnectionState::name).collect()
+    }
+
+    #[test]
+    fn a_port_is_used_again_in_time_wait_close_and_last_ack() {
+        assert_eq!(states_that_give_way(1, 80), BTreeSet::from(["TIME_WAIT", "CLOSE", "LAST_ACK"]));
+    }
+
+    #[test]
+    fn a_port_is_used_again_unless_established_when_the_server_takes_nothing_new() {
+        let names = ConnectionState::ALL.map(ConnectionState::name);
+        let mut wanted = BTreeSet::from(names);
+        wanted.retain(|name| !["ESTABLISHED", "UDP"].contains(name));
+        assert_eq!(states_that_give_way(0, 80), wanted, "quiesced");
+        assert_eq!(states_that_give_way(1, 81), wanted, "the service is gone");
+    }
+}
