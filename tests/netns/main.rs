@@ -1,5 +1,5 @@
 //! The director with real clients and servers: kernels in network namespaces (`scripts/lab/lab`),
-//! nginx, curl, wrk, iperf3, ping. Needs root, and says so without it.
+//! nginx, curl, wrk, iperf3, ping, dig, socat and others. Needs root, and says so without it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,5 +18,7 @@ mod devices;
 mod lifecycle;
 mod neighbors;
 mod refusals;
+mod routers;
+mod tools;
 mod traffic;
 mod workers;
