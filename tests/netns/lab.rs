@@ -188,21 +188,15 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// Whatever is idle for three seconds is forgotten.
+/// Connections that are silent for three seconds are forgotten, those that are over and UDP flows
+/// after one.
 pub(crate) fn forget_soon(config: &mut Table) {
     let timeouts = section(config, &["timeouts"]);
-    for state in [
-        "established",
-        "syn_sent",
-        "syn_recv",
-        "fin_wait",
-        "time_wait",
-        "close",
-        "close_wait",
-        "last_ack",
-        "udp",
-    ] {
+    for state in ["established", "syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack"] {
         timeouts.insert(state.into(), "3s".into());
+    }
+    for state in ["time_wait", "close", "udp"] {
+        timeouts.insert(state.into(), "1s".into());
     }
 }
 
