@@ -2,6 +2,7 @@
 //! from the rules that an operator knows, not from the director's own state table.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -143,102 +144,34 @@ enum Move {
 use Side::{Client, Server};
 
 /// What the ends may do in a phase; `None`: there is no connection.
-fn moves(phase: Option<Phase>) -> &'static [Move] {
+fn moves(phase: Option<Phase>) -> Vec<Move> {
     use Move as M;
-    const DATA: [Move; 8] = [
-        M::Data(Client),
-        M::Data(Server),
-        M::Acknowledge(Client),
-        M::Acknowledge(Server),
-        M::Again(Client),
-        M::Again(Server),
-        M::KeepAlive(Client),
-        M::KeepAlive(Server),
+    let quiet = |side| [M::Acknowledge(side), M::Again(side)];
+    let talk = |side| [M::Data(side), M::Acknowledge(side), M::Again(side), M::KeepAlive(side)];
+    let ends = [M::Fin(Client), M::Fin(Server), M::Reset(Client), M::Reset(Server)];
+    let answers = [
+        M::Answer(Server, SYN | ACK),
+        M::Answer(Server, SYN | ACK),
+        M::Answer(Server, SYN),
+        M::Answer(Client, SYN | ACK),
     ];
     match phase {
-        None => &[M::Syn, M::Syn, M::Syn, M::Stray(Client), M::Stray(Server)],
-        Some(Phase::Opening) => &[
-            M::Again(Client),
-            M::Again(Server),
-            M::Answer(Server, SYN | ACK),
-            M::Answer(Server, SYN | ACK),
-            M::Answer(Server, SYN),
-            M::Answer(Client, SYN | ACK),
-            M::Acknowledge(Client),
-            M::Acknowledge(Client),
-            M::Data(Client),
-            M::Acknowledge(Server),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-        ],
-        Some(Phase::Open) => &[
-            DATA[0],
-            DATA[1],
-            DATA[2],
-            DATA[3],
-            DATA[4],
-            DATA[5],
-            DATA[6],
-            DATA[7],
-            M::Answer(Server, SYN | ACK),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-            M::OldServer,
-        ],
-        Some(Phase::ClientDone) => &[
-            M::Data(Server),
-            M::Data(Server),
-            M::Acknowledge(Client),
-            M::Again(Client),
-            M::Again(Server),
-            M::KeepAlive(Server),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-        ],
-        Some(Phase::ServerDone) => &[
-            M::Data(Client),
-            M::Data(Client),
-            M::Acknowledge(Server),
-            M::Again(Client),
-            M::Again(Server),
-            M::KeepAlive(Client),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-        ],
-        Some(Phase::BothDone) => &[
-            M::Syn,
-            M::Acknowledge(Client),
-            M::Acknowledge(Server),
-            M::Again(Client),
-            M::Again(Server),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-            M::OldServer,
-        ],
-        Some(Phase::Reset) => &[
-            M::Syn,
-            M::Data(Client),
-            M::Data(Server),
-            M::Fin(Client),
-            M::Fin(Server),
-            M::Reset(Client),
-            M::Reset(Server),
-            M::Again(Client),
-            M::Again(Server),
-            M::OldServer,
-        ],
+        None => vec![M::Syn, M::Syn, M::Syn, M::Stray(Client), M::Stray(Server)],
+        Some(Phase::Opening) => {
+            [&answers[..], &quiet(Client), &quiet(Server), &[M::Data(Client)], &ends].concat()
+        }
+        Some(Phase::Open) => {
+            let more = [M::Answer(Server, SYN | ACK), M::OldServer];
+            [&talk(Client)[..], &talk(Server), &more, &ends].concat()
+        }
+        Some(Phase::ClientDone) => [&talk(Server)[..], &quiet(Client), &ends].concat(),
+        Some(Phase::ServerDone) => [&talk(Client)[..], &quiet(Server), &ends].concat(),
+        Some(Phase::BothDone) => {
+            [&[M::Syn, M::OldServer][..], &quiet(Client), &quiet(Server), &ends].concat()
+        }
+        Some(Phase::Reset) => {
+            [&[M::Syn, M::OldServer][..], &talk(Client), &talk(Server), &ends].concat()
+        }
     }
 }
 

@@ -1,7 +1,12 @@
 //! The state machine, enumerated: every state, both directions, all 64 combinations of the control
-//! bits, against what is known of IPVS (net/netfilter/ipvs/ip_vs_proto_tcp.c, and the recordings
+//! bits, against what is known of IPVS (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, and the recordings
 //! in tests/oracle).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::excessive_nesting,
+    reason = "a test fails by panicking; loops over all there is"
+)]
 
 mod support;
 

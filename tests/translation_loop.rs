@@ -1,6 +1,12 @@
 //! Two directors whose services point at each other: each sends to the other what it gets from it.
 //! Nothing can tell such a packet from one of a client; its TTL ends it, and nothing multiplies.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::excessive_nesting,
+    clippy::format_push_string,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::excessive_nesting,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests; the lints' own exemption does not reach helper functions"
