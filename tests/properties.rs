@@ -11,7 +11,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::classify::{Class, classify};
+use pointsman::dataplane::classify::{Class, Packet, classify};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
 use pointsman::ids::{InterfaceId, PortId};
@@ -333,7 +333,8 @@ proptest! {
         first in any::<Index>(),
     ) {
         let mut frame = BufferFrame { octets: octets.clone(), input: PortId(0) };
-        let packet = classify(&mut frame, &OUTSIDE, Sides::OUTSIDE);
+        let mut packet = Packet::of(Class::Arp);
+        classify(&mut frame, &OUTSIDE, Sides::OUTSIDE, &mut packet);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
         if packet.ip_octets > 0 {
             prop_assert_eq!(frame.octets.len(), 14 + usize::from(packet.ip_octets));
@@ -341,7 +342,8 @@ proptest! {
         let first = first.index(octets.len() + 1);
         let rest = octets.len() - first;
         let mut chained = Chained { first: octets[..first].to_vec(), rest };
-        let packet = classify(&mut chained, &OUTSIDE, Sides::OUTSIDE);
+        let mut packet = Packet::of(Class::Arp);
+        classify(&mut chained, &OUTSIDE, Sides::OUTSIDE, &mut packet);
         assert_headers_are_there(&chained, &packet.class, packet.transport);
     }
 }
@@ -353,7 +355,8 @@ fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
             let mut frame = BufferFrame { octets: seed[..length].to_vec(), input: PortId(0) };
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
-            let packet = classify(&mut frame, &mac, Sides::OUTSIDE);
+            let mut packet = Packet::of(Class::Arp);
+            classify(&mut frame, &mac, Sides::OUTSIDE, &mut packet);
             // Only what was padding may be missing.
             let is_whole = packet.ip_octets > 0 && 14 + usize::from(packet.ip_octets) <= length;
             assert!(matches!(packet.class, Class::Drop(_)) || is_whole, "{length} of {seed:02x?}");

@@ -3,7 +3,7 @@
 use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Found};
+use super::conn::{Candidate, Connection, ConnectionTable, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::mss;
@@ -23,6 +23,7 @@ pub(super) struct Flow<'p, A> {
     pub(super) packet: &'p Packet,
     pub(super) key: &'p FlowKey<A>,
     pub(super) hash: u64,
+    pub(super) candidate: Candidate,
     pub(super) origin: Origin,
     pub(super) now: Tick,
 }
@@ -89,7 +90,7 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<AdjacencyId, Refusal> {
         let packet = flow.packet;
-        let mut known = table.find(flow.hash, flow.key);
+        let mut known = table.find_from(flow.candidate, flow.hash, flow.key);
         if packet.ttl <= 1 && known.is_some() {
             return Err(DropReason::TtlExpired.into());
         }

@@ -52,6 +52,10 @@ pub(super) fn receive<A: Family, F: Frame>(
         Ok(quoted) => quoted,
         Err(reason) => return shared.drop(frame, reason, outlet),
     };
+    // It goes to whom the quoted packet came from; what does not was not made by a router.
+    if A::addresses(frame.octets()).is_none_or(|(_, to)| to != quoted.key.source) {
+        return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
+    }
     // The flow's own packets in the other direction look like this.
     let key = quoted.key.reversed();
     if let Some(owner) = shared.other_owner(&key, origin) {

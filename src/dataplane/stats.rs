@@ -111,7 +111,7 @@ drop_reasons! {
     UnknownProtocol = "unknown_protocol",
     /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
-    /// An ICMP error about a packet of no connection.
+    /// An ICMP error about a packet of no connection, or to another than the packet's sender.
     IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
