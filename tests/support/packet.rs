@@ -53,8 +53,11 @@ pub struct PacketBuilder {
     protocol: u8,
     flags: u8,
     sequence: u32,
+    acknowledgement: u32,
+    window: u16,
     ttl: u8,
     payload: Vec<u8>,
+    tcp_options: Vec<u8>,
     ip_options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     macs: (Mac, Mac),
@@ -71,8 +74,11 @@ impl PacketBuilder {
             protocol,
             flags: ACK,
             sequence: 1000,
+            acknowledgement: 2000,
+            window: 0x2000,
             ttl: 64,
             payload: Vec::new(),
+            tcp_options: Vec::new(),
             ip_options: Vec::new(),
             extensions: Vec::new(),
             macs: (CLIENT_SIDE, OUTSIDE),
@@ -114,6 +120,23 @@ impl PacketBuilder {
 
     pub fn sequence(mut self, sequence: u32) -> Self {
         self.sequence = sequence;
+        self
+    }
+
+    pub fn acknowledgement(mut self, acknowledgement: u32) -> Self {
+        self.acknowledgement = acknowledgement;
+        self
+    }
+
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// TCP options, a multiple of four octets.
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        assert_eq!(options.len() % 4, 0);
+        self.tcp_options = options.to_vec();
         self
     }
 
@@ -180,7 +203,11 @@ impl PacketBuilder {
         segment.extend(self.to.port().to_be_bytes());
         let checksum_at = if self.protocol == TCP {
             segment.extend(self.sequence.to_be_bytes());
-            segment.extend([0, 0, 7, 0xd0, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            segment.extend(self.acknowledgement.to_be_bytes());
+            segment.extend([((5 + self.tcp_options.len() / 4) << 4) as u8, self.flags]);
+            segment.extend(self.window.to_be_bytes());
+            segment.extend([0; 4]);
+            segment.extend(&self.tcp_options);
             16
         } else {
             segment.extend((8 + self.payload.len() as u16).to_be_bytes());
