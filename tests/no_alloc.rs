@@ -21,7 +21,7 @@ use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry,
     VirtualService,
@@ -85,7 +85,7 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
-        let frame = || BufferFrame { octets: Vec::with_capacity(2048), input: PortId(0) };
+        let frame = || BufferFrame { octets: Vec::with_capacity(2048), ..BufferFrame::default() };
         Self {
             frames: Vec::with_capacity(100_000),
             transmitted: 0,
@@ -133,6 +133,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     Interface {
         id: InterfaceId(id),
         port: PortId(id.into()),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         sides: if id == 0 { Sides::OUTSIDE } else { Sides::INSIDE },
@@ -142,8 +143,17 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
 }
 
 fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
-    let outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
-    let inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    worker_in(workers, [VlanId::UNTAGGED; 2])
+}
+
+/// A worker whose interfaces are these VLANs.
+fn worker_in(
+    workers: u16,
+    vlans: [VlanId; 2],
+) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
+    let mut outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
+    let mut inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    [outside.vlan, inside.vlan] = vlans;
     let route = |to: &str, interface, via: Option<&str>| RouteSpec {
         to: to.parse().unwrap(),
         interface: InterfaceId(interface),
@@ -200,7 +210,10 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
 }
 
 fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
-    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input) }).collect()
+    frames
+        .take(BURST)
+        .map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() })
+        .collect()
 }
 
 /// 64 packets of four kinds of flow, from clients beginning at `first`.
@@ -379,6 +392,31 @@ fn packets_change_hands_without_an_allocation() {
     assert!(shelf.handed > 30, "{}", shelf.handed);
     warm(&mut pipeline, requests(2000, SYN), (Origin::Worker, 6), &mut shelf, "taken over");
     assert!(shelf.transmitted >= 64);
+}
+
+#[test]
+fn tags_are_taken_off_and_put_on_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker_in(1, [VlanId(10), VlanId(20)]);
+    let mut shelf = Shelf::new();
+    let tagged = |mut frames: FrameBurst<BufferFrame>, vlan: u8| {
+        for frame in &mut frames {
+            frame.octets.splice(12..12, [0x81, 0, 0, vlan]);
+        }
+        frames
+    };
+    let port = |now| (Origin::Port, now);
+    warm(&mut pipeline, tagged(requests(1000, SYN), 10), port(10), &mut shelf, "new connections");
+    warm(&mut pipeline, tagged(replies(1000), 20), port(20), &mut shelf, "replies");
+    warm(&mut pipeline, tagged(requests(1000, ACK), 10), port(30), &mut shelf, "hits");
+    assert_eq!((shelf.transmitted, stats.transmitted.get()), (192, 0));
+    assert!(shelf.frames.iter().all(|frame| frame.octets[12..14] == [0x81, 0]));
+    warm(&mut pipeline, tagged(requests(1000, ACK), 20), port(40), &mut shelf, "others' tags");
+    assert_eq!(stats.dropped.get(DropReason::UnknownVlan), 64);
+    let refused = (2000..).map(|number: u16| {
+        PacketBuilder::tcp(&format!("198.18.7.7:{number}"), "192.0.2.100:81").flags(SYN).build()
+    });
+    warm(&mut pipeline, tagged(burst(0, refused), 10), port(50), &mut shelf, "resets");
+    assert_eq!((shelf.transmitted, stats.errors_sent.get()), (256, 64));
 }
 
 /// Two fragments each of datagrams from `first` on, the later one first.

@@ -14,7 +14,7 @@ use pointsman::clock::Tick;
 use pointsman::dataplane::classify::{Class, Packet, classify};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
-use pointsman::ids::{InterfaceId, PortId};
+use pointsman::ids::{InterfaceId, PortId, VlanId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
@@ -216,9 +216,27 @@ impl Frame for Chained {
         false
     }
 
+    fn pop_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn push_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn copy_octets(&self, _: usize, _: &mut [u8]) -> bool {
+        false
+    }
+
     fn input(&self) -> PortId {
         PortId(0)
     }
+
+    fn vlan(&self) -> VlanId {
+        VlanId::UNTAGGED
+    }
+
+    fn set_vlan(&mut self, _: VlanId) {}
 }
 
 /// Frames that a change makes wrong in an interesting way.
@@ -346,7 +364,7 @@ proptest! {
         octets in bad_frame(),
         first in any::<Index>(),
     ) {
-        let mut frame = BufferFrame { octets: octets.clone(), input: PortId(0) };
+        let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
         let mut packet = Packet::of(Class::Arp);
         classify(&mut frame, &OUTSIDE, Sides::OUTSIDE, &mut packet);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
@@ -366,7 +384,8 @@ proptest! {
 fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
     for seed in seeds() {
         for length in 0..seed.len() {
-            let mut frame = BufferFrame { octets: seed[..length].to_vec(), input: PortId(0) };
+            let mut frame =
+                BufferFrame { octets: seed[..length].to_vec(), ..BufferFrame::default() };
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
             let mut packet = Packet::of(Class::Arp);
@@ -441,6 +460,7 @@ proptest! {
         capacity in 1_u32..40,
         neighbors in 1_usize..40,
         start: u32,
+        are_vlans: bool,
         steps in prop::collection::vec(
             (any::<bool>(), prop::collection::vec(bad_frame(), 1..64), 0_u32..200_000, 0_u8..8),
             1..8,
@@ -451,10 +471,20 @@ proptest! {
             .connections(capacity, capacity)
             .neighbors(neighbors);
         setup.start = Tick(start);
+        let vlans = if are_vlans { [VlanId(10), VlanId(20)] } else { [VlanId::UNTAGGED; 2] };
+        for (interface, vlan) in setup.config.interfaces.iter_mut().zip(vlans) {
+            interface.vlan = vlan;
+        }
         let mut director = setup.start();
         director.solicits = true;
-        for (is_inside, frames, wait, what) in steps {
+        for (is_inside, mut frames, wait, what) in steps {
             let interface = if is_inside { IN } else { OUT };
+            // One burst in eight has the tag of the other interface.
+            let vlan = vlans[usize::from(is_inside != (what == 7))];
+            for frame in frames.iter_mut().filter(|frame| are_vlans && frame.len() >= 12) {
+                let [high, low] = vlan.0.to_be_bytes();
+                frame.splice(12..12, [0x81, 0, high, low]);
+            }
             let worker = usize::from(what) % usize::from(workers);
             director.receive_burst(worker, interface, &frames);
             match what {
@@ -465,7 +495,12 @@ proptest! {
                 4 => { director.list(); }
                 _ => {}
             }
-            for sent in director.take_sent() {
+            for mut sent in director.take_sent() {
+                if are_vlans {
+                    let tag: Vec<_> = sent.octets.drain(12..16).collect();
+                    let [high, low] = vlans[sent.interface.index()].0.to_be_bytes();
+                    prop_assert_eq!(tag, [0x81, 0, high, low], "the tag of its interface");
+                }
                 assert_claims_only_own(&sent.octets);
                 let mac = if sent.interface == OUT { OUTSIDE } else { INSIDE };
                 prop_assert_eq!(&sent.octets[6..12], &mac[..], "sent from its interface");

@@ -75,9 +75,9 @@ impl Packet {
     }
 }
 
-/// Looks at a frame that came in by an interface with Ethernet address `mac`, which leads to
-/// `sides`, and writes what it is to `packet`. Cuts off what follows the IP packet (Ethernet
-/// padding).
+/// Looks at a frame without a VLAN tag that came in by an interface with Ethernet address `mac`,
+/// which leads to `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
+/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding).
 #[inline]
 pub fn classify<F: Frame>(frame: &mut F, mac: &Mac, sides: Sides, packet: &mut Packet) {
     // Written in place: a copy of what was just written in pieces stalls.
@@ -122,6 +122,7 @@ fn inspect(
             Ok(_) => Err(DropReason::BadNeighborMessage),
             Err(_) => Err(DropReason::Truncated),
         },
+        ether_type::VLAN | ether_type::SERVICE_VLAN => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEtherType),
     }
 }

@@ -166,7 +166,7 @@ impl<F: Frame> Shared<F> {
     fn clamp_mss<A: Family>(&self, hop: AdjacencyId, packet: &Packet, frame: &mut F) {
         let links = [
             self.next_hops.get(hop).and_then(|hop| self.interfaces.get(hop.interface)),
-            self.interfaces.of_port(frame.input()),
+            self.interfaces.of_frame(frame),
         ];
         let limits = links.into_iter().flatten();
         let limits = limits.filter_map(|link| link.largest_segment(A::IS_V6));

@@ -447,7 +447,7 @@ fn pass_later<A: Family, F: Frame>(
 
 /// Sends a frame back to the station that it came from.
 fn send_back<F: Frame>(shared: &Shared<F>, mut frame: F, outlet: &mut impl Outlet<F>) {
-    let Some(interface) = shared.interfaces.of_port(frame.input()) else {
+    let Some(interface) = shared.interfaces.of_frame(&frame) else {
         return shared.drop(frame, DropReason::NotForUs, outlet);
     };
     if let Ok((link, _)) = ethernet::EthernetHeader::mut_from_prefix(frame.octets_mut()) {
@@ -456,5 +456,5 @@ fn send_back<F: Frame>(shared: &Shared<F>, mut frame: F, outlet: &mut impl Outle
     }
     shared.stats.consumed.increment();
     shared.stats.originated.increment();
-    outlet.transmit(interface.id, frame);
+    shared.transmit(interface.id, interface.vlan, frame, outlet);
 }

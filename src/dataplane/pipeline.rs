@@ -10,7 +10,7 @@ use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::housekeeping::Sweep;
 use super::icmp_error;
-use super::interface::Interfaces;
+use super::interface::{Interfaces, PortInterfaces};
 use super::local;
 use super::mailbox::WorkerMailbox;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
@@ -19,6 +19,7 @@ use super::port_choice::PortChoice;
 use super::shared::Shared;
 use super::stats::{DropReason, WorkerStats};
 use super::steering::Steering;
+use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
 use crate::ids::WorkerId;
@@ -97,6 +98,14 @@ const NOTHING: Looked = Looked {
     candidate: Candidate::NONE,
 };
 
+impl Looked {
+    /// The packet is to be dropped.
+    fn drop(&mut self, reason: DropReason) {
+        self.packet = Packet::of(Class::Drop(reason));
+        self.hash = 0;
+    }
+}
+
 impl<F: Frame> Pipeline<F> {
     /// Allocates everything that the pipeline will ever need.
     ///
@@ -145,7 +154,7 @@ impl<F: Frame> Pipeline<F> {
             frame.prefetch();
         }
         for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
-            self.shared.look_up_class(frame, &self.v4, &self.v6, slot);
+            self.shared.look_up_class(frame, origin, (&self.v4, &self.v6), slot);
         }
         let count = burst.len();
         for Looked { packet, hash, candidate } in self.packets.iter_mut().take(count) {
@@ -193,18 +202,27 @@ impl<F: Frame> Pipeline<F> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// Classifies a frame, and fetches the index line of its flow.
+    /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
+    /// has no VLAN tag any more.
     #[inline]
     fn look_up_class(
         &self,
         frame: &mut F,
-        v4: &ConnectionTable<V4>,
-        v6: &ConnectionTable<V6>,
+        origin: Origin,
+        (v4, v6): (&ConnectionTable<V4>, &ConnectionTable<V6>),
         looked: &mut Looked,
     ) {
-        let link = self.interfaces.of_port(frame.input());
-        let (mac, sides) = link.map_or(Default::default(), |link| (link.mac, link.sides));
-        classify(frame, &mac, sides, &mut looked.packet);
+        let Some(port) = self.interfaces.port(frame.input()) else {
+            return looked.drop(DropReason::NotForUs);
+        };
+        let sides = if !port.has_vlans {
+            port.sides
+        } else if origin == Origin::Port {
+            return self.look_up_tagged(frame, port, (v4, v6), looked);
+        } else {
+            port.sides_of(frame.vlan())
+        };
+        classify(frame, &port.mac, sides, &mut looked.packet);
         looked.hash = match &looked.packet.class {
             Class::FlowV4(key) => {
                 let hash = v4.hash(key);
@@ -216,6 +234,9 @@ impl<F: Frame> Shared<F> {
                 v6.prefetch_index(hash);
                 hash
             }
+            Class::Drop(DropReason::UnknownVlan) if origin == Origin::Port => {
+                return self.look_up_tagged(frame, port, (v4, v6), looked);
+            }
             Class::Arp
             | Class::Icmp
             | Class::Icmpv6
@@ -225,5 +246,20 @@ impl<F: Frame> Shared<F> {
             | Class::FragmentV6
             | Class::Drop(_) => 0,
         };
+    }
+
+    /// As [`Shared::look_up_class`], of a frame that may have a VLAN tag.
+    #[inline(never)]
+    fn look_up_tagged(
+        &self,
+        frame: &mut F,
+        port: &PortInterfaces,
+        tables: (&ConnectionTable<V4>, &ConnectionTable<V6>),
+        looked: &mut Looked,
+    ) {
+        match vlan::take_off(frame, port) {
+            Ok(()) => self.look_up_class(frame, Origin::Worker, tables, looked),
+            Err(reason) => looked.drop(reason),
+        }
     }
 }

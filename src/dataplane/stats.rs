@@ -83,6 +83,10 @@ drop_reasons! {
     Truncated = "truncated",
     /// The Ethernet address is another station's, or a group that the director does not listen to.
     NotForUs = "not_for_us",
+    /// A VLAN tag that no interface of the port has, two tags, or no tag on a port on which every interface has one.
+    UnknownVlan = "unknown_vlan",
+    /// No room in front of a packet for a VLAN tag.
+    NoHeadroom = "no_headroom",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEtherType = "unknown_ether_type",
     /// A header contradicts itself (version, header length, total length, data offset), or a fragment cannot be part of a datagram.

@@ -18,6 +18,7 @@ import fragments
 import icmp_errors
 import own_errors
 import sctp_cases
+import vlans
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
     OF_WEB6, ONE_NIC, PORT0, PORT1, SERVER_MAC, TWO_NICS, WEB, WEB6, Case, Flow,
@@ -400,7 +401,7 @@ def refusals():
     for header in (47, 50, 59, 136):
         packet = link / IPv6(src="2001:db8:ffff::7", dst="2001:db8:1::100", nh=header)
         case.outside(packet / Raw(b"x" * 20), dropped="unknown_protocol")
-    for ether_type in (0x8100, 0x88CC, 0x05FF, 0x0000, 0x8847):
+    for ether_type in (0x88CC, 0x05FF, 0x0000, 0x8847):
         case.outside(Ether(src=CLIENT_SIDE, dst=PORT0, type=ether_type) / Raw(b"x" * 46),
                      dropped="unknown_ether_type")
 
@@ -518,7 +519,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *sctp_cases.ALL):
+                 *fragments.ALL, *sctp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

@@ -95,7 +95,8 @@ pub struct PacketRates {
     pub out_bits: f64,
 }
 
-/// An interface and its port.
+/// A port and the interface on it; where several are on it (VLANs of one NIC), their names and
+/// roles are joined by `+`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
     /// The configured name.

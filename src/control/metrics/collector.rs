@@ -216,7 +216,7 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
 
 fn collect_devices(observed: &Observed, samples: &mut Samples) {
     for port in observed.ports() {
-        let labels = [&*port.interface, &*port.driver];
+        let labels = [&*port.name(), &*port.driver];
         let counters = port.counters;
         samples.count(Metric::PortRxPackets, &labels, counters.rx_packets);
         samples.count(Metric::PortTxPackets, &labels, counters.tx_packets);

@@ -148,6 +148,8 @@ pub fn document() -> String {
          For each worker, and for their sum, no packet vanishes:\n\
          `received + handed_over{in} + originated = transmitted + handed_over{out} + consumed + \
          dropped + held`.\n\n\
+         `interface` is the interface on the port. A port with several, which are VLANs of it, is \
+         counted once, under all their names: `outside+inside`.\n\n\
          | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in Metric::ALL {
