@@ -414,8 +414,10 @@ fn transport(frame: &[u8]) -> (usize, u8, usize) {
     }
     let end = 54 + usize::from(u16::from_be_bytes([frame[18], frame[19]]));
     let (mut at, mut next) = (54, frame[20]);
-    while [0, 43, 60].contains(&next) {
-        (next, at) = (frame[at], at + 8 + usize::from(frame[at + 1]) * 8);
+    while [0, 43, 44, 60].contains(&next) {
+        // A fragment header has no length; the second octet is reserved.
+        let more = if next == 44 { 0 } else { usize::from(frame[at + 1]) * 8 };
+        (next, at) = (frame[at], at + 8 + more);
     }
     (at, next, end)
 }
