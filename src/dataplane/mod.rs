@@ -18,6 +18,7 @@ mod datagrams;
 mod fragment;
 mod split;
 mod admit;
+mod helper;
 mod local;
 pub mod pipeline;
 mod shared;

@@ -1,0 +1,2 @@
+mod expectation;
+mod stream;
