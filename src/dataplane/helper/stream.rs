@@ -327,11 +327,8 @@ impl Way {
             return self.there(here);
         }
         let expected = self.there(passed);
-        if before(here, self.next) {
-            expected.wrapping_sub(1)
-        } else {
-            expected.wrapping_add(here.wrapping_sub(self.next))
-        }
+        // What lies beyond a gap may be of another length there.
+        if before(here, self.next) { expected.wrapping_sub(1) } else { expected }
     }
 
     /// The sequence number here of one there; within an edit: where that begins, or ends.
