@@ -12,7 +12,9 @@ use pointsman::control::config::{
     Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, Role, load_for, parse,
 };
 use pointsman::ids::CpuId;
-use pointsman::service::{SchedulerKind, TimeoutPreset, Timeouts};
+use pointsman::service::{
+    ClosedPorts, MssClamp, NonSyn, Policy, SchedulerKind, TimeoutPreset, Timeouts,
+};
 
 /// The machine that the cases assume.
 fn machine() -> Machine {
@@ -97,7 +99,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(director.metrics, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(director.socket, Path::new("/run/pointsman/pointsman.sock"));
     assert_eq!(director.log.filter, "info");
-    assert!(!director.sloppy_tcp);
+    assert_eq!(director.non_syn, NonSyn::Drop);
     assert!(config.dpdk.hugepages);
     assert_eq!((config.dpdk.memory_mib, config.dpdk.mbuf_octets), (1024, 2048));
     assert_eq!(config.interfaces[0].mtu, 1500);
@@ -126,7 +128,11 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(director.idle, Idle::Adaptive(Duration::from_micros(100)));
     assert_eq!((director.connections, director.ipv6_share), (4_000_000, 25));
     assert_eq!(director.metrics, None);
-    assert!(director.sloppy_tcp);
+    assert_eq!(director.non_syn, NonSyn::Schedule);
+    assert_eq!(director.errors_per_second, 250);
+    assert_eq!(director.fragment_timeout, Duration::from_secs(5));
+    let policy = Policy { closed_ports: ClosedPorts::Unreachable, routing: true };
+    assert_eq!(config.policy, policy);
     let dpdk = &config.dpdk;
     assert_eq!((dpdk.memory_mib, dpdk.mbufs, dpdk.mbuf_octets), (2048, Some(65_536), 9728));
     assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors), (2048, 512));
@@ -137,6 +143,8 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(outside.device, Device::Pci("0000:3b:00.0".into()));
     assert_eq!((outside.mtu, outside.queues, outside.promiscuous), (9000, Some(2), true));
     assert_eq!(outside.mac.unwrap().to_string(), "02:00:00:00:00:aa");
+    assert_eq!(outside.mss_clamp, Some(MssClamp::Octets(8000)));
+    assert_eq!(inside.mss_clamp, Some(MssClamp::Mtu));
     assert_eq!(outside.gateways.len(), 2);
     assert_eq!(outside.neighbors[0].0, "203.0.113.1".parse::<IpAddr>().unwrap());
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
@@ -146,10 +154,23 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
     assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
     assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
-    assert!(!web.sloppy_tcp, "the service's own word counts");
-    assert_eq!(dns.udp_timeout, Some(Duration::from_secs(10)));
+    assert_eq!(web.non_syn, NonSyn::Drop, "the service's own word counts");
+    let own = dns.timeouts.unwrap();
+    assert_eq!(own.udp, Duration::from_secs(10));
+    assert_eq!(own.close_wait, Duration::from_secs(240), "the service's preset");
+    assert!(dns.one_packet && !web.one_packet);
+    assert_eq!(web.timeouts, None);
     assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
 
+    let [masquerade] = &config.masquerades[..] else { panic!("one masquerade") };
+    assert_eq!(
+        masquerade.sources,
+        ["10.0.0.0/24".parse().unwrap(), "10.1.0.0/16".parse().unwrap()]
+    );
+    assert_eq!(masquerade.addresses.len(), 2);
+    assert_eq!(masquerade.ports, 2000..=2999);
+
+    assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);

@@ -13,9 +13,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::conn::tcp_state::StateTimeouts;
 use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
-use pointsman::dataplane::interface::{Interface, Interfaces};
+use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
 use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
@@ -24,7 +23,7 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
 use pointsman::service::{
-    Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
+    NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry,
     VirtualService,
 };
 use support::packet::{
@@ -124,8 +123,9 @@ fn service(listen: &str, server: &str) -> VirtualService {
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
-        sloppy_tcp: false,
-        udp_timeout: None,
+        non_syn: NonSyn::Drop,
+        one_packet: false,
+        timeouts: None,
     }
 }
 
@@ -135,7 +135,8 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
         port: PortId(id.into()),
         mac,
         mtu: 1500,
-        outside: id == 0,
+        sides: if id == 0 { Sides::OUTSIDE } else { Sides::INSIDE },
+        mss_clamp: None,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
     }
 }
@@ -157,7 +158,7 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
     ];
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
-    let table = ServiceTable::compile(TableVersion(1), &services, &mut slots).unwrap();
+    let table = ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).unwrap();
     let stats = Arc::new(WorkerStats::new(16));
     let (inner, control) = mailbox();
     let settings = PipelineSettings {
@@ -171,7 +172,6 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
             route("::/0", 0, Some("2001:db8:1::254")),
         ],
         neighbors: 64,
-        timeouts: StateTimeouts::new(&Timeouts::default()),
         fragment_timeout_ms: 30_000,
         errors_per_second: 1000,
         connections: (10_000, 10_000),

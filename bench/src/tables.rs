@@ -54,6 +54,7 @@ fn connection(number: u32) -> Connection<V4> {
     let [a, b, c, d] = number.to_be_bytes();
     Connection::new(Endpoints {
         client: ([198, 18 + a, b, c], U16::new(1024 + u16::from(d))),
+        local: ([198, 18 + a, b, c], U16::new(1024 + u16::from(d))),
         service: ([192, 0, 2, 100], U16::new(80)),
         server: ([10, 0, 0, 11], U16::new(8080)),
         protocol: 6,

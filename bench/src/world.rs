@@ -7,9 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use pointsman::clock::Tick;
-use pointsman::dataplane::conn::tcp_state::StateTimeouts;
 use pointsman::dataplane::frame::FrameBurst;
-use pointsman::dataplane::interface::{Interface, Interfaces};
+use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
 use pointsman::dataplane::pipeline::Origin;
@@ -20,8 +19,8 @@ use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
 use pointsman::service::{
-    Listen, Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
-    VirtualService,
+    Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
+    SlotRegistry, VirtualService,
 };
 use pointsman::wire::ethernet::Mac;
 use pointsman::wire::flow_key::{Direction, HashSecret};
@@ -67,7 +66,7 @@ impl World {
         let mut slots = SlotRegistry::new(SERVERS);
         let services: Vec<_> =
             (0..flows::SERVICES).map(|number| service(traffic, number)).collect();
-        let table = ServiceTable::compile(TableVersion(1), &services, &mut slots)?;
+        let table = ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots)?;
         let connections = match traffic.family {
             Family::V4 => (connections, 0),
             Family::V6 => (0, connections),
@@ -77,7 +76,6 @@ impl World {
             interfaces: Arc::new(interfaces()),
             routes: routes(traffic.family),
             neighbors: 1024,
-            timeouts: StateTimeouts::new(&Timeouts::default()),
             fragment_timeout_ms: 30_000,
             errors_per_second: 1000,
             connections,
@@ -159,8 +157,9 @@ fn service(traffic: Traffic, number: u32) -> VirtualService {
         listen: Listen { protocol, address: flows::service(traffic.family, number) },
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![RealServer { address: server, weight: 1 }],
-        sloppy_tcp: false,
-        udp_timeout: None,
+        non_syn: NonSyn::Drop,
+        one_packet: false,
+        timeouts: None,
     }
 }
 
@@ -179,7 +178,8 @@ fn interfaces() -> Interfaces {
         port: PortId(u16::from(number)),
         mac,
         mtu: 1500,
-        outside: number == OUTSIDE,
+        sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },
+        mss_clamp: None,
         addresses: addresses.to_vec(),
     };
     Interfaces::new(vec![

@@ -91,12 +91,14 @@ impl DesiredState {
 mod tests {
     use super::*;
     use crate::control::test_config::service;
+    use crate::service::Rules;
 
     #[test]
     fn services_are_adopted_with_the_slots_of_their_servers() {
         let services = vec![service("web", "tcp://192.0.2.1:80", &["10.0.0.1:80", "10.0.0.2:80"])];
         let mut slots = SlotRegistry::new(8);
-        let table = ServiceTable::compile(TableVersion(1), &services, &mut slots).unwrap();
+        let table =
+            ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).unwrap();
         let mut state = DesiredState::new(slots);
         let inventory = state.apply(Change::Adopt { services, table: Arc::new(table) }).unwrap();
         assert_eq!(inventory.version, TableVersion(1));

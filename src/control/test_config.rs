@@ -6,7 +6,7 @@ use super::config::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat, Role,
 };
 use crate::ids::CpuId;
-use crate::service::{RealServer, SchedulerKind, Timeouts, VirtualService};
+use crate::service::{NonSyn, Policy, RealServer, SchedulerKind, Timeouts, VirtualService};
 
 /// Two interfaces, outside with a gateway and inside; no services.
 pub(crate) fn config() -> Config {
@@ -22,7 +22,9 @@ pub(crate) fn config() -> Config {
             metrics: None,
             socket: "/nonexistent/pointsman.sock".into(),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
-            sloppy_tcp: false,
+            non_syn: NonSyn::Drop,
+            errors_per_second: 1000,
+            fragment_timeout: DirectorConfig::DEFAULT_FRAGMENT_TIMEOUT,
         },
         dpdk: DpdkConfig {
             hugepages: false,
@@ -35,7 +37,9 @@ pub(crate) fn config() -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: Vec::new(),
+        masquerades: Vec::new(),
         timeouts: Timeouts::default(),
+        policy: Policy::default(),
     }
 }
 
@@ -53,6 +57,7 @@ pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfi
         queues: None,
         promiscuous: false,
         neighbors: Vec::new(),
+        mss_clamp: None,
     }
 }
 
@@ -64,7 +69,8 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::default(),
         servers: servers.iter().map(server).collect(),
-        sloppy_tcp: false,
-        udp_timeout: None,
+        non_syn: NonSyn::Drop,
+        one_packet: false,
+        timeouts: None,
     }
 }

@@ -1,151 +1,266 @@
 //! The first packet of a connection: find its service, pick a real server, insert both
-//! directions.
+//! directions. What is for no service may be an inside host's connection to the outside
+//! (`masquerade`), or routed.
 
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Endpoints, Found, InsertError};
+use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, InsertError};
 use super::family::Family;
 use super::frame::Frame;
-use super::interface::Interfaces;
-use super::next_hop::{AdjacencyId, NextHops};
+use super::interface::Sides;
+use super::masquerade;
+use super::next_hop::AdjacencyId;
+use super::own_error::Refusal;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::service::{FamilyServices, Server, ServerLoads, Service};
+use crate::ids::WorkerId;
+use crate::service::{Masquerade, NonSyn, Server, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
 
-/// Opens a connection for a packet that belongs to none.
+/// What becomes of a packet of no connection.
+pub(super) enum Admitted<A> {
+    /// It has one now.
+    Connection(Found),
+    /// It is rewritten as if it belonged to this one, which is not kept.
+    OnePacket(Connection<A>, Direction),
+    /// It goes on as it is.
+    Routed(AdjacencyId),
+}
+
+/// The two ends of a new connection's way.
+#[derive(Clone, Copy)]
+pub(super) struct Hops {
+    pub(super) to_server: AdjacencyId,
+    pub(super) to_client: AdjacencyId,
+}
+
+/// Decides what becomes of a packet that belongs to no connection.
 pub(super) fn admit<A: Family, F: Frame>(
     table: &mut ConnectionTable<A>,
     shared: &mut Shared<F>,
     packet: &Packet,
     key: &FlowKey<A>,
     now: Tick,
-) -> Result<Found, DropReason> {
+) -> Result<Admitted<A>, Refusal> {
     if shared.is_ours(key.source) {
         // Nobody but us may send from our addresses, nor be answered there
         // (RFC 1812 section 5.3.7).
-        return Err(DropReason::Martian);
+        return Err(DropReason::Martian.into());
     }
-    let services = A::services(&shared.services);
-    let Some(service) = services.find(key.destination, key.destination_port, key.protocol) else {
-        let ours = shared.is_ours(key.destination);
-        return Err(if ours { DropReason::NoService } else { DropReason::NotOwned });
-    };
+    if shared.sides_towards(key.source).is_some_and(|sides| !sides.meet(packet.sides)) {
+        return Err(DropReason::WrongSide.into());
+    }
+    let services = std::sync::Arc::clone(&shared.services);
+    let family = A::services(&services);
+    if let Some(service) = family.find(key.destination, key.destination_port, key.protocol) {
+        return through_service(table, shared, service, (packet, key, now));
+    }
+    if shared.is_ours(key.destination) {
+        return Err(match key.protocol {
+            protocol::TCP | protocol::UDP => DropReason::NoService,
+            _ if key.protocol == A::ICMP => DropReason::IcmpUnsupported,
+            _ => DropReason::UnknownProtocol,
+        }
+        .into());
+    }
+    if let Some((service, server)) =
+        family.one_packet_service(key.source, key.source_port, key.protocol)
+    {
+        let client = (key.destination, key.destination_port);
+        let connection = one_packet(shared, packet, service, server, client)?;
+        return Ok(Admitted::OnePacket(connection, Direction::Reply));
+    }
+    let leads_outside =
+        shared.sides_towards(key.destination).is_some_and(|sides| sides.meet(Sides::OUTSIDE));
+    if packet.sides.meet(Sides::INSIDE)
+        && leads_outside
+        && let Some(rule) = family.masquerade(&key.source)
+    {
+        let found = masquerade::open(table, shared, rule, (packet, key, now))?;
+        return Ok(Admitted::Connection(found));
+    }
+    if services.policy().routing {
+        return shared.route(packet, key.destination).map(Admitted::Routed);
+    }
+    Err(match key.protocol {
+        protocol::TCP | protocol::UDP => DropReason::NotOwned,
+        _ if key.protocol == A::ICMP => DropReason::NotOwned,
+        _ => DropReason::UnknownProtocol,
+    }
+    .into())
+}
+
+/// A packet to a service.
+fn through_service<A: Family, F: Frame>(
+    table: &mut ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    service: &Service<A>,
+    (packet, key, now): (&Packet, &FlowKey<A>, Tick),
+) -> Result<Admitted<A>, Refusal> {
     if !may_open(service, packet, key) {
-        return Err(DropReason::NoConnection);
+        let answer = service.non_syn == NonSyn::Reset;
+        return Err(Refusal { reset: answer, ..DropReason::NoConnection.into() });
     }
     if packet.ttl <= 1 {
         // Only what would be forwarded expires.
-        return Err(DropReason::TtlExpired);
+        return Err(DropReason::TtlExpired.into());
     }
     let client = (key.source, key.source_port);
-    let server = schedule(table, service, &shared.loads, client)?;
-    let hops = &mut shared.next_hops;
-    let to_server = adjacency(hops, &shared.interfaces, server.address)?;
-    // In use already: the client's neighbour must not take its place in a full table.
-    hops.acquire(to_server);
-    let to_client = adjacency(hops, &shared.interfaces, key.source);
-    hops.release(to_server);
-    let to_client = to_client?;
+    if service.one_packet {
+        let server = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
+        let connection = one_packet(shared, packet, service, server, client)?;
+        return Ok(Admitted::OnePacket(connection, Direction::Inbound));
+    }
+    let (server, local) = schedule(table, shared, service, client)?;
+    let hops = shared.hops(server.address, client.0)?;
     let mut connection = Connection::new(Endpoints {
         client,
         service: (service.vip, service.port),
+        local,
         server: (server.address, server.port),
         protocol: key.protocol,
     });
-    connection.to_server = to_server;
-    connection.to_client = to_client;
-    connection.slot = server.slot.into();
+    connection.belongs_to(service.id, server.slot);
+    let id = insert(table, shared, connection, hops, (packet, now))?;
+    Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
+}
+
+/// Completes a new connection and inserts it.
+pub(super) fn insert<A: Family, F: Frame>(
+    table: &mut ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    mut connection: Connection<A>,
+    hops: Hops,
+    (packet, now): (&Packet, Tick),
+) -> Result<super::conn::ConnectionId, DropReason> {
+    connection.to_server = hops.to_server;
+    connection.to_client = hops.to_client;
+    let sides = |hop| shared.sides_of(hop).unwrap_or_default();
+    connection.flags = connection.flags.between(sides(hops.to_client), sides(hops.to_server));
     connection.last_seen = now.0;
-    connection.udp_timeout_ms =
-        service.udp_timeout_ms.unwrap_or(shared.timeouts.of(ConnectionState::Udp));
-    let state = first_state(packet, key);
+    let state = first_state(packet, connection.protocol);
     connection.set_state(state);
-    connection.timeout_ms = shared.timeout(&connection, state);
+    connection.timeout_ms = state.idle_ms(shared.services.timeouts(connection.service()));
     let id = table.insert(connection).map_err(|error| match error {
         InsertError::Full => DropReason::TableFull,
         InsertError::Exists => DropReason::ReplyTupleTaken,
     })?;
     shared.connection_begins(&connection);
-    Ok(Found { id, direction: Direction::Inbound })
+    Ok(id)
 }
 
-/// The scheduler's choice; or, where that server already has a connection with this client
-/// address and port through another service, another one. Two connections with one reply tuple
-/// could not be told apart.
-fn schedule<'s, A: Address>(
-    table: &ConnectionTable<A>,
-    service: &'s Service<A>,
-    loads: &ServerLoads,
+/// A connection that serves one datagram only.
+fn one_packet<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    packet: &Packet,
+    service: &Service<A>,
+    server: &Server<A>,
     client: (A, U16),
-) -> Result<&'s Server<A>, DropReason> {
-    let is_free = |server: &Server<A>| {
-        let reply = FlowKey {
-            source: server.address,
-            destination: client.0,
-            source_port: server.port,
-            destination_port: client.1,
-            protocol: service.protocol as u8,
-        };
-        table.find(table.hash(&reply), &reply).is_none()
-    };
-    let chosen = service.schedule(loads).ok_or(DropReason::NoServer)?;
-    if is_free(chosen) {
-        return Ok(chosen);
+) -> Result<Connection<A>, DropReason> {
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let hops = shared.hops(server.address, client.0)?;
+    let mut connection = Connection::new(Endpoints {
+        client,
+        service: (service.vip, service.port),
+        local: client,
+        server: (server.address, server.port),
+        protocol: service.protocol as u8,
+    });
+    connection.to_server = hops.to_server;
+    connection.to_client = hops.to_client;
+    connection.belongs_to(service.id, server.slot);
+    Ok(connection)
+}
+
+/// The scheduler's choice, and whom the server is to see; or, where that server already has a
+/// connection with this client address and port through another service, another one. Two
+/// connections with one reply tuple could not be told apart.
+fn schedule<'s, A: Family, F: Frame>(
+    table: &ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    service: &'s Service<A>,
+    client: (A, U16),
+) -> Result<(&'s Server<A>, (A, U16)), DropReason> {
+    let chosen = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
+    if let Some(local) = local_endpoint(table, shared, chosen, client, service.protocol as u8) {
+        return Ok((chosen, local));
     }
     let mut others = service.servers().iter().filter(|server| server.weight > 0);
-    others.find(|server| is_free(server)).ok_or(DropReason::ReplyTupleTaken)
+    others
+        .find_map(|server| {
+            local_endpoint(table, shared, server, client, service.protocol as u8)
+                .map(|local| (server, local))
+        })
+        .ok_or(DropReason::ReplyTupleTaken)
 }
 
-/// Whether a SYN from the client begins a new connection in the place of one that its address
-/// and port had before: that one is over, or its server takes no new connections any more. (A
-/// half-closed connection lives on, whatever a SYN says.)
-pub(super) fn begins_anew<A: Address>(
-    services: &FamilyServices<A>,
-    connection: &Connection<A>,
-) -> bool {
+/// Whom a server is to see: the client; or, where it reaches the client without us, an own
+/// address and port, so that its replies come back (full NAT). `None`: the reply tuple is taken.
+fn local_endpoint<A: Family, F: Frame>(
+    table: &ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    server: &Server<A>,
+    client: (A, U16),
+    protocol: u8,
+) -> Option<(A, U16)> {
+    let reply = |local: (A, U16)| FlowKey {
+        source: server.address,
+        destination: local.0,
+        source_port: server.port,
+        destination_port: local.1,
+        protocol,
+    };
+    let is_free = |key: &FlowKey<A>| table.find(table.hash(key), key).is_none();
+    let Some(own) = shared.address_between(client.0, server.address) else {
+        return is_free(&reply(client)).then_some(client);
+    };
+    let worker: WorkerId = shared.worker;
+    let (steering, choice) = (&shared.steering, &mut shared.port_choice);
+    let hash = table.hash(&reply((own, U16::new(0))));
+    let port = choice.find(&Masquerade::DEFAULT_PORTS, hash, |port| {
+        let key = reply((own, U16::new(port)));
+        // The server's packets must lead to this worker.
+        steering.owner(&key, false) == worker && is_free(&key)
+    })?;
+    Some((own, U16::new(port)))
+}
+
+/// Whether a SYN from the side that opened a connection begins a new one in its place: it is
+/// over, or its server takes no new connections any more. (A half-closed connection lives on,
+/// whatever a SYN says.)
+pub(super) fn begins_anew<A: Address>(services: &ServiceTable, connection: &Connection<A>) -> bool {
     use ConnectionState as S;
     match connection.state() {
         S::TimeWait | S::Close | S::LastAck => true,
         S::None | S::SynRecv | S::FinWait | S::CloseWait | S::SynSent | S::SynAck | S::Listen => {
-            let service = services.find(connection.vip, connection.vip_port, connection.protocol);
-            let server = service.and_then(|service| {
-                let slot = connection.slot.into();
-                service.servers().iter().find(|server| server.slot == slot)
-            });
-            server.is_none_or(|server| server.weight == 0)
+            let takes_no_more = services.weight(connection.slot()).unwrap_or(0) == 0;
+            takes_no_more && !connection.flags.has(Flags::OUTBOUND)
         }
-        S::Established | S::Udp => false,
+        S::Established | S::Udp | S::Icmp => false,
     }
 }
 
-/// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or with `sloppy_tcp`
-/// whatever is not a reset.
+/// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or as the service
+/// says whatever is not a reset.
 fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
     if key.protocol != protocol::TCP {
         return true;
     }
-    packet.is_syn() || service.sloppy_tcp && packet.control & flags::RST == 0
+    let is_scheduled = service.non_syn == NonSyn::Schedule;
+    packet.is_syn() || is_scheduled && packet.control & flags::RST == 0
 }
 
-fn first_state<A>(packet: &Packet, key: &FlowKey<A>) -> ConnectionState {
-    if key.protocol == protocol::TCP {
-        ConnectionState::None.next(Direction::Inbound, packet.control)
-    } else {
-        ConnectionState::Udp
+fn first_state(packet: &Packet, protocol: u8) -> ConnectionState {
+    match protocol {
+        protocol::TCP => ConnectionState::None.next(Direction::Inbound, packet.control),
+        protocol::UDP => ConnectionState::Udp,
+        _ => ConnectionState::Icmp,
     }
-}
-
-fn adjacency<A: Address>(
-    hops: &mut NextHops,
-    interfaces: &Interfaces,
-    destination: A,
-) -> Result<AdjacencyId, DropReason> {
-    let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
-    hops.find_or_add(interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
 }

@@ -4,7 +4,9 @@
 use zerocopy::FromBytes;
 
 use super::frame::Frame;
+use super::interface::Sides;
 use super::stats::DropReason;
+use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::arp::ArpPacket;
 use crate::wire::checksum;
@@ -20,9 +22,9 @@ use crate::wire::udp::{self, UdpHeader};
 /// What the pipeline does with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// TCP or UDP over IPv4, with its 5-tuple.
+    /// TCP, UDP or a protocol without ports over IPv4, with its 5-tuple.
     FlowV4(FlowKey<V4>),
-    /// TCP or UDP over IPv6, with its 5-tuple.
+    /// TCP, UDP or a protocol without ports over IPv6, with its 5-tuple.
     FlowV6(FlowKey<V6>),
     /// ARP for IPv4 over Ethernet.
     Arp,
@@ -55,6 +57,8 @@ pub struct Packet {
     pub ttl: u8,
     /// TCP control bits; 0 for others.
     pub control: u8,
+    /// Where the interface leads that the packet came in by.
+    pub sides: Sides,
 }
 
 impl Packet {
@@ -66,16 +70,17 @@ impl Packet {
 
     /// A packet of which nothing but its class is known.
     pub(super) const fn of(class: Class) -> Self {
-        Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0 }
+        Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0, sides: Sides(0) }
     }
 }
 
-/// Looks at a frame that came in by an interface with Ethernet address `mac`. Cuts off what
-/// follows the IP packet (Ethernet padding).
+/// Looks at a frame that came in by an interface with Ethernet address `mac`, which leads to
+/// `sides`. Cuts off what follows the IP packet (Ethernet padding).
 #[inline]
-pub fn classify<F: Frame>(frame: &mut F, mac: &Mac) -> Packet {
+pub fn classify<F: Frame>(frame: &mut F, mac: &Mac, sides: Sides) -> Packet {
     match inspect(frame.octets(), frame.total_len(), *mac) {
-        Ok(packet) => {
+        Ok(mut packet) => {
+            packet.sides = sides;
             let end = ethernet::HEADER + usize::from(packet.ip_octets);
             if packet.ip_octets != 0 && end < frame.total_len() {
                 // A frame over several buffers keeps its padding.
@@ -270,7 +275,8 @@ struct Payload<'f> {
 impl Payload<'_> {
     fn packet(&self, class: Class, common: Common, control: u8) -> Result<Packet, DropReason> {
         let transport = u16::try_from(self.offset).map_err(|_| DropReason::Malformed)?;
-        Ok(Packet { class, transport, ip_octets: common.ip_octets, ttl: common.ttl, control })
+        let Common { ip_octets, ttl } = common;
+        Ok(Packet { class, transport, ip_octets, ttl, control, sides: Sides(0) })
     }
 
     fn icmp(&self, common: Common, class: impl FnOnce(u8) -> Class) -> Result<Packet, DropReason> {
@@ -309,7 +315,8 @@ impl Payload<'_> {
                 }
                 (header.source_port, header.destination_port, 0)
             }
-            _ => return Err(DropReason::UnknownProtocol),
+            // No service has it; it may be routed.
+            _ => (U16::new(0), U16::new(0), 0),
         };
         let key =
             FlowKey { source, destination, source_port, destination_port, protocol: self.protocol };

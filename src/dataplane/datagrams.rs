@@ -7,6 +7,7 @@
 use hashbrown::HashMap;
 
 use super::classify::Packet;
+use super::next_hop::AdjacencyId;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
@@ -79,6 +80,15 @@ pub(super) enum Fate<A: Address> {
     HandOver(WorkerId),
     /// They are translated as this flow is.
     Flow(FlowKey<A>),
+    /// They leave with these addresses by this next hop: the datagram belongs to no connection.
+    Passed {
+        /// The source.
+        source: A,
+        /// The destination.
+        destination: A,
+        /// The next hop.
+        hop: AdjacencyId,
+    },
     /// They are an echo request to us, and go back.
     Echo,
     /// They share the first one's fate, or overlap (RFC 5722).

@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::classify::Packet;
 use super::datagrams::{Fragment, FragmentKey};
+use super::echo;
 use super::frame::Frame;
 use super::icmp_error::{Quoted, ports};
 use super::stats::DropReason;
@@ -52,6 +53,13 @@ pub(super) trait Family: Address {
         address_delta: Delta,
     ) -> Option<()>;
 
+    /// Writes a destination (as on the way in) or source (as of a reply) into the IP header at the
+    /// front of `packet`, and nothing else.
+    fn write_address(packet: &mut [u8], direction: Direction, address: Self) -> Option<()>;
+
+    /// Takes one from the TTL of a frame's IP packet and updates its checksum.
+    fn decrement_ttl(frame: &mut [u8]) -> Option<()>;
+
     /// What writing `address` changes in the header checksum, whatever stands there now.
     fn outer_delta(frame: &[u8], direction: Direction, address: Self) -> Option<Delta>;
 
@@ -89,15 +97,18 @@ pub(super) trait Family: Address {
     ) -> Option<()>;
 }
 
-fn quoted_key<A: Address>(
+/// The 5-tuple of a quoted packet: of TCP and UDP, and of an echo request or reply, whose
+/// identifier stands for the port of the end that is not outside.
+fn quoted_key<A: Family>(
     segment: &[u8],
     protocol: u8,
     (source, destination): (A, A),
 ) -> Result<FlowKey<A>, DropReason> {
-    if protocol != protocol::TCP && protocol != protocol::UDP {
-        return Err(DropReason::IcmpUnrelated);
-    }
-    let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
+    let (source_port, destination_port) = match protocol {
+        protocol::TCP | protocol::UDP => ports(segment).ok_or(DropReason::Truncated)?,
+        _ if protocol == A::ICMP => echo::ports::<A>(segment).ok_or(DropReason::IcmpUnrelated)?,
+        _ => return Err(DropReason::IcmpUnrelated),
+    };
     Ok(FlowKey { source, destination, source_port, destination_port, protocol })
 }
 
@@ -135,6 +146,22 @@ impl Family for V4 {
         Some(())
     }
 
+    fn write_address(packet: &mut [u8], direction: Direction, address: Self) -> Option<()> {
+        let (ip, _) = Ipv4Header::mut_from_prefix(packet).ok()?;
+        match direction {
+            Direction::Inbound => ip.destination = address,
+            Direction::Reply => ip.source = address,
+        }
+        Some(())
+    }
+
+    fn decrement_ttl(frame: &mut [u8]) -> Option<()> {
+        let (ip, _) = Ipv4Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        ip.ttl = ip.ttl.saturating_sub(1);
+        ip.checksum = Delta::TTL_DECREMENT.apply(ip.checksum);
+        Some(())
+    }
+
     fn outer_delta(frame: &[u8], direction: Direction, address: Self) -> Option<Delta> {
         let (source, destination) = Self::addresses(frame)?;
         Some(match direction {
@@ -149,11 +176,8 @@ impl Family for V4 {
         address: Self,
         address_delta: Delta,
     ) -> Option<()> {
+        Self::write_address(packet, direction, address)?;
         let (ip, _) = Ipv4Header::mut_from_prefix(packet).ok()?;
-        match direction {
-            Direction::Inbound => ip.destination = address,
-            Direction::Reply => ip.source = address,
-        }
         ip.checksum = address_delta.apply(ip.checksum);
         Some(())
     }
@@ -281,6 +305,21 @@ impl Family for V6 {
         Some(())
     }
 
+    fn write_address(packet: &mut [u8], direction: Direction, address: Self) -> Option<()> {
+        let (ip, _) = Ipv6Header::mut_from_prefix(packet).ok()?;
+        match direction {
+            Direction::Inbound => ip.destination = address,
+            Direction::Reply => ip.source = address,
+        }
+        Some(())
+    }
+
+    fn decrement_ttl(frame: &mut [u8]) -> Option<()> {
+        let (ip, _) = Ipv6Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        ip.hop_limit = ip.hop_limit.saturating_sub(1);
+        Some(())
+    }
+
     fn outer_delta(_frame: &[u8], _direction: Direction, _address: Self) -> Option<Delta> {
         Some(Delta::default())
     }
@@ -291,12 +330,7 @@ impl Family for V6 {
         address: Self,
         _address_delta: Delta,
     ) -> Option<()> {
-        let (ip, _) = Ipv6Header::mut_from_prefix(packet).ok()?;
-        match direction {
-            Direction::Inbound => ip.destination = address,
-            Direction::Reply => ip.source = address,
-        }
-        Some(())
+        Self::write_address(packet, direction, address)
     }
 
     fn icmp_pseudo_header(frame: &[u8], length: usize) -> Option<u16> {

@@ -1,11 +1,12 @@
 //! A packet of a flow: to its owner, or through its connection and on.
 
-use super::admit::{admit, begins_anew};
+use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{ConnectionTable, Found};
+use super::conn::{Connection, ConnectionTable, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
+use super::mss;
 use super::nat;
 use super::next_hop::AdjacencyId;
 use super::own_error::{self, Refusal};
@@ -15,6 +16,7 @@ use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::tcp::flags;
 
 /// A packet of a flow, on its way.
 pub(super) struct Flow<'p, A> {
@@ -23,6 +25,23 @@ pub(super) struct Flow<'p, A> {
     pub(super) hash: u64,
     pub(super) origin: Origin,
     pub(super) now: Tick,
+}
+
+/// What became of a packet of no connection.
+enum Opened {
+    /// It has one now, and goes on as all others.
+    Connection(Found),
+    /// It passes by itself, and is rewritten.
+    Passed(AdjacencyId),
+}
+
+/// Where a packet of a connection goes.
+#[inline]
+pub(super) const fn next_hop<A>(connection: &Connection<A>, direction: Direction) -> AdjacencyId {
+    match direction {
+        Direction::Inbound => connection.to_server,
+        Direction::Reply => connection.to_client,
+    }
 }
 
 impl<F: Frame> Shared<F> {
@@ -48,6 +67,18 @@ impl<F: Frame> Shared<F> {
         }
     }
 
+    /// As [`Shared::flow`], off the hit path.
+    #[cold]
+    pub(super) fn flow_off_line<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        flow: &Flow<'_, A>,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        self.flow(table, flow, frame, outlet);
+    }
+
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
@@ -67,13 +98,16 @@ impl<F: Frame> Shared<F> {
         }
         let found = match known {
             Some(found) => found,
-            None => admit(table, self, packet, flow.key, flow.now)?,
+            None => match self.open(table, flow, frame)? {
+                Opened::Connection(found) => found,
+                Opened::Passed(hop) => return Ok(hop),
+            },
         };
         let connection = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
-        let hop = match found.direction {
-            Direction::Inbound => connection.to_server,
-            Direction::Reply => connection.to_client,
-        };
+        if !connection.flags.admit(found.direction, packet.sides) {
+            return Err(DropReason::WrongSide.into());
+        }
+        let hop = next_hop(connection, found.direction);
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
@@ -88,12 +122,60 @@ impl<F: Frame> Shared<F> {
         .ok_or(DropReason::Truncated)?;
         if connection.protocol == protocol::TCP {
             let old = connection.state();
-            let new = old.next(found.direction, packet.control);
+            let new = old.next(connection.opener_view(found.direction), packet.control);
             if new != old {
                 self.change_state(table, found, old, new);
             }
+            if packet.control & flags::SYN != 0 {
+                self.clamp_mss::<A>(hop, packet, frame);
+            }
         }
         Ok(hop)
+    }
+
+    /// A packet of no connection: opens one, or passes without.
+    #[cold]
+    fn open<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        flow: &Flow<'_, A>,
+        frame: &mut F,
+    ) -> Result<Opened, Refusal> {
+        let packet = flow.packet;
+        match admit(table, self, packet, flow.key, flow.now)? {
+            Admitted::Connection(found) => Ok(Opened::Connection(found)),
+            Admitted::OnePacket(connection, direction) => {
+                let hop = next_hop(&connection, direction);
+                self.check_size::<A>(hop, packet, frame)?;
+                self.count(&connection, direction, packet.ip_octets);
+                let transport = usize::from(packet.transport);
+                nat::translate(frame.octets_mut(), transport, &connection, direction)
+                    .ok_or(DropReason::Truncated)?;
+                Ok(Opened::Passed(hop))
+            }
+            Admitted::Routed(hop) => {
+                self.check_size::<A>(hop, packet, frame)?;
+                A::decrement_ttl(frame.octets_mut()).ok_or(DropReason::Truncated)?;
+                if flow.key.protocol == protocol::TCP && packet.control & flags::SYN != 0 {
+                    self.clamp_mss::<A>(hop, packet, frame);
+                }
+                Ok(Opened::Passed(hop))
+            }
+        }
+    }
+
+    /// Lowers the segment size that a SYN announces to what the links at both sides are to carry.
+    #[cold]
+    fn clamp_mss<A: Family>(&self, hop: AdjacencyId, packet: &Packet, frame: &mut F) {
+        let links = [
+            self.next_hops.get(hop).and_then(|hop| self.interfaces.get(hop.interface)),
+            self.interfaces.of_port(frame.input()),
+        ];
+        let limits = links.into_iter().flatten();
+        let limits = limits.filter_map(|link| link.largest_segment(A::IS_V6));
+        if let Some(limit) = limits.min() {
+            mss::clamp(frame.octets_mut(), usize::from(packet.transport), limit);
+        }
     }
 
     /// A packet that does not fit every link: refused if it does not fit the one that it leaves
@@ -123,12 +205,12 @@ impl<F: Frame> Shared<F> {
         self.translate(table, flow, frame)
     }
 
-    /// Removes a connection that a client's SYN shows to be over.
+    /// Removes a connection that a SYN of the side that opened it shows to be over.
     #[cold]
     fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
         let Some(connection) = table.get(found.id) else { return false };
-        let gives_way = found.direction == Direction::Inbound
-            && begins_anew(A::services(&self.services), connection);
+        let gives_way = connection.opener_view(found.direction) == Direction::Inbound
+            && begins_anew(&self.services, connection);
         if gives_way && let Some(connection) = table.remove(found.id) {
             self.connection_ends(&connection);
         }
@@ -145,10 +227,10 @@ impl<F: Frame> Shared<F> {
     ) {
         let Some(connection) = table.get_mut(found.id) else { return };
         connection.set_state(new);
-        let timeout = self.timeout(connection, new);
+        let timeout = new.idle_ms(self.services.timeouts(connection.service()));
         let is_shorter = timeout < connection.timeout_ms;
         connection.timeout_ms = timeout;
-        let slot = connection.slot;
+        let slot = connection.slot();
         if is_shorter {
             table.rearm(found.id);
         }
@@ -156,7 +238,7 @@ impl<F: Frame> Shared<F> {
         gauges.states.of(old).decrement();
         gauges.states.of(new).increment();
         if old.is_active() != new.is_active()
-            && let Some(load) = self.loads.of(slot.into())
+            && let Some(load) = self.loads.of(slot)
         {
             load.change(new.is_active());
         }

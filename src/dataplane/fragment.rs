@@ -12,10 +12,11 @@
 use zerocopy::FromBytes;
 
 use super::classify::{Class, Packet};
-use super::conn::ConnectionTable;
+use super::conn::{ConnectionTable, Flags};
 use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
+use super::echo;
 use super::family::Family;
-use super::flow::Flow;
+use super::flow::{Flow, next_hop};
 use super::frame::{Frame, Outlet};
 use super::icmp_error::ports;
 use super::local;
@@ -26,9 +27,11 @@ use super::pipeline::Origin;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
+use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::icmpv4;
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::udp;
@@ -209,8 +212,7 @@ fn settle_first<A: Family, F: Frame>(
     outlet: &mut impl Outlet<F>,
 ) -> Fate<A> {
     let Arrival { fragment, packet, mut frame } = arrival;
-    let key = fragment.key;
-    if key.protocol == A::ICMP {
+    if fragment.key.protocol == A::ICMP && is_for_us(shared, &fragment, frame.octets()) {
         let reply = local::echo_fragment::<A, F>(shared, &fragment, &mut frame);
         return match reply {
             Ok(()) => {
@@ -241,8 +243,9 @@ fn settle_first<A: Family, F: Frame>(
     let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
+            let fate = fate_of(table, &flow_key, hash, hop, frame.octets());
             shared.send(hop, packet.ip_octets, frame, outlet);
-            Fate::Flow(flow_key)
+            fate
         }
         Err(refusal) => {
             own_error::tell(shared, refusal, (&flow_key, &packet), &frame, now, outlet);
@@ -250,6 +253,35 @@ fn settle_first<A: Family, F: Frame>(
             Fate::Drop(refusal.reason)
         }
     }
+}
+
+/// Whether an ICMP datagram ends here: an echo request to us, and what may not pass.
+fn is_for_us<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    fragment: &Fragment<A>,
+    octets: &[u8],
+) -> bool {
+    let services = A::services(&shared.services);
+    let may_pass = services.has_masquerades() || shared.services.policy().routing;
+    let ports = octets.get(fragment.payload..).and_then(echo::ports::<A>);
+    let is_reply = ports.is_some_and(|(from, to)| from == U16::new(0) && to != U16::new(0));
+    !may_pass || shared.is_ours(fragment.key.destination) && !is_reply
+}
+
+/// What becomes of the later fragments of a datagram whose first one, which has been rewritten,
+/// goes by this next hop.
+fn fate_of<A: Family>(
+    table: &ConnectionTable<A>,
+    key: &FlowKey<A>,
+    hash: u64,
+    hop: AdjacencyId,
+    octets: &[u8],
+) -> Fate<A> {
+    if table.find(hash, key).is_some() {
+        return Fate::Flow(*key);
+    }
+    let (source, destination) = A::addresses(octets).unwrap_or_default();
+    Fate::Passed { source, destination, hop }
 }
 
 /// Ports and control bits of a first fragment. One without a whole TCP or UDP header is an
@@ -263,7 +295,7 @@ fn transport<A: Family>(
     let least = match key.protocol {
         protocol::TCP => tcp::HEADER,
         protocol::UDP => udp::HEADER,
-        _ => return Err(DropReason::UnknownProtocol),
+        _ => icmpv4::HEADER,
     };
     if usize::from(fragment.length) < least {
         return Err(DropReason::Malformed);
@@ -274,7 +306,11 @@ fn transport<A: Family>(
     } else {
         0
     };
-    let (source_port, destination_port) = ports(segment).ok_or(DropReason::Truncated)?;
+    let (source_port, destination_port) = match key.protocol {
+        protocol::TCP | protocol::UDP => ports(segment).ok_or(DropReason::Truncated)?,
+        _ if key.protocol == A::ICMP => echo::ports::<A>(segment).unwrap_or_default(),
+        _ => Default::default(),
+    };
     let flow = FlowKey {
         source: key.source,
         destination: key.destination,
@@ -309,6 +345,12 @@ fn settle_later<A: Family, F: Frame>(
             Ok(hop) => shared.send(hop, packet.ip_octets, frame, outlet),
             Err(reason) => shared.drop(frame, reason, outlet),
         },
+        Fate::Passed { source, destination, hop } => {
+            match pass_later(shared, (source, destination, hop), packet, &mut frame) {
+                Ok(()) => shared.send(hop, packet.ip_octets, frame, outlet),
+                Err(reason) => shared.drop(frame, reason, outlet),
+            }
+        }
     }
 }
 
@@ -325,20 +367,64 @@ fn translate_later<A: Family, F: Frame>(
     }
     let found = table.find(table.hash(key), key).ok_or(DropReason::NoConnection)?;
     let connection = table.get(found.id).ok_or(DropReason::NoConnection)?;
-    let (address, hop) = match found.direction {
-        Direction::Inbound => (connection.server, connection.to_server),
-        Direction::Reply => (connection.vip, connection.to_client),
+    let direction = found.direction;
+    if !connection.flags.admit(direction, packet.sides) {
+        return Err(DropReason::WrongSide);
+    }
+    let hop = next_hop(connection, direction);
+    check_later::<A, F>(shared, hop, packet, frame)?;
+    let address = match direction {
+        Direction::Inbound => connection.server,
+        Direction::Reply => connection.vip,
     };
+    let (address_delta, _) = nat::deltas(connection, direction);
+    shared.count(connection, direction, packet.ip_octets);
+    let octets = frame.octets_mut();
+    A::rewrite(octets, direction, address, address_delta).ok_or(DropReason::Truncated)?;
+    if connection.flags.has(Flags::FULL_NAT) {
+        let (far, _) = nat::far_end(connection, direction);
+        let packet = octets.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
+        A::write_address(packet, direction.reversed(), far).ok_or(DropReason::Truncated)?;
+    }
+    Ok(hop)
+}
+
+/// Whether a later fragment fits its link or may be split.
+fn check_later<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    hop: AdjacencyId,
+    packet: &Packet,
+    frame: &F,
+) -> Result<(), DropReason> {
     let fits = shared.next_hops.get(hop).is_some_and(|link| packet.ip_octets <= link.mtu);
     if !fits && !A::may_be_split(frame.octets()) {
         // The first fragment, which is as large in practice, was answered.
         return Err(DropReason::MtuExceeded);
     }
-    let (address_delta, _) = nat::deltas(connection, found.direction);
-    shared.count(connection, found.direction, packet.ip_octets);
-    A::rewrite(frame.octets_mut(), found.direction, address, address_delta)
-        .ok_or(DropReason::Truncated)?;
-    Ok(hop)
+    Ok(())
+}
+
+/// A later fragment of a datagram that belongs to no connection: leaves with the addresses that
+/// its first one left with.
+fn pass_later<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    (source, destination, hop): (A, A, AdjacencyId),
+    packet: &Packet,
+    frame: &mut F,
+) -> Result<(), DropReason> {
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    check_later::<A, F>(shared, hop, packet, frame)?;
+    let write = |frame: &mut F, direction, address| {
+        let octets = frame.octets_mut();
+        let delta = A::outer_delta(octets, direction, address)?;
+        A::rewrite_quoted(octets.get_mut(ethernet::HEADER..)?, direction, address, delta)
+    };
+    write(frame, Direction::Inbound, destination)
+        .and_then(|()| write(frame, Direction::Reply, source))
+        .and_then(|()| A::decrement_ttl(frame.octets_mut()))
+        .ok_or(DropReason::Truncated)
 }
 
 /// Sends a frame back to the station that it came from.

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::conn::{Connection, ConnectionTable};
+use super::conn::tcp_state::ConnectionState;
+use super::conn::{Connection, ConnectionTable, Flags};
 use super::frame::{Frame, Outlet};
 use super::local;
 use super::mailbox::{Command, ConnectionPage, ConnectionRow, Event};
@@ -13,10 +14,9 @@ use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::InterfaceId;
-use crate::service::{Protocol, ServiceTable};
+use crate::service::ServiceTable;
 use crate::wire::address::Address;
 use crate::wire::ethernet::{self, Mac};
-use crate::wire::ipv4::protocol;
 
 /// Commands that are carried out in one go.
 const COMMANDS: usize = 32;
@@ -26,6 +26,13 @@ const EXPIRY_BUDGET: u32 = 64;
 const LISTING_BUDGET: u32 = 1024;
 /// Cursor of a listing: set while in the IPv6 table.
 const CURSOR_V6: u64 = 1 << 32;
+
+/// Where the search for flows of removed servers goes on in each table; `None`: it is through.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    v4: Option<u32>,
+    v6: Option<u32>,
+}
 
 impl<F: Frame> Pipeline<F> {
     /// Carries out what the control thread asks for and forgets connections whose time is over,
@@ -39,6 +46,7 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
+        self.sweep();
         self.fragments_v4.expire(&self.shared, now, outlet);
         self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
@@ -55,6 +63,18 @@ impl<F: Frame> Pipeline<F> {
         let mut left = budget;
         while let Some(connection) = self.v6.expire(now, &mut left) {
             self.shared.connection_ends(&connection);
+        }
+    }
+
+    /// Ends UDP flows of servers that are configured no more, a bounded number at a time. (TCP
+    /// connections go on until they end.)
+    fn sweep(&mut self) {
+        let Self { shared, v4, v6, .. } = self;
+        if let Some(start) = shared.sweep.v4 {
+            shared.sweep.v4 = shared.sweep_table(v4, start);
+        }
+        if let Some(start) = shared.sweep.v6 {
+            shared.sweep.v6 = shared.sweep_table(v6, start);
         }
     }
 
@@ -138,7 +158,7 @@ fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
         |address: A, port: crate::wire::U16| SocketAddr::new(address.to_ip(), port.get());
     let idle = now.since(Tick(connection.last_seen));
     ConnectionRow {
-        protocol: if connection.protocol == protocol::TCP { Protocol::Tcp } else { Protocol::Udp },
+        protocol: connection.protocol,
         state: connection.state(),
         client: endpoint(connection.client, connection.client_port),
         service: endpoint(connection.vip, connection.vip_port),
@@ -151,7 +171,28 @@ impl<F: Frame> Shared<F> {
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);
+        self.sweep = Sweep { v4: Some(0), v6: Some(0) };
         self.answer(Event::Installed { worker: self.worker, version, retired });
+    }
+
+    /// Looks at some records from `start` on; where to go on.
+    fn sweep_table<A: Address>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        start: u32,
+    ) -> Option<u32> {
+        let (records, next) = table.range(start, LISTING_BUDGET);
+        for record in records {
+            let orphan = |connection: &Connection<A>| {
+                connection.state() == ConnectionState::Udp
+                    && !connection.flags.has(Flags::OUTBOUND)
+                    && self.services.weight(connection.slot()).is_none()
+            };
+            if let Some(ended) = table.remove_if(record, orphan) {
+                self.connection_ends(&ended);
+            }
+        }
+        next
     }
 
     /// Answers a command. What the control thread gave must come back to it: no memory is freed
@@ -210,7 +251,6 @@ impl<F: Frame> Shared<F> {
 mod tests {
     use super::*;
     use crate::dataplane::PipelineSettings;
-    use crate::dataplane::conn::tcp_state::StateTimeouts;
     use crate::dataplane::frame::BufferFrame;
     use crate::dataplane::interface::Interfaces;
     use crate::dataplane::mailbox::{ControlMailbox, EVENTS, mailbox};
@@ -218,7 +258,7 @@ mod tests {
     use crate::dataplane::steering::Steering;
     use crate::dpdk::memory::HugePages;
     use crate::ids::WorkerId;
-    use crate::service::{ServerLoads, Timeouts};
+    use crate::service::ServerLoads;
 
     /// No frames are expected.
     struct Nowhere;
@@ -239,7 +279,6 @@ mod tests {
             interfaces: Arc::new(Interfaces::new(Vec::new())),
             routes: Vec::new(),
             neighbors: 4,
-            timeouts: StateTimeouts::new(&Timeouts::default()),
             fragment_timeout_ms: 30_000,
             errors_per_second: 1000,
             connections: (8, 8),

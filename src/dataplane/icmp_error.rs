@@ -8,8 +8,9 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::{Connection, ConnectionTable};
+use super::conn::{Connection, ConnectionTable, Flags};
 use super::family::Family;
+use super::flow::next_hop;
 use super::frame::{Frame, Outlet};
 use super::nat;
 use super::pipeline::Origin;
@@ -56,22 +57,42 @@ pub(super) fn receive<A: Family, F: Frame>(
     if let Some(owner) = shared.other_owner(&key, origin) {
         return outlet.hand_over(owner, frame);
     }
-    let Some(found) = table.find(table.hash(&key), &key) else {
-        return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
+    let found = table.find(table.hash(&key), &key);
+    let Some((found, connection)) = found.and_then(|found| Some((found, table.get(found.id)?)))
+    else {
+        return route_on::<A, F>(shared, packet, frame, outlet);
     };
-    let Some(connection) = table.get(found.id) else {
-        return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
-    };
+    if !connection.flags.admit(found.direction, packet.sides) {
+        return shared.drop(frame, DropReason::WrongSide, outlet);
+    }
     if packet.ttl <= 1 {
         return shared.drop(frame, DropReason::TtlExpired, outlet);
     }
-    let hop = match found.direction {
-        Direction::Inbound => connection.to_server,
-        Direction::Reply => connection.to_client,
-    };
+    let hop = next_hop(connection, found.direction);
     match rewrite(frame.octets_mut(), packet, &quoted, connection, found.direction) {
         Some(()) => shared.send(hop, packet.ip_octets, frame, outlet),
         None => shared.drop(frame, DropReason::Truncated, outlet),
+    }
+}
+
+/// An error about nothing known: routed if that is allowed, else dropped.
+fn route_on<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    packet: &Packet,
+    mut frame: F,
+    outlet: &mut impl Outlet<F>,
+) {
+    let addresses = A::addresses(frame.octets());
+    let routed = addresses.filter(|ends| shared.may_route(packet, *ends));
+    let Some((_, destination)) = routed else {
+        return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
+    };
+    match shared.route(packet, destination) {
+        Ok(hop) if A::decrement_ttl(frame.octets_mut()).is_some() => {
+            shared.send(hop, packet.ip_octets, frame, outlet);
+        }
+        Ok(_) => shared.drop(frame, DropReason::Truncated, outlet),
+        Err(refusal) => shared.drop(frame, refusal.reason, outlet),
     }
 }
 
@@ -110,23 +131,40 @@ fn rewrite<A: Family>(
         Direction::Reply => (connection.vip, connection.vip_port),
     };
     let (address_delta, transport_delta) = nat::deltas(connection, direction);
+    let (far_address, far_port) = nat::far_end(connection, direction);
+    let is_full_nat = connection.flags.has(Flags::FULL_NAT);
     let message = message_of(frame, packet)?;
     let end = message.end;
     // The outer address is not always that of the connection: a router may report.
+    if is_full_nat {
+        let (source, destination) = A::addresses(frame)?;
+        let ends_match = match direction {
+            Direction::Inbound => source == connection.client,
+            Direction::Reply => destination == connection.local,
+        };
+        if ends_match {
+            rewrite_outer_far_end(frame, direction.reversed(), far_address)?;
+        }
+    }
     let outer = A::outer_delta(frame, direction, address)?;
     A::rewrite(frame, direction, address, outer)?;
     // In the quoted packet the ends are swapped, and no router has passed it on.
-    let swapped = match direction {
-        Direction::Inbound => Direction::Reply,
-        Direction::Reply => Direction::Inbound,
-    };
-    A::rewrite_quoted(frame.get_mut(quoted.ip..end)?, swapped, address, address_delta)?;
-    let segment = frame.get_mut(quoted.transport..end)?;
-    match swapped {
-        Direction::Inbound => segment.get_mut(2..4)?,
-        Direction::Reply => segment.get_mut(0..2)?,
+    let swapped = direction.reversed();
+    let quote = frame.get_mut(quoted.ip..end)?;
+    A::rewrite_quoted(quote, swapped, address, address_delta)?;
+    if is_full_nat {
+        A::write_address(quote, direction, far_address)?;
     }
-    .copy_from_slice(&port.to_bytes());
+    let segment = frame.get_mut(quoted.transport..end)?;
+    match quoted.key.protocol {
+        protocol::TCP | protocol::UDP => {
+            nat::write_port(segment, swapped, port)?;
+            if is_full_nat {
+                nat::write_port(segment, direction, far_port)?;
+            }
+        }
+        _ => segment.get_mut(4..6)?.copy_from_slice(&port.to_bytes()),
+    }
     update_quoted_checksum(segment, quoted.key.protocol, transport_delta);
     let pseudo = A::icmp_pseudo_header(frame, message.len())?;
     let octets = frame.get_mut(message)?;
@@ -136,6 +174,16 @@ fn rewrite<A: Family>(
     let (icmp, _) = IcmpHeader::mut_from_prefix(octets).ok()?;
     icmp.checksum = sum;
     Some(())
+}
+
+/// Full NAT: the other outer address.
+fn rewrite_outer_far_end<A: Family>(
+    frame: &mut [u8],
+    direction: Direction,
+    address: A,
+) -> Option<()> {
+    let delta = A::outer_delta(frame, direction, address)?;
+    A::rewrite_quoted(frame.get_mut(ethernet::HEADER..)?, direction, address, delta)
 }
 
 /// Makes the quoted transport checksum right, where the quote reaches that far. What follows
@@ -148,7 +196,11 @@ fn update_quoted_checksum(segment: &mut [u8], protocol: u8, delta: Delta) {
         {
             *field = delta.apply(*field);
         }
-    } else if let Some(field) = segment.get_mut(6..).and_then(<[u8]>::first_chunk_mut) {
-        *field = delta.apply_udp(*field);
+    } else if protocol == protocol::UDP {
+        if let Some(field) = segment.get_mut(6..).and_then(<[u8]>::first_chunk_mut) {
+            *field = delta.apply_udp(*field);
+        }
+    } else if let Some(field) = segment.get_mut(2..).and_then(<[u8]>::first_chunk_mut) {
+        *field = delta.apply(*field);
     }
 }

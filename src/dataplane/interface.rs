@@ -5,10 +5,30 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::ids::{InterfaceId, PortId};
-use crate::service::ServiceTable;
+use crate::service::{MssClamp, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv6;
+
+/// The sides of the director that an interface leads to, or a packet came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Sides(pub(super) u8);
+
+impl Sides {
+    /// Towards the clients.
+    pub const OUTSIDE: Self = Self(1);
+    /// Towards the real servers.
+    pub const INSIDE: Self = Self(2);
+    /// Both on one NIC.
+    pub const BOTH: Self = Self(3);
+
+    /// Whether they have one in common.
+    #[inline]
+    pub const fn meet(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
 
 /// One interface.
 #[derive(Clone, Debug)]
@@ -21,9 +41,10 @@ pub struct Interface {
     pub mac: Mac,
     /// Largest IP packet, octets.
     pub mtu: u16,
-    /// Whether clients are on this side: VIPs that are in no connected network are answered for
-    /// here.
-    pub outside: bool,
+    /// Where it leads. VIPs that are in no connected network are answered for on the outside.
+    pub sides: Sides,
+    /// What SYN packets that cross it may announce; `None`: anything.
+    pub mss_clamp: Option<MssClamp>,
     /// Own addresses with their networks.
     pub addresses: Vec<IpNet>,
 }
@@ -32,6 +53,28 @@ impl Interface {
     /// The network of this interface that an address is in.
     fn network_of(&self, address: IpAddr) -> Option<&IpNet> {
         self.addresses.iter().find(|network| network.contains(&address))
+    }
+
+    /// The largest TCP segment that may be announced, octets, without headers.
+    pub(super) fn largest_segment(&self, is_v6: bool) -> Option<u16> {
+        let headers = if is_v6 { 60 } else { 40 };
+        self.mss_clamp.map(|clamp| match clamp {
+            MssClamp::Mtu => self.mtu.saturating_sub(headers),
+            MssClamp::Octets(octets) => octets,
+        })
+    }
+
+    /// An own address in a network that both hosts are in, which outside parties do not speak
+    /// to.
+    pub(super) fn address_between(
+        &self,
+        hosts: [IpAddr; 2],
+        services: &ServiceTable,
+    ) -> Option<IpAddr> {
+        let mut common = self.addresses.iter().filter(|network| {
+            hosts.iter().all(|host| network.contains(host)) && network.prefix_len() > 0
+        });
+        common.find(|network| !services.is_external(network.addr())).map(IpNet::addr)
     }
 
     /// The link-local IPv6 address that the interface gives itself.
@@ -119,10 +162,10 @@ impl Interfaces {
         if interface.owns(address) {
             return true;
         }
-        services.is_vip(address)
+        services.is_external(address)
             && match self.list.iter().find(|other| other.network_of(address).is_some()) {
                 Some(_) => interface.network_of(address).is_some(),
-                None => interface.outside,
+                None => interface.sides.meet(Sides::OUTSIDE),
             }
     }
 }

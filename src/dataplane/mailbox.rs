@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::conn::tcp_state::ConnectionState;
 use crate::ids::{InterfaceId, TableVersion, WorkerId};
-use crate::service::{Protocol, ServiceTable};
+use crate::service::ServiceTable;
 use crate::wire::ethernet::Mac;
 
 /// Commands that fit a worker's queue.
@@ -105,8 +105,8 @@ pub enum Event {
 /// One connection, as `pointsman connections` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionRow {
-    /// TCP or UDP.
-    pub protocol: Protocol,
+    /// IP protocol.
+    pub protocol: u8,
     /// State.
     pub state: ConnectionState,
     /// Client.

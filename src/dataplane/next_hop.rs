@@ -13,7 +13,7 @@ use crate::wire::ethernet::Mac;
 /// A neighbour's number in its worker's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros)]
 #[repr(transparent)]
-pub struct AdjacencyId(u32);
+pub struct AdjacencyId(u16);
 
 /// Whether a neighbour's Ethernet address is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,13 @@ pub struct NextHops {
 }
 
 impl NextHops {
-    /// A table for `capacity` neighbours.
+    /// A table for `capacity` neighbours, at most 65536.
     pub fn new(mut routes: Vec<RouteSpec>, capacity: usize) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.to.prefix_len()));
         Self {
             routes,
             entries: Vec::with_capacity(capacity),
-            capacity,
+            capacity: capacity.min(1 << 16),
             // Twice the room: removals leave marks, and the map must never grow.
             by_address: HashMap::with_capacity_and_hasher(
                 capacity * 2,
@@ -101,11 +101,11 @@ impl NextHops {
     /// A neighbour.
     #[inline]
     pub fn get(&self, id: AdjacencyId) -> Option<&Adjacency> {
-        self.entries.get(id.0 as usize)
+        self.entries.get(usize::from(id.0))
     }
 
     pub(super) fn get_mut(&mut self, id: AdjacencyId) -> Option<&mut Adjacency> {
-        self.entries.get_mut(id.0 as usize)
+        self.entries.get_mut(usize::from(id.0))
     }
 
     /// The number of a neighbour that has one.
@@ -148,13 +148,13 @@ impl NextHops {
         };
         let id = if self.entries.len() < self.capacity {
             self.entries.push(adjacency);
-            AdjacencyId(u32::try_from(self.entries.len() - 1).ok()?)
+            AdjacencyId(u16::try_from(self.entries.len() - 1).ok()?)
         } else {
             let place = self.replaceable()?;
             let entry = self.entries.get_mut(place)?;
             self.by_address.remove(&(entry.interface, entry.address));
             *entry = adjacency;
-            AdjacencyId(u32::try_from(place).ok()?)
+            AdjacencyId(u16::try_from(place).ok()?)
         };
         self.by_address.insert((interface, address), id);
         Some(id)

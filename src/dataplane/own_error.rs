@@ -12,6 +12,7 @@ use super::frame::{Frame, Outlet};
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
+use crate::service::ClosedPorts;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::flow_key::FlowKey;
@@ -27,18 +28,20 @@ pub(super) struct Refusal {
     pub(super) reason: DropReason,
     /// The MTU that the packet exceeds; 0 for other reasons.
     pub(super) mtu: u16,
+    /// Whether a TCP reset is the answer.
+    pub(super) reset: bool,
 }
 
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
-        Self { reason, mtu: 0 }
+        Self { reason, mtu: 0, reset: false }
     }
 }
 
 impl Refusal {
     /// The packet does not fit the link that it would leave by.
     pub(super) const fn too_big(mtu: u16) -> Self {
-        Self { reason: DropReason::MtuExceeded, mtu }
+        Self { reason: DropReason::MtuExceeded, mtu, reset: false }
     }
 }
 
@@ -80,17 +83,27 @@ enum Answer {
 
 /// What a refusal is answered with; `None`: with silence.
 #[allow(clippy::wildcard_enum_match_arm, reason = "silence, unless said otherwise")]
-fn answer_to<A: Family>(refusal: Refusal, key: &FlowKey<A>, packet: &Packet) -> Option<Answer> {
+fn answer_to<A: Family>(
+    refusal: Refusal,
+    closed: ClosedPorts,
+    key: &FlowKey<A>,
+    packet: &Packet,
+) -> Option<Answer> {
     let [high, low] = refusal.mtu.to_be_bytes();
     let is_v6 = A::IS_V6;
+    let is_tcp = key.protocol == protocol::TCP;
+    let is_reset = is_tcp && packet.control & flags::RST != 0;
     match refusal.reason {
         DropReason::TtlExpired if is_v6 => Some(Answer::Icmp(3, 0, [0; 4])),
         DropReason::TtlExpired => Some(Answer::Icmp(11, 0, [0; 4])),
         DropReason::MtuExceeded if is_v6 => Some(Answer::Icmp(2, 0, [0, 0, high, low])),
         DropReason::MtuExceeded => Some(Answer::Icmp(3, 4, [0, 0, high, low])),
-        DropReason::NoService if key.protocol == protocol::TCP => {
-            (packet.control & flags::RST == 0).then_some(Answer::Reset)
-        }
+        // RFC 5508 REQ-8; RFC 4443 section 3.1: administratively prohibited.
+        DropReason::PortsExhausted if is_v6 => Some(Answer::Icmp(1, 1, [0; 4])),
+        DropReason::PortsExhausted => Some(Answer::Icmp(3, 13, [0; 4])),
+        DropReason::NoConnection if refusal.reset && !is_reset => Some(Answer::Reset),
+        DropReason::NoService if closed == ClosedPorts::Drop || is_reset => None,
+        DropReason::NoService if is_tcp && closed == ClosedPorts::Reject => Some(Answer::Reset),
         DropReason::NoService | DropReason::NoServer if is_v6 => Some(Answer::Icmp(1, 4, [0; 4])),
         DropReason::NoService | DropReason::NoServer => Some(Answer::Icmp(3, 3, [0; 4])),
         _ => None,
@@ -108,7 +121,8 @@ pub(super) fn tell<A: Family, F: Frame>(
     now: Tick,
     outlet: &mut impl Outlet<F>,
 ) {
-    let Some(answer) = answer_to(refusal, key, packet) else { return };
+    let closed = shared.services.policy().closed_ports;
+    let Some(answer) = answer_to(refusal, closed, key, packet) else { return };
     if !shared.error_limit.allows(now) {
         return shared.stats.errors_suppressed.increment();
     }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use super::classify::{Class, Packet, classify};
 use super::conn::ConnectionTable;
-use super::conn::tcp_state::StateTimeouts;
+use super::echo;
 use super::flow::Flow;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::housekeeping::Sweep;
 use super::icmp_error;
 use super::interface::Interfaces;
 use super::local;
 use super::mailbox::WorkerMailbox;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
 use super::own_error::RateLimit;
+use super::port_choice::PortChoice;
 use super::shared::Shared;
 use super::stats::{DropReason, WorkerStats};
 use super::steering::Steering;
@@ -35,8 +37,6 @@ pub struct PipelineSettings {
     pub routes: Vec<RouteSpec>,
     /// Neighbours that fit.
     pub neighbors: usize,
-    /// Idle times.
-    pub timeouts: StateTimeouts,
     /// How long fragments wait for their first one, and datagrams are remembered, milliseconds.
     pub fragment_timeout_ms: u32,
     /// ICMP errors and TCP resets that the worker may send in a second.
@@ -81,13 +81,7 @@ pub struct Pipeline<F> {
     packets: [(Packet, u64); BURST],
 }
 
-const NO_PACKET: Packet = Packet {
-    class: Class::Drop(DropReason::Truncated),
-    transport: 0,
-    ip_octets: 0,
-    ttl: 0,
-    control: 0,
-};
+const NO_PACKET: Packet = Packet::of(Class::Drop(DropReason::Truncated));
 
 impl<F: Frame> Pipeline<F> {
     /// Allocates everything that the pipeline will ever need.
@@ -96,6 +90,7 @@ impl<F: Frame> Pipeline<F> {
     /// When the memory for the connection tables cannot be had.
     pub fn new(settings: PipelineSettings, now: Tick) -> Result<Self, MemoryError> {
         let (v4, v6) = settings.connections;
+        let [seed, ..] = settings.table_secret;
         let stats = settings.stats;
         stats.table_v4.capacity.set(u64::from(v4));
         stats.table_v6.capacity.set(u64::from(v6));
@@ -113,9 +108,10 @@ impl<F: Frame> Pipeline<F> {
                 unsent: None,
                 next_hops: NextHops::new(settings.routes, settings.neighbors),
                 waiting: Waiting::new(),
-                timeouts: settings.timeouts,
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
+                port_choice: PortChoice::new(seed),
+                sweep: Sweep::default(),
             },
             fragments_v4: Fragments::new(settings.fragment_timeout_ms),
             fragments_v6: Fragments::new(settings.fragment_timeout_ms),
@@ -161,9 +157,9 @@ impl<F: Frame> Pipeline<F> {
                 Class::FlowV6(key) => {
                     shared.flow(v6, &Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
                 }
-                Class::Arp | Class::Icmp | Class::Icmpv6 => {
-                    local::receive(shared, packet, frame, outlet);
-                }
+                Class::Arp => local::receive(shared, packet, frame, outlet),
+                Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
+                Class::Icmpv6 => echo::receive(shared, v6, (packet, origin, now), frame, outlet),
                 Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
                 Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
                 Class::FragmentV4 => {
@@ -187,8 +183,9 @@ impl<F: Frame> Shared<F> {
         v4: &ConnectionTable<V4>,
         v6: &ConnectionTable<V6>,
     ) -> (Packet, u64) {
-        let mac = self.interfaces.of_port(frame.input()).map_or([0; 6], |found| found.mac);
-        let packet = classify(frame, &mac);
+        let link = self.interfaces.of_port(frame.input());
+        let (mac, sides) = link.map_or(Default::default(), |link| (link.mac, link.sides));
+        let packet = classify(frame, &mac, sides);
         let hash = match &packet.class {
             Class::FlowV4(key) => {
                 let hash = v4.hash(key);

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::conn::Connection;
-use super::conn::tcp_state::{ConnectionState, StateTimeouts};
 use super::datagrams::FragmentKey;
 use super::frame::{Frame, Outlet};
+use super::housekeeping::Sweep;
 use super::interface::Interfaces;
 use super::mailbox::{Event, WorkerMailbox};
 use super::next_hop::{NextHops, Reachability, Waiting};
 use super::own_error::RateLimit;
 use super::pipeline::Origin;
+use super::port_choice::PortChoice;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::ids::{InterfaceId, WorkerId};
@@ -34,11 +35,14 @@ pub(super) struct Shared<F> {
     pub(super) unsent: Option<Event>,
     pub(super) next_hops: NextHops,
     pub(super) waiting: Waiting<F>,
-    pub(super) timeouts: StateTimeouts,
     pub(super) error_limit: RateLimit,
     pub(super) steering: Steering,
     /// What fits every link, octets.
     pub(super) least_mtu: u16,
+    /// Where the next search for a free port begins.
+    pub(super) port_choice: PortChoice,
+    /// Connections that are looked through after servers were removed.
+    pub(super) sweep: Sweep,
 }
 
 impl<F: Frame> Shared<F> {
@@ -59,8 +63,9 @@ impl<F: Frame> Shared<F> {
     /// The worker that owns a flow.
     #[inline]
     pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
-        // An own address that is no VIP has no connections: any worker may refuse it.
-        self.steering.owner(key, self.services.is_vip(key.destination.to_ip()))
+        // Other own addresses have no connections but those of full NAT, whose port was chosen
+        // so that this leads to their worker.
+        self.steering.owner(key, self.services.is_external(key.destination.to_ip()))
     }
 
     /// The worker that sees all fragments of a datagram first.
@@ -70,28 +75,22 @@ impl<F: Frame> Shared<F> {
     }
 
     #[inline]
-    pub(super) fn count<A>(&self, connection: &Connection<A>, direction: Direction, octets: u16) {
-        if let Some(server) = self.stats.server(connection.slot.into()) {
-            match direction {
-                Direction::Inbound => {
-                    server.in_packets.increment();
-                    server.in_octets.add(u64::from(octets));
-                }
-                Direction::Reply => {
-                    server.out_packets.increment();
-                    server.out_octets.add(u64::from(octets));
-                }
+    pub(super) fn count<A: Address>(
+        &self,
+        connection: &Connection<A>,
+        direction: Direction,
+        octets: u16,
+    ) {
+        let counters = self.stats.server(connection.slot()).unwrap_or(&self.stats.masquerade);
+        match direction {
+            Direction::Inbound => {
+                counters.in_packets.increment();
+                counters.in_octets.add(u64::from(octets));
             }
-        }
-    }
-
-    /// The idle time of a connection in a state.
-    #[inline]
-    pub(super) fn timeout<A>(&self, connection: &Connection<A>, state: ConnectionState) -> u32 {
-        if state == ConnectionState::Udp {
-            connection.udp_timeout_ms
-        } else {
-            self.timeouts.of(state)
+            Direction::Reply => {
+                counters.out_packets.increment();
+                counters.out_octets.add(u64::from(octets));
+            }
         }
     }
 
@@ -102,10 +101,13 @@ impl<F: Frame> Shared<F> {
     /// Counts a connection that was just inserted.
     pub(super) fn connection_begins<A: Address>(&mut self, connection: &Connection<A>) {
         let state = connection.state();
-        if let Some(server) = self.stats.server(connection.slot.into()) {
+        if let Some(server) = self.stats.server(connection.slot()) {
             server.connections.increment();
+        } else {
+            self.stats.masquerade.connections.increment();
+            self.stats.masqueraded.increment();
         }
-        if let Some(load) = self.loads.of(connection.slot.into()) {
+        if let Some(load) = self.loads.of(connection.slot()) {
             load.add(state.is_active());
         }
         let gauges = self.gauges::<A>();
@@ -118,8 +120,9 @@ impl<F: Frame> Shared<F> {
     /// Counts a connection that was just removed.
     pub(super) fn connection_ends<A: Address>(&mut self, connection: &Connection<A>) {
         let state = connection.state();
-        if let Some(load) = self.loads.of(connection.slot.into()) {
-            load.remove(state.is_active());
+        match self.loads.of(connection.slot()) {
+            Some(load) => load.remove(state.is_active()),
+            None => self.stats.masqueraded.decrement(),
         }
         let gauges = self.gauges::<A>();
         gauges.used.decrement();
@@ -129,11 +132,12 @@ impl<F: Frame> Shared<F> {
         self.next_hops.release(connection.to_client);
     }
 
-    /// Whether an address is a VIP or one of the director's own.
+    /// Whether an address is a VIP, one that masquerades appear with, or one of the director's
+    /// own.
     #[inline]
     pub(super) fn is_ours<A: Address>(&self, address: A) -> bool {
         let ip = address.to_ip();
-        self.services.is_vip(ip) || self.interfaces.own(ip)
+        self.services.is_external(ip) || self.interfaces.own(ip)
     }
 
     /// Drops a frame for a reason.

@@ -107,7 +107,7 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked.
     ExtensionHeader = "extension_header",
-    /// An IP protocol other than TCP, UDP and ICMP.
+    /// An IP protocol that is not translated.
     UnknownProtocol = "unknown_protocol",
     /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
@@ -121,6 +121,10 @@ drop_reasons! {
     NoConnection = "no_connection",
     /// No real server of the service has a weight above 0.
     NoServer = "no_server",
+    /// From outside with a source that lies inside, from inside with a source that does not, or a packet of a connection from the other side.
+    WrongSide = "wrong_side",
+    /// No external address has a port left for a connection of an inside host to this destination.
+    PortsExhausted = "ports_exhausted",
     /// The connection table is full.
     TableFull = "table_full",
     /// The real server already has a connection with this client address and port, of another service.
@@ -283,6 +287,10 @@ pub struct WorkerStats {
     pub busy_cycles: Counter,
     /// TSC cycles of all rounds, pauses included.
     pub cycles: Counter,
+    /// Traffic of connections that inside hosts opened.
+    pub masquerade: ServerCounters,
+    /// Gauge: live connections that inside hosts opened.
+    pub masqueraded: Counter,
     /// By [`ServerSlot`].
     servers: Box<[CachePadded<ServerCounters>]>,
 }

@@ -51,6 +51,11 @@ impl Steering {
         self.worker_of(hash)
     }
 
+    /// One of `count` things for a flow, the same on all workers; 0 where there is none.
+    pub(super) fn spread<A: Address>(&self, key: &FlowKey<A>, count: usize) -> usize {
+        usize::try_from(key.hash(&self.secret) % count.max(1) as u64).unwrap_or(0)
+    }
+
     #[inline]
     fn worker_of(&self, hash: u64) -> WorkerId {
         #[allow(clippy::cast_possible_truncation, reason = "reduced to the table's size")]

@@ -34,7 +34,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
     let mut reins = control::Reins::take()?;
     let listeners = Listeners::bind(&config)?;
     let mut slots = SlotRegistry::new(MAX_SERVERS);
-    let table = ServiceTable::compile(TableVersion(1), &config.services, &mut slots)?;
+    let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots)?;
     let table = Arc::new(table);
     let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
 

@@ -8,8 +8,7 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
-use crate::dataplane::conn::tcp_state::StateTimeouts;
-use crate::dataplane::interface::{Interface, Interfaces};
+use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
 use crate::dataplane::stats::WorkerStats;
@@ -28,10 +27,6 @@ use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::flow_key::HashSecret;
 
-/// How long a datagram's fragments are remembered (RFC 4787 REQ-14 leaves it to the NAT).
-const FRAGMENT_TIMEOUT_MS: u32 = 30_000;
-/// ICMP errors and resets that a worker may send in a second.
-const ERRORS_PER_SECOND: u32 = 1000;
 /// Neighbours that a worker's table takes.
 const NEIGHBORS: usize = 16_384;
 
@@ -203,9 +198,9 @@ impl Shop<'_> {
             interfaces: Arc::clone(interfaces),
             routes: routes(config),
             neighbors: NEIGHBORS,
-            timeouts: StateTimeouts::new(&config.timeouts),
-            fragment_timeout_ms: FRAGMENT_TIMEOUT_MS,
-            errors_per_second: ERRORS_PER_SECOND,
+            fragment_timeout_ms: u32::try_from(config.director.fragment_timeout.as_millis())
+                .unwrap_or(u32::MAX),
+            errors_per_second: config.director.errors_per_second,
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
             table_secret: secret()?,
@@ -223,7 +218,12 @@ impl Shop<'_> {
             port: port.id(),
             mac: config.mac.map_or_else(|| port.mac(), |mac| mac.0),
             mtu: port.granted().map_or(config.mtu, |granted| granted.mtu.min(config.mtu)),
-            outside: matches!(config.role, Role::Outside | Role::Both),
+            sides: match config.role {
+                Role::Outside => Sides::OUTSIDE,
+                Role::Inside => Sides::INSIDE,
+                Role::Both => Sides::BOTH,
+            },
+            mss_clamp: config.mss_clamp,
             addresses: config.addresses.clone(),
         };
         Interfaces::new((0..).zip(self.config.interfaces.iter().zip(ports)).map(one).collect())

@@ -6,12 +6,16 @@ mod virtual_service;
 mod real_server;
 mod timeouts;
 mod load;
+mod masquerade;
+mod rules;
 pub mod scheduler;
 mod table;
 
 pub use load::{ServerLoad, ServerLoads};
+pub use masquerade::MasqueradeRule;
 pub use real_server::RealServer;
+pub use rules::{ClosedPorts, Masquerade, MssClamp, Policy, Rules};
 pub use scheduler::SchedulerState;
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable, SlotRegistry};
 pub use timeouts::{TimeoutPreset, Timeouts};
-pub use virtual_service::{Listen, Protocol, SchedulerKind, VirtualService};
+pub use virtual_service::{Listen, NonSyn, Protocol, SchedulerKind, VirtualService};

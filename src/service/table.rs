@@ -6,7 +6,10 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::scheduler::{Scheduler, SchedulerState};
-use super::{Listen, Protocol, ServerLoads, VirtualService};
+use super::{
+    Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads, Timeouts,
+    VirtualService,
+};
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
@@ -38,10 +41,10 @@ pub struct Service<A> {
     pub port: U16,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// Whether any TCP segment may open a connection.
-    pub sloppy_tcp: bool,
-    /// Idle time of UDP flows, milliseconds; `None`: the director's.
-    pub udp_timeout_ms: Option<u32>,
+    /// What is done with TCP segments that belong to no connection and are no SYN.
+    pub non_syn: NonSyn,
+    /// Every datagram is scheduled anew.
+    pub one_packet: bool,
     /// In scheduling order: the last configured first.
     servers: Box<[Server<A>]>,
     scheduler: Scheduler,
@@ -67,11 +70,24 @@ pub struct FamilyServices<A> {
     services: Vec<Service<A>>,
     index: Map<(A, U16, u8), u32>,
     vips: Set<A>,
+    masquerades: Vec<MasqueradeRule<A>>,
+    /// VIPs and the addresses of masquerades.
+    external: Set<A>,
+    /// The services of real servers that answer one-packet services, by the server's address,
+    /// port and protocol.
+    one_packet: Map<(A, U16, u8), u32>,
 }
 
 impl<A: Address> FamilyServices<A> {
     fn new() -> Self {
-        Self { services: Vec::new(), index: Map::default(), vips: Set::default() }
+        Self {
+            services: Vec::new(),
+            index: Map::default(),
+            vips: Set::default(),
+            masquerades: Vec::new(),
+            external: Set::default(),
+            one_packet: Map::default(),
+        }
     }
 
     /// The service that listens at this address, port and IP protocol.
@@ -87,12 +103,44 @@ impl<A: Address> FamilyServices<A> {
         self.vips.contains(address)
     }
 
+    /// Whether outside parties send to this address: VIPs, and what masquerades appear with.
+    #[inline]
+    pub fn is_external(&self, address: &A) -> bool {
+        self.external.contains(address)
+    }
+
+    /// Whether inside hosts may open connections to the outside at all.
+    #[inline]
+    pub const fn has_masquerades(&self) -> bool {
+        !self.masquerades.is_empty()
+    }
+
+    /// The rule by which an inside host may open connections to the outside.
+    pub fn masquerade(&self, source: &A) -> Option<&MasqueradeRule<A>> {
+        self.masquerades.iter().find(|rule| rule.covers(source))
+    }
+
+    /// The one-packet service that a real server answers for, and that server.
+    pub fn one_packet_service(
+        &self,
+        server: A,
+        port: U16,
+        protocol: u8,
+    ) -> Option<(&Service<A>, &Server<A>)> {
+        let place = self.one_packet.get(&(server, port, protocol))?;
+        let service = self.services.get(*place as usize)?;
+        let mut servers = service.servers.iter();
+        let server = servers.find(|known| known.address == server && known.port == port)?;
+        Some((service, server))
+    }
+
     /// All VIPs.
     pub fn vips(&self) -> impl Iterator<Item = &A> {
         self.vips.iter()
     }
 
-    fn add(&mut self, service: Service<A>) -> Result<(), CompileError> {
+    fn add(&mut self, service: Service<A>) -> Result<ServiceId, CompileError> {
+        let id = service.id;
         let key = (service.vip, service.port, service.protocol as u8);
         let place =
             u32::try_from(self.services.len()).map_err(|_| CompileError::TooManyServices)?;
@@ -101,8 +149,23 @@ impl<A: Address> FamilyServices<A> {
             return Err(CompileError::Twice(Listen { protocol: service.protocol, address }));
         }
         self.vips.insert(service.vip);
+        self.external.insert(service.vip);
+        if service.one_packet {
+            for server in &service.servers {
+                let answers = (server.address, server.port, service.protocol as u8);
+                self.one_packet.insert(answers, place);
+            }
+        }
         self.services.push(service);
-        Ok(())
+        Ok(id)
+    }
+
+    /// Takes what is of this family of a rule.
+    fn masquerade_by(&mut self, rule: &Masquerade) {
+        if let Some(rule) = MasqueradeRule::compile(rule) {
+            self.external.extend(rule.addresses());
+            self.masquerades.push(rule);
+        }
     }
 }
 
@@ -156,8 +219,10 @@ impl SlotRegistry {
         if let Some((id, state)) = self.services.get(&listen) {
             return Ok((*id, Arc::clone(state)));
         }
+        let number = u16::try_from(self.services.len()).ok();
+        // The last number stands for no service.
         let number =
-            u16::try_from(self.services.len()).map_err(|_| CompileError::TooManyServices)?;
+            number.filter(|number| *number < u16::MAX).ok_or(CompileError::TooManyServices)?;
         let entry = (ServiceId(number), Arc::new(SchedulerState::default()));
         self.services.insert(listen, (entry.0, Arc::clone(&entry.1)));
         Ok(entry)
@@ -186,6 +251,12 @@ impl SlotRegistry {
 #[derive(Debug)]
 pub struct ServiceTable {
     version: TableVersion,
+    policy: Policy,
+    timeouts: Timeouts,
+    /// By [`ServiceId`]: idle times that differ from `timeouts`.
+    service_timeouts: Vec<Option<Timeouts>>,
+    /// By [`ServerSlot`]: the weight of a server that is configured.
+    weights: Vec<Option<u32>>,
     v4: FamilyServices<V4>,
     v6: FamilyServices<V6>,
 }
@@ -195,6 +266,10 @@ impl ServiceTable {
     pub fn empty() -> Self {
         Self {
             version: TableVersion::default(),
+            policy: Policy::default(),
+            timeouts: Timeouts::default(),
+            service_timeouts: Vec::new(),
+            weights: Vec::new(),
             v4: FamilyServices::new(),
             v6: FamilyServices::new(),
         }
@@ -203,23 +278,57 @@ impl ServiceTable {
     /// Compiles what the operator configured.
     pub fn compile(
         version: TableVersion,
-        services: &[VirtualService],
+        rules: Rules<'_>,
         slots: &mut SlotRegistry,
     ) -> Result<Self, CompileError> {
-        let mut table = Self { version, ..Self::empty() };
+        let Rules { services, masquerades, timeouts, policy } = rules;
+        let mut table = Self { version, policy, timeouts, ..Self::empty() };
         for service in services {
-            if service.listen.address.is_ipv4() {
-                table.v4.add(compile_service(service, slots)?)?;
+            let id = if service.listen.address.is_ipv4() {
+                table.v4.add(compile_service(service, slots, &mut table.weights)?)?
             } else {
-                table.v6.add(compile_service(service, slots)?)?;
-            }
+                table.v6.add(compile_service(service, slots, &mut table.weights)?)?
+            };
+            set(&mut table.service_timeouts, id.index(), service.timeouts);
+        }
+        for rule in masquerades {
+            table.v4.masquerade_by(rule);
+            table.v6.masquerade_by(rule);
         }
         Ok(table)
+    }
+
+    /// What holds for all traffic.
+    #[inline]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The idle times of a service's connections.
+    #[inline]
+    pub fn timeouts(&self, service: ServiceId) -> &Timeouts {
+        let own = self.service_timeouts.get(service.index()).and_then(Option::as_ref);
+        own.unwrap_or(&self.timeouts)
+    }
+
+    /// The weight of a server; `None`: it is not configured (any more).
+    #[inline]
+    pub fn weight(&self, server: ServerSlot) -> Option<u32> {
+        self.weights.get(server.index()).copied().flatten()
     }
 
     /// The version.
     pub const fn version(&self) -> TableVersion {
         self.version
+    }
+
+    /// Whether outside parties send to this address: VIPs, and what masquerades appear with.
+    #[inline]
+    pub fn is_external(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.is_external(&v4.octets()),
+            IpAddr::V6(v6) => self.v6.is_external(&v6.octets()),
+        }
     }
 
     /// Whether an address is a VIP.
@@ -247,31 +356,41 @@ impl ServiceTable {
 fn compile_service<A: Address>(
     service: &VirtualService,
     slots: &mut SlotRegistry,
+    weights: &mut Vec<Option<u32>>,
 ) -> Result<Service<A>, CompileError> {
     let listen = service.listen;
     let family = |server| CompileError::Family { service: listen, server };
     let (id, state) = slots.service_entry(listen)?;
     let mut servers = Vec::with_capacity(service.servers.len());
     for server in service.servers.iter().rev() {
+        let slot = slots.server_slot(listen, server.address)?;
+        set(weights, slot.index(), Some(server.weight));
         servers.push(Server {
-            slot: slots.server_slot(listen, server.address)?,
+            slot,
             address: A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?,
             port: U16::new(server.address.port()),
             weight: server.weight,
         });
     }
-    let udp_timeout_ms = service
-        .udp_timeout
-        .map(|timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX / 2));
     Ok(Service {
         id,
         vip: A::from_ip(listen.address.ip()).ok_or_else(|| family(listen.address))?,
         port: U16::new(listen.address.port()),
         protocol: listen.protocol,
-        sloppy_tcp: service.sloppy_tcp,
-        udp_timeout_ms,
+        non_syn: service.non_syn,
+        one_packet: service.one_packet,
         scheduler: Scheduler::new(service.scheduler, &servers),
         servers: servers.into_boxed_slice(),
         state,
     })
+}
+
+/// Puts a value at a place of a list that grows as needed.
+fn set<T: Clone>(list: &mut Vec<Option<T>>, place: usize, value: Option<T>) {
+    if list.len() <= place {
+        list.resize(place + 1, None);
+    }
+    if let Some(entry) = list.get_mut(place) {
+        *entry = value;
+    }
 }

@@ -42,6 +42,8 @@ pub struct Timeouts {
     pub synack: Duration,
     /// UDP flows.
     pub udp: Duration,
+    /// Echo requests that were masqueraded (RFC 5508 REQ-1: 60 seconds at least).
+    pub icmp: Duration,
 }
 
 impl Timeouts {
@@ -60,6 +62,7 @@ impl Timeouts {
                 listen: secs(120),
                 synack: secs(120),
                 udp: secs(300),
+                icmp: secs(60),
             },
             TimeoutPreset::Rfc => Self {
                 established: secs(7440),
@@ -73,6 +76,7 @@ impl Timeouts {
                 listen: secs(240),
                 synack: secs(240),
                 udp: secs(300),
+                icmp: secs(60),
             },
         }
     }

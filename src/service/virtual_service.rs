@@ -3,9 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::Duration;
 
-use super::RealServer;
+use super::{RealServer, Timeouts};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,6 +125,32 @@ impl FromStr for SchedulerKind {
     }
 }
 
+/// What is done with a TCP segment that is not a SYN and belongs to no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub enum NonSyn {
+    /// Dropped and counted.
+    #[default]
+    Drop,
+    /// Answered with a reset (RFC 9293 section 3.10.7.1), as if the port were closed.
+    Reset,
+    /// It opens a connection, unless it is a reset (IPVS `sloppy_tcp`).
+    Schedule,
+}
+
+impl NonSyn {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Drop, Self::Reset, Self::Schedule];
+
+    /// The word of the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+            Self::Schedule => "schedule",
+        }
+    }
+}
+
 /// A virtual service: clients connect to `listen`, one of `servers` answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualService {
@@ -137,9 +162,25 @@ pub struct VirtualService {
     pub scheduler: SchedulerKind,
     /// In the order of the file; at least one.
     pub servers: Vec<RealServer>,
-    /// Whether a TCP segment that is not a SYN and belongs to no connection opens one
-    /// (IPVS `sloppy_tcp`).
-    pub sloppy_tcp: bool,
-    /// UDP: idle time after which a flow is forgotten; `None`: the director's.
-    pub udp_timeout: Option<Duration>,
+    /// TCP: what is done with segments that belong to no connection and are no SYN.
+    pub non_syn: NonSyn,
+    /// UDP: every datagram is scheduled anew, and no connection is kept (`ipvsadm -o`).
+    pub one_packet: bool,
+    /// Idle times of this service's connections; `None`: the director's.
+    pub timeouts: Option<Timeouts>,
+}
+
+impl VirtualService {
+    /// A service without servers, with every default.
+    pub fn new(name: impl Into<String>, listen: Listen) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            scheduler: SchedulerKind::default(),
+            servers: Vec::new(),
+            non_syn: NonSyn::default(),
+            one_packet: false,
+            timeouts: None,
+        }
+    }
 }

@@ -83,6 +83,18 @@ pub enum Direction {
     Reply = 1,
 }
 
+impl Direction {
+    /// The other one.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::Inbound => Self::Reply,
+            Self::Reply => Self::Inbound,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,4 +64,15 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+
+    /// The name of a protocol that connections have.
+    pub const fn name(number: u8) -> &'static str {
+        match number {
+            ICMP => "icmp",
+            TCP => "tcp",
+            UDP => "udp",
+            ICMPV6 => "icmpv6",
+            _ => "other",
+        }
+    }
 }

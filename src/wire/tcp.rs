@@ -50,3 +50,13 @@ impl TcpHeader {
         (self.data_offset >> 4) as usize * 4
     }
 }
+
+/// Kinds of options (RFC 9293 section 3.2).
+pub mod option {
+    /// End of the list.
+    pub const END: u8 = 0;
+    /// Padding.
+    pub const NO_OPERATION: u8 = 1;
+    /// The largest segment that the sender takes, four octets in all.
+    pub const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+}

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use pointsman::clock::Tick;
 use pointsman::control::config::{Config, Listing, Machine, Role, parse};
-use pointsman::dataplane::conn::tcp_state::{ConnectionState, StateTimeouts};
+use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
-use pointsman::dataplane::interface::{Interface, Interfaces};
+use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{
     Command, ConnectionPage, ConnectionRow, ControlMailbox, Event, mailbox,
 };
@@ -239,7 +239,12 @@ fn interfaces(setup: &Setup) -> Interfaces {
                 port: PortId(place as u16),
                 mac: interface.mac.map_or(*mac, |mac| mac.0),
                 mtu: interface.mtu,
-                outside: interface.role != Role::Inside,
+                sides: match interface.role {
+                    Role::Outside => Sides::OUTSIDE,
+                    Role::Inside => Sides::INSIDE,
+                    Role::Both => Sides::BOTH,
+                },
+                mss_clamp: interface.mss_clamp,
                 addresses: interface.addresses.clone(),
             })
             .collect(),
@@ -251,7 +256,7 @@ impl TestDirector {
         let interfaces = Arc::new(interfaces(&setup));
         let mut slots = SlotRegistry::new(256);
         let loads = Arc::new(ServerLoads::new(256));
-        let table = ServiceTable::compile(TableVersion(1), &setup.config.services, &mut slots);
+        let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
         let services = Arc::new(table.unwrap());
         let worker = |number: u16| {
             let stats = Arc::new(WorkerStats::new(256));
@@ -261,9 +266,8 @@ impl TestDirector {
                 interfaces: Arc::clone(&interfaces),
                 routes: routes(&setup.config),
                 neighbors: setup.neighbors,
-                timeouts: StateTimeouts::new(&setup.config.timeouts),
-                fragment_timeout_ms: 30_000,
-                errors_per_second: 1000,
+                fragment_timeout_ms: setup.config.director.fragment_timeout.as_millis() as u32,
+                errors_per_second: setup.config.director.errors_per_second,
                 connections: setup.connections,
                 huge_pages: HugePages::Never,
                 table_secret: [1 + u64::from(number), 2, 3, 4]
@@ -345,7 +349,7 @@ impl TestDirector {
         self.config = configuration(text);
         self.version += 1;
         let version = TableVersion(self.version);
-        let table = ServiceTable::compile(version, &self.config.services, &mut self.slots);
+        let table = ServiceTable::compile(version, self.config.rules(), &mut self.slots);
         let table = Arc::new(table.unwrap());
         self.command_all(|| Command::InstallServices(Arc::clone(&table)));
     }
@@ -593,7 +597,8 @@ impl TestDirector {
             .filter_map(|slot| self.loads.of(pointsman::ids::ServerSlot(slot as u16)))
             .map(|load| u64::from(load.active()) + u64::from(load.inactive()))
             .sum();
-        assert_eq!(loads, u64::from(self.connections()), "the servers' loads");
+        let masqueraded = self.sum(|stats| stats.masqueraded.get());
+        assert_eq!(loads + masqueraded, u64::from(self.connections()), "the servers' loads");
     }
 
     /// The slot's load of a server of a service.

@@ -22,7 +22,7 @@ use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
 use pointsman::service::{
-    Protocol, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
+    NonSyn, Policy, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
     VirtualService,
 };
 
@@ -72,6 +72,7 @@ pub fn config(directory: &Path) -> Config {
         queues: None,
         promiscuous: false,
         neighbors: Vec::new(),
+        mss_clamp: None,
     };
     let mut outside = interface("outside", Role::Outside, "203.0.113.2/24");
     outside.gateways = vec!["203.0.113.1".parse().unwrap()];
@@ -81,8 +82,9 @@ pub fn config(directory: &Path) -> Config {
         listen: "tcp://203.0.113.10:80".parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
-        sloppy_tcp: false,
-        udp_timeout: None,
+        non_syn: NonSyn::Drop,
+        one_packet: false,
+        timeouts: None,
     };
     Config {
         director: DirectorConfig {
@@ -94,7 +96,9 @@ pub fn config(directory: &Path) -> Config {
             metrics: Some("127.0.0.1:0".parse().unwrap()),
             socket: directory.join("pointsman.sock"),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
-            sloppy_tcp: false,
+            non_syn: NonSyn::Drop,
+            errors_per_second: 1000,
+            fragment_timeout: DirectorConfig::DEFAULT_FRAGMENT_TIMEOUT,
         },
         dpdk: DpdkConfig {
             hugepages: false,
@@ -107,7 +111,9 @@ pub fn config(directory: &Path) -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: vec![web],
+        masquerades: Vec::new(),
         timeouts: Timeouts::default(),
+        policy: Policy::default(),
     }
 }
 
@@ -161,7 +167,7 @@ impl FakeDirector {
 
     fn launch(config: Config, listeners: Listeners, wishes: &Wishes) -> Self {
         let mut slots = SlotRegistry::new(64);
-        let table = ServiceTable::compile(TableVersion(1), &config.services, &mut slots).unwrap();
+        let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots).unwrap();
         let loads = Arc::new(ServerLoads::new(64));
         let (socket, metrics) =
             (config.director.socket.clone(), listeners.metrics_address().unwrap());
@@ -328,7 +334,7 @@ impl FakeWorker {
         let [_, b, c, d] = number.to_be_bytes();
         let client = [100 + u8::try_from(self.id).unwrap(), b, c, d];
         ConnectionRow {
-            protocol: Protocol::Tcp,
+            protocol: 6,
             state: ConnectionState::Established,
             client: (client, 40_000).into(),
             service: ([203, 0, 113, 10], 80).into(),

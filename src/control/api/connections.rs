@@ -12,6 +12,7 @@ use super::server::Refusal;
 use crate::control::run::Request;
 use crate::dataplane::mailbox::{ConnectionPage, ConnectionRow};
 use crate::ids::WorkerId;
+use crate::wire::ipv4::protocol;
 
 /// Connections in one answer, when the client does not say, and at most.
 const LIMIT: usize = 100;
@@ -94,7 +95,7 @@ async fn ask(
 
 fn of_row(row: &ConnectionRow, worker: WorkerId) -> Connection {
     Connection {
-        protocol: row.protocol.to_string(),
+        protocol: protocol::name(row.protocol).to_owned(),
         state: row.state.to_string(),
         client: row.client,
         service: row.service,

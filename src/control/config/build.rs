@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::device::number_virtual_devices;
-use super::draft::{DirectorDraft, DpdkDraft, Draft, InterfaceDraft, ServiceDraft, Value};
+use super::draft::{
+    DirectorDraft, DpdkDraft, Draft, InterfaceDraft, MasqueradeDraft, ServiceDraft, Value,
+};
 use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
-use crate::service::{RealServer, VirtualService};
+use crate::service::{Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
 
 /// `None`: a required value is missing, which a check should have found.
 pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
@@ -18,15 +20,27 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
     let mut devices: Vec<_> =
         interfaces.iter_mut().map(|interface| &mut interface.device).collect();
     number_virtual_devices(&mut devices);
+    let policy = Policy {
+        closed_ports: draft
+            .director
+            .closed_ports
+            .as_ref()
+            .map(|v| *v.get_ref())
+            .unwrap_or_default(),
+        routing: draft.director.routing.as_ref().is_some_and(|routing| *routing.get_ref()),
+    };
     let director = director(draft.director, &draft.services, machine);
+    let otherwise = (director.non_syn, draft.timeouts);
     let services: Option<Vec<_>> =
-        draft.services.into_iter().map(|draft| service(draft, director.sloppy_tcp)).collect();
+        draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
     Some(Config {
         director,
         dpdk: dpdk(draft.dpdk),
         interfaces,
         services: services?,
+        masquerades: draft.masquerades.into_iter().map(masquerade).collect(),
         timeouts: draft.timeouts,
+        policy,
     })
 }
 
@@ -56,7 +70,9 @@ fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) 
             filter: or(draft.log, "info".into()),
             format: or(draft.log_format, super::LogFormat::Text),
         },
-        sloppy_tcp: or(draft.sloppy_tcp, false),
+        non_syn: draft.non_syn.map(Spanned::into_inner).unwrap_or_default(),
+        errors_per_second: or(draft.errors_per_second, DirectorConfig::DEFAULT_ERRORS_PER_SECOND),
+        fragment_timeout: or(draft.fragment_timeout, DirectorConfig::DEFAULT_FRAGMENT_TIMEOUT),
     }
 }
 
@@ -86,6 +102,7 @@ fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
         gateways: draft.gateways.items.into_iter().map(Spanned::into_inner).collect(),
         routes: routes?,
         mtu: or(draft.mtu, InterfaceConfig::DEFAULT_MTU),
+        mss_clamp: draft.mss_clamp.map(Spanned::into_inner),
         mac: draft.mac.map(Spanned::into_inner),
         queues: draft.queues.map(Spanned::into_inner),
         promiscuous: or(draft.promiscuous, false),
@@ -93,7 +110,7 @@ fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
     })
 }
 
-fn service(draft: ServiceDraft, sloppy_tcp: bool) -> Option<VirtualService> {
+fn service(draft: ServiceDraft, (non_syn, timeouts): (NonSyn, Timeouts)) -> Option<VirtualService> {
     let servers = draft.servers.items.into_iter().map(|server| {
         let server = server.into_inner();
         Some(RealServer {
@@ -106,7 +123,16 @@ fn service(draft: ServiceDraft, sloppy_tcp: bool) -> Option<VirtualService> {
         listen: draft.listen?.into_inner(),
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
         servers: servers.collect::<Option<_>>()?,
-        sloppy_tcp: or(draft.sloppy_tcp, sloppy_tcp),
-        udp_timeout: draft.udp_timeout.map(Spanned::into_inner),
+        non_syn: or(draft.non_syn, non_syn),
+        one_packet: or(draft.one_packet, false),
+        timeouts: draft.timeouts.map(|own| own.over(timeouts)),
     })
+}
+
+fn masquerade(draft: MasqueradeDraft) -> Masquerade {
+    Masquerade {
+        sources: draft.sources.items.into_iter().map(Spanned::into_inner).collect(),
+        addresses: draft.addresses.items.into_iter().map(Spanned::into_inner).collect(),
+        ports: or(draft.ports, Masquerade::DEFAULT_PORTS),
+    }
 }

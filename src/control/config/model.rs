@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::ids::CpuId;
-use crate::service::{Timeouts, VirtualService};
+use crate::service::{Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService};
 
 /// A whole configuration file, valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,20 @@ pub struct Config {
     pub interfaces: Vec<InterfaceConfig>,
     /// In the order of the file; may be empty.
     pub services: Vec<VirtualService>,
+    /// In the order of the file; may be empty.
+    pub masquerades: Vec<Masquerade>,
     /// Idle times of connections.
     pub timeouts: Timeouts,
+    /// What holds for all traffic.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// What the service table is compiled from.
+    pub fn rules(&self) -> Rules<'_> {
+        let Self { services, masquerades, timeouts, policy, .. } = self;
+        Rules { services, masquerades, timeouts: *timeouts, policy: *policy }
+    }
 }
 
 /// Section `[director]`.
@@ -48,9 +60,14 @@ pub struct DirectorConfig {
     pub socket: PathBuf,
     /// Log level and format.
     pub log: LogConfig,
-    /// Whether connections may be opened by TCP segments other than SYN, for every service that
-    /// does not say otherwise.
-    pub sloppy_tcp: bool,
+    /// What is done with TCP segments that belong to no connection and are no SYN, for every
+    /// service that does not say otherwise.
+    pub non_syn: NonSyn,
+    /// ICMP errors and TCP resets of the director's own, a second and worker. Default 1000.
+    pub errors_per_second: u32,
+    /// How long a datagram's fragments are remembered (RFC 4787 REQ-14 leaves it to the NAT).
+    /// Default 30 s.
+    pub fragment_timeout: Duration,
 }
 
 impl DirectorConfig {
@@ -59,6 +76,10 @@ impl DirectorConfig {
     /// Key `metrics`, where the file does not say.
     pub const DEFAULT_METRICS: SocketAddr =
         SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9464));
+    /// Key `errors_per_second`, where the file does not say.
+    pub const DEFAULT_ERRORS_PER_SECOND: u32 = 1000;
+    /// Key `fragment_timeout`, where the file does not say.
+    pub const DEFAULT_FRAGMENT_TIMEOUT: Duration = Duration::from_secs(30);
     /// Key `socket`, where the file does not say.
     pub const DEFAULT_SOCKET: &str = "/run/pointsman/pointsman.sock";
 }
@@ -228,6 +249,9 @@ pub struct InterfaceConfig {
     pub routes: Vec<Route>,
     /// Largest IP packet, octets. Default 1500.
     pub mtu: u16,
+    /// The largest TCP segment that SYN packets which cross the interface may announce; `None`:
+    /// any.
+    pub mss_clamp: Option<MssClamp>,
     /// The Ethernet address to use; `None`: the port's own.
     pub mac: Option<MacAddress>,
     /// Queue pairs; `None`: one per worker, as far as the port has them.

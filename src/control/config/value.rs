@@ -256,6 +256,29 @@ pub(super) fn socket_address(text: &str) -> Read<SocketAddr> {
     })
 }
 
+/// An address that outside parties can speak to.
+pub(super) fn external_address(value: &DeValue<'_>) -> Read<IpAddr> {
+    let text = text(value, "an IP address in quotes")?;
+    let ip = text.parse().map_err(|_| Wrong::new(format!("{text:?} is not an IP address")))?;
+    routed_address(ip)
+}
+
+/// A range of ports.
+pub(super) fn ports(value: &DeValue<'_>) -> Read<RangeInclusive<u16>> {
+    let expected = "a range of ports such as \"1024-65535\"";
+    let found = text(value, expected)?;
+    let ends = found.split_once('-').and_then(|(first, last)| {
+        Some((first.trim().parse::<u16>().ok()?, last.trim().parse::<u16>().ok()?))
+    });
+    let Some((first, last)) = ends else {
+        return Err(Wrong::new(format!("{found:?} is not {expected}")));
+    };
+    if first == 0 || first > last {
+        return Err(Wrong::new(format!("{found:?} holds no ports: expected {expected}")));
+    }
+    Ok(first..=last)
+}
+
 /// Where a service listens.
 pub(super) fn listen(value: &DeValue<'_>) -> Read<Listen> {
     let listen: Listen = parsed("a string such as \"tcp://203.0.113.10:80\"")(value)?;

@@ -106,6 +106,7 @@ impl Collector for Everything {
             collect_packets(worker, &mut samples);
             collect_work(worker, place, &rates, &mut samples);
             let id = worker.id.to_string();
+            collect_masquerade(worker, &id, &mut samples);
             collect_table(&id, "ipv4", &worker.stats.table_v4, &mut samples);
             collect_table(&id, "ipv6", &worker.stats.table_v6, &mut samples);
         }
@@ -154,6 +155,16 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.put(Metric::WorkerCyclesPerPacket, &[id], rates.worker(place).cycles_per_packet);
     samples.count(Metric::EventsLost, &[id], stats.events_lost.get());
     samples.count(Metric::Neighbors, &[id], stats.neighbors.get());
+}
+
+fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
+    let traffic = &worker.stats.masquerade;
+    samples.count(Metric::Masqueraded, &[id], worker.stats.masqueraded.get());
+    samples.count(Metric::MasqueradeConnections, &[id], traffic.connections.get());
+    samples.count(Metric::MasqueradeInPackets, &[id], traffic.in_packets.get());
+    samples.count(Metric::MasqueradeOutPackets, &[id], traffic.out_packets.get());
+    samples.count(Metric::MasqueradeInOctets, &[id], traffic.in_octets.get());
+    samples.count(Metric::MasqueradeOutOctets, &[id], traffic.out_octets.get());
 }
 
 fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samples) {

@@ -89,6 +89,13 @@ metrics! {
     ConnectionTableCapacity Gauge "connection_table_capacity" "connections" ["worker", "family"] "Connections that fit.";
     ConnectionsExpired Counter "connections_expired_total" "connections" ["worker", "family"] "Connections forgotten after their timeout.";
 
+    Masqueraded Gauge "masquerade_connections" "connections" ["worker"] "Live connections that inside hosts opened.";
+    MasqueradeConnections Counter "masquerade_connections_total" "connections" ["worker"] "Connections that inside hosts opened.";
+    MasqueradeInPackets Counter "masquerade_in_packets_total" "packets" ["worker"] "Packets from outside of connections that inside hosts opened.";
+    MasqueradeOutPackets Counter "masquerade_out_packets_total" "packets" ["worker"] "Packets to the outside of connections that inside hosts opened.";
+    MasqueradeInOctets Counter "masquerade_in_octets_total" "octets" ["worker"] "Octets of those packets from outside, from the IP header on.";
+    MasqueradeOutOctets Counter "masquerade_out_octets_total" "octets" ["worker"] "Octets of those packets to the outside, from the IP header on.";
+
     ServiceConnections Counter "service_connections_total" "connections" ["service", "listen"] "Connections scheduled.";
     ServiceInPackets Counter "service_in_packets_total" "packets" ["service", "listen"] "Packets from clients.";
     ServiceOutPackets Counter "service_out_packets_total" "packets" ["service", "listen"] "Packets to clients.";

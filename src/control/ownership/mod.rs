@@ -16,9 +16,9 @@ fn numbered(config: &Config) -> impl Iterator<Item = (InterfaceId, &InterfaceCon
 }
 
 /// Every address that the director answers ARP, Neighbor Discovery and echo for, with its
-/// interface: the interfaces' own, and the VIPs.
+/// interface: the interfaces' own, the VIPs, and those that masquerades appear with.
 ///
-/// A VIP belongs to the interfaces in whose network it lies; a VIP in no network, to every
+/// A VIP, and an address of a masquerade as well, belongs to the interfaces in whose network it lies; a VIP in no network, to every
 /// interface towards the clients (clients reach it by a route, so nobody will ask, but no one
 /// else may claim it either).
 pub fn owned_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
@@ -26,9 +26,10 @@ pub fn owned_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
     for (id, interface) in numbered(config) {
         owned.extend(interface.addresses.iter().map(|network| (id, network.addr())));
     }
-    let vips: BTreeSet<_> =
-        config.services.iter().map(|service| service.listen.address.ip()).collect();
-    for vip in vips {
+    let vips = config.services.iter().map(|service| service.listen.address.ip());
+    let masquerades = config.masquerades.iter().flat_map(|rule| rule.addresses.iter().copied());
+    let external: BTreeSet<_> = vips.chain(masquerades).collect();
+    for vip in external {
         let on_link = |interface: &InterfaceConfig| {
             interface.addresses.iter().any(|network| network.contains(&vip))
         };

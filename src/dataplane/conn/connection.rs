@@ -6,39 +6,52 @@ use zerocopy::FromZeros;
 use super::tcp_state::ConnectionState;
 use super::timer_wheel::Links;
 use crate::clock::Tick;
+use crate::dataplane::interface::Sides;
 use crate::dataplane::next_hop::AdjacencyId;
-use crate::ids::ServerSlot;
+use crate::ids::{ServerSlot, ServiceId};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::checksum::Delta;
 use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::ipv4::protocol;
 
-/// A connection through a virtual service.
+/// A connection through the director.
+///
+/// Packets of the outside party come in as `client -> vip` and leave as `local -> server`; those
+/// of the real server come as `server -> local` and leave as `vip -> client`. `local` is the
+/// client itself, except where the server would answer past the director (full NAT). A
+/// connection that an inside host opens (masquerade) has that host as `server`, the outside
+/// endpoint as `client`, and as `vip` the external address and port that it appears with. An
+/// ICMP identifier stands for the ports of the inside's and the external end; the outside's is 0.
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Connection<A> {
-    /// The client.
+    /// The outside party.
     pub client: A,
-    /// The virtual service's address.
+    /// The address that the outside party speaks to.
     pub vip: A,
+    /// Whom the server sees.
+    pub local: A,
     /// The real server.
     pub server: A,
     /// The client's port.
     pub client_port: U16,
-    /// The service's port.
+    /// The port that the client speaks to.
     pub vip_port: U16,
+    /// The port that the server sees.
+    pub local_port: U16,
     /// The real server's port.
     pub server_port: U16,
     /// IP protocol.
     pub protocol: u8,
     /// [`ConnectionState`] by number: all-zero memory must be a valid record.
     state: u8,
+    /// What is special about it.
+    pub flags: Flags,
     /// When the last packet came.
     pub last_seen: u32,
     /// Idle time after which the connection is forgotten, milliseconds.
     pub timeout_ms: u32,
-    /// Idle time of state UDP for this connection, milliseconds.
-    pub udp_timeout_ms: u32,
     /// What the way in changes in the IPv4 header checksum, TTL aside; the reply reverses it.
     pub address_delta: Delta,
     /// What the way in changes in the transport checksum; the reply reverses it.
@@ -47,26 +60,53 @@ pub struct Connection<A> {
     pub to_server: AdjacencyId,
     /// Next hop to the client.
     pub to_client: AdjacencyId,
-    /// The real server's slot in loads and counters.
-    pub slot: ServerSlotOctets,
+    /// The real server's slot in loads and counters; [`Connection::NO_SLOT`] for hosts that are
+    /// none.
+    slot: u16,
+    /// The service, whose idle times apply; [`Connection::NO_SERVICE`]: the director's do.
+    service: u16,
+    /// What a helper knows of the connection; 0: no helper looks at it.
+    pub helper: u32,
     /// In its slot of the timer wheel, or in the list of free records.
     pub(super) links: Links,
 }
 
-/// [`ServerSlot`] as plain old data.
-#[derive(Clone, Copy, Debug, FromZeros)]
+/// What is special about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 #[repr(transparent)]
-pub struct ServerSlotOctets(u16);
+pub struct Flags(u8);
 
-impl From<ServerSlot> for ServerSlotOctets {
-    fn from(slot: ServerSlot) -> Self {
-        Self(slot.0)
+impl Flags {
+    /// The inside opened it: the state machine sees the directions swapped.
+    pub const OUTBOUND: Self = Self(1);
+    /// `local` differs from `client`: both ends of a packet are rewritten.
+    pub const FULL_NAT: Self = Self(2);
+    /// First of the bits that say on which sides packets arrive: two for the way in, two for
+    /// replies.
+    const SIDES_SHIFT: u8 = 4;
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
-}
 
-impl From<ServerSlotOctets> for ServerSlot {
-    fn from(slot: ServerSlotOctets) -> Self {
-        Self(slot.0)
+    /// Whether a flag is set.
+    #[inline]
+    pub const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    /// With the sides that the client's and the server's packets may arrive on.
+    #[must_use]
+    pub const fn between(self, client: Sides, server: Sides) -> Self {
+        Self(self.0 | (client.0 | server.0 << 2) << Self::SIDES_SHIFT)
+    }
+
+    /// Whether a packet of this direction may arrive on these sides.
+    #[inline]
+    pub const fn admit(self, direction: Direction, arrival: Sides) -> bool {
+        self.0 >> (Self::SIDES_SHIFT + 2 * direction as u8) & arrival.0 != 0
     }
 }
 
@@ -78,8 +118,10 @@ const _: () = assert!(size_of::<Connection<[u8; 16]>>() == 128, "an IPv6 connect
 pub struct Endpoints<A> {
     /// The client and its port.
     pub client: (A, U16),
-    /// The virtual service.
+    /// What the client speaks to.
     pub service: (A, U16),
+    /// Whom the server sees; usually the client.
+    pub local: (A, U16),
     /// The real server.
     pub server: (A, U16),
     /// IP protocol.
@@ -89,20 +131,63 @@ pub struct Endpoints<A> {
 impl<A: Address> Connection<A> {
     /// A record with its checksum deltas, in no state yet.
     pub fn new(ends: Endpoints<A>) -> Self {
-        let address_delta = Delta::between(ends.service.0.octets(), ends.server.0.octets());
-        let port_delta = Delta::between(&ends.service.1.to_bytes(), &ends.server.1.to_bytes());
+        let Endpoints { client, service, local, server, protocol } = ends;
+        let address_delta = Delta::between(service.0.octets(), server.0.octets())
+            .and(Delta::between(client.0.octets(), local.0.octets()));
+        let port_delta = Delta::between(&service.1.to_bytes(), &server.1.to_bytes())
+            .and(Delta::between(&client.1.to_bytes(), &local.1.to_bytes()));
+        let is_full_nat = client != local;
         Self {
-            client: ends.client.0,
-            vip: ends.service.0,
-            server: ends.server.0,
-            client_port: ends.client.1,
-            vip_port: ends.service.1,
-            server_port: ends.server.1,
-            protocol: ends.protocol,
+            client: client.0,
+            vip: service.0,
+            local: local.0,
+            server: server.0,
+            client_port: client.1,
+            vip_port: service.1,
+            local_port: local.1,
+            server_port: server.1,
+            protocol,
+            flags: if is_full_nat { Flags::FULL_NAT } else { Flags::default() },
             address_delta,
-            transport_delta: address_delta.and(port_delta),
+            // ICMP alone has no pseudo header.
+            transport_delta: if protocol == protocol::ICMP {
+                port_delta
+            } else {
+                address_delta.and(port_delta)
+            },
+            slot: Self::NO_SLOT,
+            service: Self::NO_SERVICE,
             ..Self::new_zeroed()
         }
+    }
+
+    /// The slot of a host that is no real server.
+    pub const NO_SLOT: u16 = u16::MAX;
+    /// The service of a connection through none.
+    pub const NO_SERVICE: u16 = u16::MAX;
+
+    /// Through a service, to this real server of it.
+    pub const fn belongs_to(&mut self, service: ServiceId, server: ServerSlot) {
+        self.service = service.0;
+        self.slot = server.0;
+    }
+
+    /// The real server's slot in loads and counters.
+    #[inline]
+    pub const fn slot(&self) -> ServerSlot {
+        ServerSlot(self.slot)
+    }
+
+    /// The service whose idle times apply.
+    #[inline]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId(self.service)
+    }
+
+    /// The direction as the state machine sees it: from whoever opened the connection, or back.
+    #[inline]
+    pub const fn opener_view(&self, direction: Direction) -> Direction {
+        if self.flags.has(Flags::OUTBOUND) { direction.reversed() } else { direction }
     }
 
     /// The state.
@@ -122,7 +207,7 @@ impl<A: Address> Connection<A> {
     pub fn key(&self, direction: Direction) -> FlowKey<A> {
         let (source, destination) = match direction {
             Direction::Inbound => ((self.client, self.client_port), (self.vip, self.vip_port)),
-            Direction::Reply => ((self.server, self.server_port), (self.client, self.client_port)),
+            Direction::Reply => ((self.server, self.server_port), (self.local, self.local_port)),
         };
         FlowKey {
             source: source.0,

@@ -6,7 +6,7 @@ mod table;
 pub mod tcp_state;
 mod timer_wheel;
 
-pub use connection::{Connection, Endpoints};
+pub use connection::{Connection, Endpoints, Flags};
 pub use table::{ConnectionId, ConnectionTable, Found, InsertError, Room};
 
 #[cfg(test)]

@@ -233,6 +233,17 @@ impl<A: Address> ConnectionTable<A> {
         self.used -= 1;
     }
 
+    /// Removes the connection in a record, if there is one and it is as said.
+    pub fn remove_if(
+        &mut self,
+        record: u32,
+        is_wanted: impl FnOnce(&Connection<A>) -> bool,
+    ) -> Option<Connection<A>> {
+        let id = ConnectionId(record);
+        let live = self.get(id).filter(|connection| connection.protocol != 0)?;
+        if is_wanted(live) { self.remove(id) } else { None }
+    }
+
     /// Removes the next connection whose time is over. Looks at no more than `budget` records
     /// and takes from it what it looked at.
     pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
@@ -249,6 +260,13 @@ impl<A: Address> ConnectionTable<A> {
         None
     }
 
+    /// At most `budget` records from `start` on, with the record to go on at (`None`: that was
+    /// all).
+    pub fn range(&self, start: u32, budget: u32) -> (std::ops::Range<u32>, Option<u32>) {
+        let end = start.saturating_add(budget).min(self.records.fresh);
+        (start..end, (end < self.records.fresh).then_some(end))
+    }
+
     /// Live connections from record `start` on, at most `budget` records looked at, with the
     /// record to go on at (`None`: that was all). For listings.
     pub fn walk(
@@ -256,9 +274,8 @@ impl<A: Address> ConnectionTable<A> {
         start: u32,
         budget: u32,
     ) -> (impl Iterator<Item = (u32, &Connection<A>)>, Option<u32>) {
-        let end = start.saturating_add(budget).min(self.records.fresh);
-        let next = (end < self.records.fresh).then_some(end);
-        let part = self.records.slab.get(start as usize..end as usize).unwrap_or_default();
+        let (records, next) = self.range(start, budget);
+        let part = self.records.slab.get(start as usize..records.end as usize).unwrap_or_default();
         let live = (start..).zip(part).filter(|(_, connection)| connection.protocol != 0);
         (live, next)
     }

@@ -35,11 +35,13 @@ pub enum ConnectionState {
     SynAck = 10,
     /// A UDP flow.
     Udp = 11,
+    /// Echo requests and their replies.
+    Icmp = 12,
 }
 
 impl ConnectionState {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// All of them, by their number.
     pub const ALL: [Self; Self::COUNT] = [
@@ -55,6 +57,7 @@ impl ConnectionState {
         Self::Listen,
         Self::SynAck,
         Self::Udp,
+        Self::Icmp,
     ];
 
     /// The state with this number; [`ConnectionState::None`] for a number that is none.
@@ -78,6 +81,7 @@ impl ConnectionState {
             Self::Listen => "LISTEN",
             Self::SynAck => "SYNACK",
             Self::Udp => "UDP",
+            Self::Icmp => "ICMP",
         }
     }
 
@@ -121,62 +125,53 @@ impl fmt::Display for ConnectionState {
 
 use ConnectionState as S;
 
-type Row = [S; ConnectionState::COUNT];
+/// By state, as far as TCP has them.
+type Row = [S; 11];
 
 /// Client to server, for SYN, FIN, ACK, RST; the columns are the present states in their order.
 #[rustfmt::skip]
 const INBOUND: [Row; 4] = [
-    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
-    [S::SynRecv,     S::Established, S::Established, S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::Udp],
-    [S::Close,       S::CloseWait,   S::SynSent,     S::TimeWait,    S::TimeWait,    S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
-    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::Close,       S::Listen,      S::Established, S::Udp],
-    [S::Close,       S::Close,       S::Close,       S::SynRecv,     S::Close,       S::Close,       S::Close,       S::Close,       S::LastAck,     S::Listen,      S::SynRecv,     S::Udp],
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck
+    [S::SynRecv,     S::Established, S::Established, S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv,     S::SynRecv],
+    [S::Close,       S::CloseWait,   S::SynSent,     S::TimeWait,    S::TimeWait,    S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Listen,      S::TimeWait],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::Close,       S::Listen,      S::Established],
+    [S::Close,       S::Close,       S::Close,       S::SynRecv,     S::Close,       S::Close,       S::Close,       S::Close,       S::LastAck,     S::Listen,      S::SynRecv],
 ];
 
 /// Server to client.
 #[rustfmt::skip]
 const REPLY: [Row; 4] = [
-    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck          Udp
-    [S::SynSent,     S::Established, S::SynSent,     S::SynRecv,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::Listen,      S::SynRecv,     S::Udp],
-    [S::TimeWait,    S::FinWait,     S::SynSent,     S::TimeWait,    S::FinWait,     S::TimeWait,    S::Close,       S::TimeWait,    S::LastAck,     S::Listen,      S::TimeWait,    S::Udp],
-    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Established, S::Established, S::Udp],
-    [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close,       S::Udp],
+    //  None            Established     SynSent         SynRecv         FinWait         TimeWait        Close           CloseWait       LastAck         Listen          SynAck
+    [S::SynSent,     S::Established, S::SynSent,     S::SynRecv,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::SynSent,     S::Listen,      S::SynRecv],
+    [S::TimeWait,    S::FinWait,     S::SynSent,     S::TimeWait,    S::FinWait,     S::TimeWait,    S::Close,       S::TimeWait,    S::LastAck,     S::Listen,      S::TimeWait],
+    [S::Established, S::Established, S::SynSent,     S::Established, S::FinWait,     S::TimeWait,    S::Close,       S::CloseWait,   S::LastAck,     S::Established, S::Established],
+    [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close],
 ];
-
-/// Idle times by state, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct StateTimeouts([u32; ConnectionState::COUNT]);
 
 /// IPVS forgets a connection in state NONE after two seconds.
 const NONE_MS: u32 = 2_000;
 
-impl StateTimeouts {
-    /// From the operator's settings. Times beyond 24 days count as 24 days.
-    pub fn new(timeouts: &Timeouts) -> Self {
-        let ms = |duration: std::time::Duration| {
-            let limited = duration.min(crate::clock::Tick::MAX_SPAN);
-            u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
+impl ConnectionState {
+    /// How long a connection in this state lives without packets, milliseconds. Times beyond 24
+    /// days count as 24 days.
+    pub fn idle_ms(self, timeouts: &Timeouts) -> u32 {
+        let idle = match self {
+            Self::None => return NONE_MS,
+            Self::Established => timeouts.established,
+            Self::SynSent => timeouts.syn_sent,
+            Self::SynRecv => timeouts.syn_recv,
+            Self::FinWait => timeouts.fin_wait,
+            Self::TimeWait => timeouts.time_wait,
+            Self::Close => timeouts.close,
+            Self::CloseWait => timeouts.close_wait,
+            Self::LastAck => timeouts.last_ack,
+            Self::Listen => timeouts.listen,
+            Self::SynAck => timeouts.synack,
+            Self::Udp => timeouts.udp,
+            Self::Icmp => timeouts.icmp,
         };
-        Self([
-            NONE_MS,
-            ms(timeouts.established),
-            ms(timeouts.syn_sent),
-            ms(timeouts.syn_recv),
-            ms(timeouts.fin_wait),
-            ms(timeouts.time_wait),
-            ms(timeouts.close),
-            ms(timeouts.close_wait),
-            ms(timeouts.last_ack),
-            ms(timeouts.listen),
-            ms(timeouts.synack),
-            ms(timeouts.udp),
-        ])
-    }
-
-    /// The idle time of a state.
-    #[inline]
-    pub fn of(&self, state: ConnectionState) -> u32 {
-        self.0.get(state as usize).copied().unwrap_or(NONE_MS)
+        let limited = idle.min(crate::clock::Tick::MAX_SPAN);
+        u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
     }
 }
 

@@ -4,7 +4,9 @@ use hashbrown::HashMap;
 
 use super::*;
 use crate::ids::{ServerSlot, TableVersion};
-use crate::service::{Listen, Protocol, RealServer, ServiceTable, SlotRegistry, VirtualService};
+use crate::service::{
+    Listen, NonSyn, Protocol, RealServer, Rules, ServiceTable, SlotRegistry, VirtualService,
+};
 use crate::wire::U16;
 
 fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> VirtualService {
@@ -19,8 +21,9 @@ fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> Vi
                 weight: *weight,
             })
             .collect(),
-        sloppy_tcp: false,
-        udp_timeout: None,
+        non_syn: NonSyn::Drop,
+        one_packet: false,
+        timeouts: None,
     }
 }
 
@@ -38,9 +41,12 @@ fn choices_equal_those_of_ipvs(kind: SchedulerKind) {
             serde_json::from_value(recording["servers"].clone()).unwrap();
         let loads = ServerLoads::new(16);
         let mut slots = SlotRegistry::new(16);
-        let table =
-            ServiceTable::compile(TableVersion(1), &[service(kind, &servers, 80)], &mut slots)
-                .unwrap();
+        let table = ServiceTable::compile(
+            TableVersion(1),
+            Rules::of(&[service(kind, &servers, 80)]),
+            &mut slots,
+        )
+        .unwrap();
         let found = table.v4().find([192, 0, 2, 100], U16::new(80), 6).unwrap();
         let mut chosen: HashMap<(String, u64), ServerSlot> = HashMap::new();
         for (at, event) in recording["events"].as_array().unwrap().iter().enumerate() {
@@ -88,9 +94,12 @@ fn no_scheduler_chooses_a_server_of_weight_zero() {
         let loads = ServerLoads::new(16);
         let mut slots = SlotRegistry::new(16);
         let servers = [("10.0.0.11".to_owned(), 0), ("10.0.0.12".to_owned(), 0)];
-        let table =
-            ServiceTable::compile(TableVersion(1), &[service(kind, &servers, 80)], &mut slots)
-                .unwrap();
+        let table = ServiceTable::compile(
+            TableVersion(1),
+            Rules::of(&[service(kind, &servers, 80)]),
+            &mut slots,
+        )
+        .unwrap();
         let found = table.v4().find([192, 0, 2, 100], U16::new(80), 6).unwrap();
         assert_eq!(found.schedule(&loads), None, "{kind}");
     }
@@ -104,7 +113,8 @@ fn a_rotation_goes_on_in_the_next_version_of_the_table() {
     let mut seen = Vec::new();
     for version in 1..=6 {
         let web = service(SchedulerKind::RoundRobin, &servers, 80);
-        let table = ServiceTable::compile(TableVersion(version), &[web], &mut slots).unwrap();
+        let table =
+            ServiceTable::compile(TableVersion(version), Rules::of(&[web]), &mut slots).unwrap();
         let found = table.v4().find([192, 0, 2, 100], U16::new(80), 6).unwrap();
         seen.push(found.schedule(&loads).unwrap().address[3]);
     }

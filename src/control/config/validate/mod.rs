@@ -3,11 +3,13 @@
 
 mod director;
 mod interfaces;
+mod masquerades;
 mod networks;
 mod services;
 
 pub use services::MAX_SERVERS;
 
+use super::diagnostic::Span;
 use super::draft::Draft;
 use super::machine::Machine;
 use super::reader::Problems;
@@ -20,4 +22,5 @@ pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
     let networks = Networks::new(&draft.interfaces);
     interfaces::check(draft, &networks, problems);
     services::check(draft, &networks, problems);
+    masquerades::check(draft, &networks, problems);
 }

@@ -16,6 +16,7 @@ pub const MAX_SERVERS: usize = 16_384;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     check_duplicates(&draft.services, problems);
+    check_one_packet(&draft.services, problems);
     for service in &draft.services {
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
@@ -106,12 +107,47 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
         return;
     };
     let idle = match protocol {
-        Protocol::Tcp => service.udp_timeout.as_ref().map(|value| ("udp_timeout", value.span())),
-        Protocol::Udp => service.sloppy_tcp.as_ref().map(|value| ("sloppy_tcp", value.span())),
+        Protocol::Tcp => service.one_packet.as_ref().map(|value| ("one_packet", value.span())),
+        Protocol::Udp => service.non_syn.as_ref().map(|value| ("non_syn", value.span())),
     };
     if let Some((key, span)) = idle {
         let message = format!("{key} has no effect on a {protocol} service");
         problems.add(Finding::warning(span, message).help("remove it"));
+    }
+}
+
+/// What comes from a server of a one-packet service is that service's reply: no other service of
+/// the protocol may have it.
+fn check_one_packet(services: &[ServiceDraft], problems: &Problems) {
+    let protocol =
+        |service: &ServiceDraft| service.listen.as_ref().map(|listen| listen.get_ref().protocol);
+    let addresses = |service: &'_ ServiceDraft| {
+        let servers = service.servers.items.iter();
+        servers.filter_map(|s| s.get_ref().address.clone()).collect::<Vec<_>>()
+    };
+    let is_one_packet =
+        |service: &ServiceDraft| service.one_packet.as_ref().is_some_and(|value| *value.get_ref());
+    for (index, service) in services.iter().enumerate() {
+        for other in services.iter().take(index) {
+            let related = is_one_packet(service) || is_one_packet(other);
+            if !related || protocol(service) != protocol(other) {
+                continue;
+            }
+            let theirs = addresses(other);
+            let common = addresses(service).into_iter().filter_map(|address| {
+                let first = theirs.iter().find(|other| **other == address)?;
+                Some((address, first))
+            });
+            for (address, first) in common {
+                let message = format!(
+                    "servers: {address} serves a one_packet service and another one, so its \
+                     replies have no one service"
+                );
+                let finding = Finding::error(address.span(), message);
+                let help = "give each service a port of its own on that server";
+                problems.add(finding.first_stated(first.span()).help(help));
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ fn connection(client: u32, now: Tick, timeout_ms: u32) -> Connection<V4> {
     let [a, b, c, d] = client.to_be_bytes();
     let mut connection = Connection::new(Endpoints {
         client: ([10, a, b, c], U16::new(1024 + u16::from(d))),
+        local: ([10, a, b, c], U16::new(1024 + u16::from(d))),
         service: ([192, 0, 2, 100], U16::new(80)),
         server: ([172, 16, 0, d & 3], U16::new(8080)),
         protocol: 6,

@@ -1,6 +1,10 @@
 //! The file as it was written: every value typed and with its place, nothing compared with
 //! anything else yet. This file lists the keys.
 
+mod services;
+
+pub(super) use services::{MasqueradeDraft, ServerDraft, ServiceDraft, TimeoutsDraft};
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,18 +13,18 @@ use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::device::device;
-use super::diagnostic::{Finding, Span};
-use super::model::{Device, Idle, LogFormat, MacAddress, Role};
-use super::reader::{List, Problems, Section, Wrong};
-use super::value;
-use crate::service::{Listen, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
+use crate::control::config::device::device;
+use crate::control::config::diagnostic::{Finding, Span};
+use crate::control::config::model::{Device, Idle, LogFormat, MacAddress, Role};
+use crate::control::config::reader::{List, Problems, Section, Wrong};
+use crate::control::config::value;
+use crate::service::{ClosedPorts, MssClamp, NonSyn, Timeouts};
 
 /// A value that is absent, or wrong (which has been noted), or there.
 pub(super) type Value<T> = Option<Spanned<T>>;
 
 const SECOND: Duration = Duration::from_secs(1);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
+const LONGEST_REASSEMBLY: Duration = Duration::from_secs(120);
 const SHORTEST_SLEEP: Duration = Duration::from_micros(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
 
@@ -31,6 +35,7 @@ pub(super) struct Draft {
     /// There is a section `[interface.NAME]`, good or not.
     pub(super) any_interface: bool,
     pub(super) services: Vec<ServiceDraft>,
+    pub(super) masquerades: Vec<MasqueradeDraft>,
     pub(super) timeouts: Timeouts,
 }
 
@@ -51,7 +56,11 @@ pub(super) struct DirectorDraft {
     pub(super) socket: Value<PathBuf>,
     pub(super) log: Value<String>,
     pub(super) log_format: Value<LogFormat>,
-    pub(super) sloppy_tcp: Value<bool>,
+    pub(super) non_syn: Value<NonSyn>,
+    pub(super) closed_ports: Value<ClosedPorts>,
+    pub(super) routing: Value<bool>,
+    pub(super) errors_per_second: Value<u32>,
+    pub(super) fragment_timeout: Value<Duration>,
 }
 
 #[derive(Default)]
@@ -78,28 +87,13 @@ pub(super) struct InterfaceDraft {
     pub(super) gateways: List<IpAddr>,
     pub(super) routes: Vec<RouteDraft>,
     pub(super) mtu: Value<u16>,
+    pub(super) mss_clamp: Value<MssClamp>,
     pub(super) mac: Value<MacAddress>,
     pub(super) queues: Value<u16>,
     pub(super) promiscuous: Value<bool>,
     pub(super) neighbors: Vec<(Spanned<IpAddr>, MacAddress)>,
     /// Nothing of what says which networks are here had to be left out.
     pub(super) networks_known: bool,
-}
-
-pub(super) struct ServiceDraft {
-    /// Its `[[service]]`.
-    pub(super) span: Span,
-    pub(super) name: Value<String>,
-    pub(super) listen: Value<Listen>,
-    pub(super) scheduler: Value<SchedulerKind>,
-    pub(super) servers: List<ServerDraft>,
-    pub(super) sloppy_tcp: Value<bool>,
-    pub(super) udp_timeout: Value<Duration>,
-}
-
-pub(super) struct ServerDraft {
-    pub(super) address: Value<SocketAddr>,
-    pub(super) weight: Value<u32>,
 }
 
 impl Draft {
@@ -127,10 +121,14 @@ impl Draft {
         let services = file.tables("service", "[[service]]").items;
         let services = services.into_iter().map(|service| ServiceDraft::read(service.into_inner()));
         let services = services.collect();
-        let timeouts = file.section("timeouts").map(read_timeouts).unwrap_or_default();
+        let masquerades = file.tables("masquerade", "[[masquerade]]").items;
+        let masquerades = masquerades.into_iter().map(Spanned::into_inner);
+        let masquerades = masquerades.map(MasqueradeDraft::read).collect();
+        let timeouts = file.section("timeouts").map(TimeoutsDraft::read).unwrap_or_default();
+        let timeouts = timeouts.over(Timeouts::default());
         file.not_yet("failover", "remove it: this version runs as a single director");
         file.finish();
-        Self { director, dpdk, interfaces, any_interface, services, timeouts }
+        Self { director, dpdk, interfaces, any_interface, services, masquerades, timeouts }
     }
 }
 
@@ -149,7 +147,12 @@ impl DirectorDraft {
                 "log_format",
                 value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             ),
-            sloppy_tcp: section.value("sloppy_tcp", value::boolean),
+            non_syn: section.value("non_syn", services::non_syn),
+            closed_ports: section.value("closed_ports", closed_ports),
+            routing: section.value("routing", value::boolean),
+            errors_per_second: section.value("errors_per_second", value::integer(0..=1_000_000)),
+            fragment_timeout: section
+                .value("fragment_timeout", value::duration(SECOND..=LONGEST_REASSEMBLY)),
         };
         section.finish();
         draft
@@ -163,6 +166,10 @@ fn read_workers(section: &mut Section<'_>) -> Option<Workers> {
     }
     let cpus = section.list("workers", EXAMPLE, value::integer(0..=i64::from(u16::MAX)));
     cpus.span.is_some().then_some(Workers::On(cpus))
+}
+
+fn closed_ports(value: &DeValue<'_>) -> Result<ClosedPorts, Wrong> {
+    value::word(&ClosedPorts::ALL.map(|answer| (answer.name(), answer)))(value)
 }
 
 fn idle(value: &DeValue<'_>) -> Result<Idle, Wrong> {
@@ -268,6 +275,7 @@ impl InterfaceDraft {
             gateways,
             routes,
             mtu: section.value("mtu", value::integer(576..=9600)),
+            mss_clamp: section.value("mss_clamp", mss_clamp),
             mac: section.value("mac", value::mac),
             queues: section.value("queues", value::integer(1..=1024)),
             promiscuous: section.value("promiscuous", value::boolean),
@@ -276,6 +284,16 @@ impl InterfaceDraft {
         };
         section.finish();
         draft
+    }
+}
+
+fn mss_clamp(value: &DeValue<'_>) -> Result<MssClamp, Wrong> {
+    match value.as_str() {
+        Some("mtu") => Ok(MssClamp::Mtu),
+        Some(text) if text.parse::<u16>().is_err() => Err(Wrong::new(format!(
+            "{text:?} is unknown: expected \"mtu\" or a number of octets such as 1360"
+        ))),
+        _ => value::integer(88..=9560)(value).map(MssClamp::Octets),
     }
 }
 
@@ -303,67 +321,4 @@ fn read_neighbors(section: &mut Section<'_>) -> Vec<(Spanned<IpAddr>, MacAddress
         }
     }
     neighbors
-}
-
-impl ServiceDraft {
-    fn read(mut section: Section<'_>) -> Self {
-        const EXAMPLE: &str = "[{ address = \"10.0.0.11:8080\" }]";
-        let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
-        section.require("servers", EXAMPLE);
-        let servers = section.tables("servers", "a server of `servers`");
-        let servers = List {
-            items: servers.items.into_iter().map(read_server).collect(),
-            span: servers.span,
-            complete: servers.complete,
-        };
-        let draft = Self {
-            span: section.span(),
-            name: section.required("name", "\"web\"", value::name),
-            listen: section.required("listen", "\"tcp://203.0.113.10:80\"", value::listen),
-            scheduler: section.value("scheduler", value::word(&schedulers)),
-            servers,
-            sloppy_tcp: section.value("sloppy_tcp", value::boolean),
-            udp_timeout: section.value("udp_timeout", timeout()),
-        };
-        section.finish();
-        draft
-    }
-}
-
-fn read_server(section: Spanned<Section<'_>>) -> Spanned<ServerDraft> {
-    let span = section.span();
-    let mut section = section.into_inner();
-    let server = ServerDraft {
-        address: section.required("address", "\"10.0.0.11:8080\"", value::server_address),
-        weight: section.value("weight", value::integer(0..=i64::from(RealServer::MAX_WEIGHT))),
-    };
-    section.finish();
-    Spanned::new(span, server)
-}
-
-fn timeout() -> impl Fn(&DeValue<'_>) -> Result<Duration, Wrong> {
-    value::duration(SECOND..=LONGEST_TIMEOUT)
-}
-
-fn read_timeouts(mut section: Section<'_>) -> Timeouts {
-    let presets = [("lvs", TimeoutPreset::Lvs), ("rfc", TimeoutPreset::Rfc)];
-    let preset = section.value("preset", value::word(&presets));
-    let preset = Timeouts::preset(preset.map(Spanned::into_inner).unwrap_or_default());
-    let mut read =
-        |key, default| section.value(key, timeout()).map_or(default, Spanned::into_inner);
-    let timeouts = Timeouts {
-        established: read("established", preset.established),
-        syn_sent: read("syn_sent", preset.syn_sent),
-        syn_recv: read("syn_recv", preset.syn_recv),
-        fin_wait: read("fin_wait", preset.fin_wait),
-        time_wait: read("time_wait", preset.time_wait),
-        close: read("close", preset.close),
-        close_wait: read("close_wait", preset.close_wait),
-        last_ack: read("last_ack", preset.last_ack),
-        listen: read("listen", preset.listen),
-        synack: read("synack", preset.synack),
-        udp: read("udp", preset.udp),
-    };
-    section.finish();
-    timeouts
 }

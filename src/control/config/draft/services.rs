@@ -1,0 +1,147 @@
+//! What the file says of traffic: `[[service]]`, `[[masquerade]]`, and idle times.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::{SECOND, Value};
+use crate::control::config::diagnostic::Span;
+use crate::control::config::reader::{List, Section, Wrong};
+use crate::control::config::value;
+use crate::service::{Listen, NonSyn, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
+
+pub(in crate::control::config) struct ServiceDraft {
+    /// Its `[[service]]`.
+    pub(in crate::control::config) span: Span,
+    pub(in crate::control::config) name: Value<String>,
+    pub(in crate::control::config) listen: Value<Listen>,
+    pub(in crate::control::config) scheduler: Value<SchedulerKind>,
+    pub(in crate::control::config) servers: List<ServerDraft>,
+    pub(in crate::control::config) non_syn: Value<NonSyn>,
+    pub(in crate::control::config) one_packet: Value<bool>,
+    pub(in crate::control::config) timeouts: Option<TimeoutsDraft>,
+}
+
+pub(in crate::control::config) struct ServerDraft {
+    pub(in crate::control::config) address: Value<SocketAddr>,
+    pub(in crate::control::config) weight: Value<u32>,
+}
+
+pub(in crate::control::config) struct MasqueradeDraft {
+    pub(in crate::control::config) sources: List<IpNet>,
+    pub(in crate::control::config) addresses: List<IpAddr>,
+    pub(in crate::control::config) ports: Value<RangeInclusive<u16>>,
+}
+
+/// What the file says of idle times, over a preset or what holds otherwise.
+#[derive(Default)]
+pub(in crate::control::config) struct TimeoutsDraft {
+    preset: Option<TimeoutPreset>,
+    own: Vec<(Field, Duration)>,
+}
+
+/// One of the idle times.
+type Field = fn(&mut Timeouts) -> &mut Duration;
+
+/// The keys of `[timeouts]`.
+const TIMEOUTS: &[(&str, Field)] = &[
+    ("established", |timeouts| &mut timeouts.established),
+    ("syn_sent", |timeouts| &mut timeouts.syn_sent),
+    ("syn_recv", |timeouts| &mut timeouts.syn_recv),
+    ("fin_wait", |timeouts| &mut timeouts.fin_wait),
+    ("time_wait", |timeouts| &mut timeouts.time_wait),
+    ("close", |timeouts| &mut timeouts.close),
+    ("close_wait", |timeouts| &mut timeouts.close_wait),
+    ("last_ack", |timeouts| &mut timeouts.last_ack),
+    ("listen", |timeouts| &mut timeouts.listen),
+    ("synack", |timeouts| &mut timeouts.synack),
+    ("udp", |timeouts| &mut timeouts.udp),
+    ("icmp", |timeouts| &mut timeouts.icmp),
+];
+
+impl TimeoutsDraft {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let presets = [("lvs", TimeoutPreset::Lvs), ("rfc", TimeoutPreset::Rfc)];
+        let preset = section.value("preset", value::word(&presets)).map(Spanned::into_inner);
+        let timeout = value::duration(SECOND..=LONGEST_TIMEOUT);
+        let mut own = Vec::new();
+        for (key, field) in TIMEOUTS {
+            let stated = section.value(key, &timeout);
+            own.extend(stated.map(|idle| (*field, idle.into_inner())));
+        }
+        section.finish();
+        Self { preset, own }
+    }
+
+    /// The idle times where these hold unless the file says otherwise.
+    pub(in crate::control::config) fn over(self, otherwise: Timeouts) -> Timeouts {
+        let mut timeouts = self.preset.map_or(otherwise, Timeouts::preset);
+        for (field, idle) in self.own {
+            *field(&mut timeouts) = idle;
+        }
+        timeouts
+    }
+}
+
+pub(super) fn non_syn(value: &DeValue<'_>) -> Result<NonSyn, Wrong> {
+    value::word(&NonSyn::ALL.map(|answer| (answer.name(), answer)))(value)
+}
+
+impl ServiceDraft {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        const EXAMPLE: &str = "[{ address = \"10.0.0.11:8080\" }]";
+        let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
+        section.require("servers", EXAMPLE);
+        let servers = section.tables("servers", "a server of `servers`");
+        let servers = List {
+            items: servers.items.into_iter().map(read_server).collect(),
+            span: servers.span,
+            complete: servers.complete,
+        };
+        let draft = Self {
+            span: section.span(),
+            name: section.required("name", "\"web\"", value::name),
+            listen: section.required("listen", "\"tcp://203.0.113.10:80\"", value::listen),
+            scheduler: section.value("scheduler", value::word(&schedulers)),
+            servers,
+            non_syn: section.value("non_syn", non_syn),
+            one_packet: section.value("one_packet", value::boolean),
+            timeouts: section.section("timeouts").map(TimeoutsDraft::read),
+        };
+        section.finish();
+        draft
+    }
+}
+
+fn read_server(section: Spanned<Section<'_>>) -> Spanned<ServerDraft> {
+    let span = section.span();
+    let mut section = section.into_inner();
+    let server = ServerDraft {
+        address: section.required("address", "\"10.0.0.11:8080\"", value::server_address),
+        weight: section.value("weight", value::integer(0..=i64::from(RealServer::MAX_WEIGHT))),
+    };
+    section.finish();
+    Spanned::new(span, server)
+}
+
+impl MasqueradeDraft {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        const SOURCES: &str = "[\"10.0.0.0/24\"]";
+        const ADDRESSES: &str = "[\"203.0.113.10\"]";
+        section.require("sources", SOURCES);
+        section.require("addresses", ADDRESSES);
+        let draft = Self {
+            sources: section.list("sources", SOURCES, value::network),
+            addresses: section.list("addresses", ADDRESSES, value::external_address),
+            ports: section.value("ports", value::ports),
+        };
+        section.finish();
+        draft
+    }
+}

@@ -1,0 +1,100 @@
+//! Connections that inside hosts open to the outside: they appear with an external address and a
+//! port of ours (RFC 3022 section 2.2).
+//!
+//! The outside endpoint's address and port decide the owning worker, as for every flow. So a port
+//! need only be free for that one endpoint, and this worker alone decides about it.
+
+use super::admit::insert;
+use super::classify::Packet;
+use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found};
+use super::family::Family;
+use super::frame::Frame;
+use super::own_error::Refusal;
+use super::shared::Shared;
+use super::stats::DropReason;
+use crate::clock::Tick;
+use crate::service::{FamilyServices, MasqueradeRule};
+use crate::wire::U16;
+use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::ipv4::protocol;
+
+/// Opens a connection for an inside host's packet to the outside.
+pub(super) fn open<A: Family, F: Frame>(
+    table: &mut ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    rule: &MasqueradeRule<A>,
+    (packet, key, now): (&Packet, &FlowKey<A>, Tick),
+) -> Result<Found, Refusal> {
+    match key.protocol {
+        protocol::UDP => {}
+        protocol::TCP if packet.is_syn() => {}
+        protocol::TCP => return Err(DropReason::NoConnection.into()),
+        // A reply to nothing.
+        other if other == A::ICMP && key.source_port == U16::new(0) => {
+            return Err(DropReason::NoConnection.into());
+        }
+        other if other == A::ICMP => {}
+        _ => return Err(DropReason::UnknownProtocol.into()),
+    }
+    if packet.ttl <= 1 {
+        return Err(DropReason::TtlExpired.into());
+    }
+    let external = external_endpoint(table, shared, rule, key).ok_or(DropReason::PortsExhausted)?;
+    let outside = (key.destination, key.destination_port);
+    let hops = shared.hops(key.source, key.destination)?;
+    let mut connection = Connection::new(Endpoints {
+        client: outside,
+        service: external,
+        local: outside,
+        server: (key.source, key.source_port),
+        protocol: key.protocol,
+    });
+    connection.flags = connection.flags.with(Flags::OUTBOUND);
+    let id = insert(table, shared, connection, hops, (packet, now))?;
+    Ok(Found { id, direction: Direction::Reply })
+}
+
+/// The external address and port of a new connection: the host's own port where it is free, and
+/// one address per host as long as that has ports.
+fn external_endpoint<A: Family, F: Frame>(
+    table: &ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    rule: &MasqueradeRule<A>,
+    key: &FlowKey<A>,
+) -> Option<(A, U16)> {
+    let services = A::services(&shared.services);
+    let is_free = |address: A, port: U16| {
+        let inbound = inbound_key(key, (address, port));
+        !is_service(services, &inbound) && table.find(table.hash(&inbound), &inbound).is_none()
+    };
+    // Of the host alone: it appears with one address wherever it speaks to.
+    let host = FlowKey { source: key.source, ..FlowKey::default() };
+    let addresses = rule.addresses();
+    let first = shared.steering.spread(&host, addresses.len());
+    let (after, before) = (addresses.get(first..)?, addresses.get(..first)?);
+    let hash = table.hash(key);
+    after.iter().chain(before).find_map(|address| {
+        if key.source_port != U16::new(0) && is_free(*address, key.source_port) {
+            return Some((*address, key.source_port));
+        }
+        let choice = &mut shared.port_choice;
+        let port = choice.find(rule.ports(), hash, |port| is_free(*address, U16::new(port)))?;
+        Some((*address, U16::new(port)))
+    })
+}
+
+/// The 5-tuple of the outside's packets.
+fn inbound_key<A: Family>(key: &FlowKey<A>, external: (A, U16)) -> FlowKey<A> {
+    FlowKey {
+        source: key.destination,
+        destination: external.0,
+        source_port: key.destination_port,
+        destination_port: external.1,
+        protocol: key.protocol,
+    }
+}
+
+/// Whether clients speak to a service there.
+fn is_service<A: Family>(services: &FamilyServices<A>, inbound: &FlowKey<A>) -> bool {
+    services.find(inbound.destination, inbound.destination_port, inbound.protocol).is_some()
+}

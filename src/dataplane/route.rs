@@ -1,0 +1,75 @@
+//! The way of a packet by the routing table: next hops of new connections, the side that an
+//! address is on, and plain routing.
+
+use super::admit::Hops;
+use super::classify::Packet;
+use super::family::Family;
+use super::frame::Frame;
+use super::interface::Sides;
+use super::next_hop::AdjacencyId;
+use super::own_error::Refusal;
+use super::shared::Shared;
+use super::stats::DropReason;
+
+impl<F: Frame> Shared<F> {
+    /// The next hop to an address.
+    fn adjacency<A: Family>(&mut self, destination: A) -> Result<AdjacencyId, DropReason> {
+        let hops = &mut self.next_hops;
+        let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
+        hops.find_or_add(&self.interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
+    }
+
+    /// The next hops of a connection between a server and a client.
+    pub(super) fn hops<A: Family>(&mut self, server: A, client: A) -> Result<Hops, DropReason> {
+        let to_server = self.adjacency(server)?;
+        // In use already: the client's neighbour must not take its place in a full table.
+        self.next_hops.acquire(to_server);
+        let to_client = self.adjacency(client);
+        self.next_hops.release(to_server);
+        Ok(Hops { to_server, to_client: to_client? })
+    }
+
+    /// The sides of the interface that a next hop is reached by.
+    pub(super) fn sides_of(&self, hop: AdjacencyId) -> Option<Sides> {
+        let adjacency = self.next_hops.get(hop)?;
+        self.interfaces.get(adjacency.interface).map(|interface| interface.sides)
+    }
+
+    /// The sides of the interface that leads to an address; `None`: there is no way to it.
+    pub(super) fn sides_towards<A: Family>(&self, address: A) -> Option<Sides> {
+        let (interface, _) = self.next_hops.route(address.to_ip())?;
+        self.interfaces.get(interface).map(|interface| interface.sides)
+    }
+
+    /// An own address in a network that both are in, if there is one: they would speak to each
+    /// other past the director.
+    pub(super) fn address_between<A: Family>(&self, client: A, server: A) -> Option<A> {
+        let hosts = [client.to_ip(), server.to_ip()];
+        let mut links = self.interfaces.iter();
+        links.find_map(|link| link.address_between(hosts, &self.services)).and_then(A::from_ip)
+    }
+
+    /// Plain routing: whether a packet between these addresses may pass untranslated.
+    pub(super) fn may_route<A: Family>(
+        &self,
+        packet: &Packet,
+        (source, destination): (A, A),
+    ) -> bool {
+        self.services.policy().routing
+            && !self.is_ours(destination)
+            && !self.is_ours(source)
+            && self.sides_towards(source).is_none_or(|sides| sides.meet(packet.sides))
+    }
+
+    /// Plain routing: where a packet goes that is not translated.
+    pub(super) fn route<A: Family>(
+        &mut self,
+        packet: &Packet,
+        destination: A,
+    ) -> Result<AdjacencyId, Refusal> {
+        if packet.ttl <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        Ok(self.adjacency(destination)?)
+    }
+}
