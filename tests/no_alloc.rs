@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use pointsman::clock::Tick;
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
@@ -180,6 +181,8 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
         steering: Steering::new(workers, [5, 6, 7, 8].map(|s: u64| s.wrapping_mul(0x1234_5677))),
         services: Arc::new(table),
         loads: Arc::new(ServerLoads::new(16)),
+        control_connections: 64,
+        expectations: Arc::new(Expectations::for_workers(workers, [3; 4])),
         stats: Arc::clone(&stats),
         mailbox: inner,
     };

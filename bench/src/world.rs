@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use pointsman::clock::Tick;
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::frame::FrameBurst;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
@@ -84,6 +85,8 @@ impl World {
             steering: Steering::new(1, SECRET),
             services: Arc::new(table),
             loads: Arc::new(ServerLoads::new(SERVERS)),
+            control_connections: 1,
+            expectations: Arc::new(Expectations::for_workers(1, SECRET)),
             stats: Arc::clone(&stats),
             mailbox: inner,
         };

@@ -277,6 +277,8 @@ pub struct WorkerStats {
     pub table_v4: TableGauges,
     /// The IPv6 connection table.
     pub table_v6: TableGauges,
+    /// Gauge: control connections that a helper reads.
+    pub helped: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

@@ -10,6 +10,7 @@ use pointsman::clock::Tick;
 use pointsman::control::config::{Config, Listing, Machine, Role, parse};
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{
     Command, ConnectionPage, ConnectionRow, ControlMailbox, Event, mailbox,
@@ -99,6 +100,10 @@ pub struct Setup {
     pub connections: (u32, u32),
     /// Neighbours of each worker.
     pub neighbors: usize,
+    /// Control connections of each worker.
+    pub control_connections: u32,
+    /// Data connections that are expected at once.
+    pub expectations: usize,
     /// Ethernet addresses of the ports that the configuration does not give one.
     pub macs: Vec<Mac>,
     pub start: Tick,
@@ -111,6 +116,8 @@ impl Setup {
             workers: 1,
             connections: (4096, 4096),
             neighbors: 256,
+            control_connections: 64,
+            expectations: 256,
             macs: vec![OUTSIDE, INSIDE],
             start: Tick(1000),
         }
@@ -199,6 +206,7 @@ struct TestWorker {
 pub struct TestDirector {
     pub now: Tick,
     pub loads: Arc<ServerLoads>,
+    pub expectations: Arc<Expectations>,
     /// Neighbours that answer when they are asked.
     pub answering: HashMap<IpAddr, Mac>,
     /// Whether those are asked on the wire that do not answer of themselves, and what the wire
@@ -256,6 +264,8 @@ impl TestDirector {
         let interfaces = Arc::new(interfaces(&setup));
         let mut slots = SlotRegistry::new(256);
         let loads = Arc::new(ServerLoads::new(256));
+        let controls = usize::from(setup.workers) * setup.control_connections as usize;
+        let expectations = Arc::new(Expectations::new(setup.expectations, controls, SECRET));
         let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
         let services = Arc::new(table.unwrap());
         let worker = |number: u16| {
@@ -275,6 +285,8 @@ impl TestDirector {
                 steering: Steering::new(setup.workers, SECRET),
                 services: Arc::clone(&services),
                 loads: Arc::clone(&loads),
+                control_connections: setup.control_connections,
+                expectations: Arc::clone(&expectations),
                 stats: Arc::clone(&stats),
                 mailbox: inner,
             };
@@ -299,6 +311,7 @@ impl TestDirector {
         let mut director = Self {
             now: setup.start,
             loads,
+            expectations,
             answering: HashMap::new(),
             solicits: false,
             events: Vec::new(),

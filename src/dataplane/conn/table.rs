@@ -247,14 +247,31 @@ impl<A: Address> ConnectionTable<A> {
     /// Removes the next connection whose time is over. Looks at no more than `budget` records
     /// and takes from it what it looked at.
     pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
+        self.expire_unless(now, budget, (|_: &_| false, 0))
+    }
+
+    /// As [`ConnectionTable::expire`]; a connection that is `needed` gets another `grace`
+    /// milliseconds.
+    pub fn expire_unless(
+        &mut self,
+        now: Tick,
+        budget: &mut u32,
+        (needed, grace): (impl Fn(&Connection<A>) -> bool, u32),
+    ) -> Option<Connection<A>> {
         while *budget > 0 {
             let record = self.wheel.pop_due(&mut self.records, now)?;
             *budget -= 1;
-            let connection = *self.records.slab.get(record as usize)?;
-            if now.reached(connection.deadline()) {
-                self.forget(record, &connection);
-                return Some(connection);
+            let record_of = self.records.slab.get_mut(record as usize)?;
+            if now.reached(record_of.deadline()) {
+                if !needed(record_of) {
+                    let connection = *record_of;
+                    self.forget(record, &connection);
+                    return Some(connection);
+                }
+                let grace = grace.min(record_of.timeout_ms);
+                record_of.last_seen = now.after(grace).0.wrapping_sub(record_of.timeout_ms);
             }
+            let connection = *record_of;
             self.wheel.link(&mut self.records, record, connection.deadline());
         }
         None

@@ -21,7 +21,7 @@ use crate::wire::flow_key::{FlowKey, HashSecret};
 use crate::wire::ipv4::protocol;
 
 /// How long a data connection is waited for, as in IPVS.
-pub const LIFETIME_MS: u32 = 60_000;
+pub(super) const LIFETIME_MS: u32 = 60_000;
 /// Entries that a key may lie in.
 const WINDOW: usize = 16;
 /// 64-bit words of an entry.
@@ -218,6 +218,13 @@ impl Expectations {
             data: (0..controls).map(|_| AtomicU32::new(0)).collect(),
             secret,
         }
+    }
+
+    /// For so many workers, as large as [`super::EXPECTATIONS`] and
+    /// [`super::CONTROL_CONNECTIONS`] say.
+    pub fn for_workers(workers: u16, secret: HashSecret) -> Self {
+        let controls = usize::from(workers) * super::CONTROL_CONNECTIONS as usize;
+        Self::new(super::EXPECTATIONS, controls, secret)
     }
 
     /// Whether nothing at all is expected.

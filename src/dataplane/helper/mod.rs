@@ -1,6 +1,281 @@
 //! Helpers: protocols that name the endpoints of further connections in their text.
-mod stream;
-mod ftp;
+//!
+//! Called off the hit path, for connections whose record says so. A helper reads the lines of a
+//! control connection (`stream`), writes other endpoints into them where need be, and announces
+//! the data connections (`expectation`); `data` opens those when they come. What is special about
+//! one protocol is in its own file (`ftp`): another line protocol is another [`Helper`].
+
+mod control;
+mod data;
 mod expectation;
+mod ftp;
+mod segment;
+mod stream;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::dataplane) use control::Controls;
+pub(in crate::dataplane) use data::open_expected;
+pub use expectation::Expectations;
+
+use super::classify::Packet;
+use super::conn::{Connection, ConnectionTable, Flags, Found};
+use super::family::Family;
+use super::flow::next_hop;
+use super::frame::{Frame, Outlet};
+use super::next_hop::AdjacencyId;
+use super::shared::Shared;
+use super::stats::DropReason;
+use crate::clock::Tick;
+use crate::service::{FamilyServices, Helper};
+use crate::wire::U16;
+use crate::wire::flow_key::Direction;
+use crate::wire::tcp::flags;
+use control::{Parties, Reader};
+use segment::{Acknowledgement, Numbers, Shape};
+use stream::Segment;
+
+/// Control connections that a worker reads.
+pub const CONTROL_CONNECTIONS: u32 = 4096;
+/// Data connections that are expected at once, over all workers.
+pub const EXPECTATIONS: usize = 16_384;
+/// How long a control connection whose time is over lives on while it has data connections,
+/// milliseconds; then it is asked again. As in IPVS.
+pub(super) const GRACE_MS: u32 = 60_000;
+/// Octets of the most data that is written anew.
+const SCRATCH: usize = 9_216;
+
+/// A worker's part: its control connections, and room for one segment.
+pub(super) struct Helpers {
+    pub(super) controls: Controls,
+    scratch: Vec<u8>,
+}
+
+impl std::fmt::Debug for Helpers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Helpers").field("used", &self.controls.used()).finish_non_exhaustive()
+    }
+}
+
+impl Helpers {
+    pub(super) fn new(controls: Controls) -> Self {
+        Self { controls, scratch: Vec::with_capacity(SCRATCH) }
+    }
+}
+
+/// A segment that was looked at.
+struct Helped {
+    ip_octets: u16,
+    /// What the sender can be told in the receiver's place, and the timestamp to echo.
+    told: Option<u32>,
+    timestamp: Option<[u8; 4]>,
+}
+
+impl<F: Frame> Shared<F> {
+    /// Sends on a segment, already translated, of a connection that a helper reads.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn help<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        found: Found,
+        (packet, now): (&Packet, Tick),
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(connection) = table.get(found.id).copied() else {
+            return self.drop(frame, DropReason::NoConnection, outlet);
+        };
+        let hop = next_hop(&connection, found.direction);
+        let shape = match Shape::of(&frame, packet) {
+            Ok(shape) => shape,
+            Err(reason) => return self.drop(frame, reason, outlet),
+        };
+        let slot = match self.control_slot(&connection, found.direction, &shape) {
+            Ok(Some(slot)) => slot,
+            Ok(None) => return self.send(hop, packet.ip_octets, frame, outlet),
+            Err(reason) => return self.drop(frame, reason, outlet),
+        };
+        if let Some(record) = table.get_mut(found.id) {
+            record.helper = slot + 1;
+        }
+        let work = Work { connection: &connection, direction: found.direction, shape, slot, hop };
+        match self.read_segment(&work, now, &mut frame) {
+            Ok(helped) => {
+                self.send(hop, helped.ip_octets, frame, outlet);
+                if let Some(told) = helped.told {
+                    self.acknowledge_held(&work, (told, helped.timestamp), outlet);
+                }
+            }
+            Err(reason) => self.drop(frame, reason, outlet),
+        }
+    }
+
+    /// The slot of a control connection; it gets one with the first segment of a server that
+    /// is not part of the handshake, so that half-open ones need none.
+    fn control_slot<A: Family>(
+        &mut self,
+        connection: &Connection<A>,
+        direction: Direction,
+        shape: &Shape,
+    ) -> Result<Option<u32>, DropReason> {
+        if connection.helper != 0 {
+            return Ok(Some(connection.helper - 1));
+        }
+        let begins = direction == Direction::Reply
+            && shape.has(flags::ACK)
+            && !shape.has(flags::SYN | flags::RST);
+        if !begins {
+            return Ok(None);
+        }
+        let (client, server) = (shape.header.acknowledgement, shape.header.sequence);
+        let slot = self.helpers.controls.take(client.get(), server.get());
+        self.stats.helped.set(u64::from(self.helpers.controls.used()));
+        slot.map(Some).ok_or(DropReason::HelperTableFull)
+    }
+
+    /// Reads a segment and writes what the receiver is to get.
+    fn read_segment<A: Family>(
+        &mut self,
+        work: &Work<'_, A>,
+        now: Tick,
+        frame: &mut F,
+    ) -> Result<Helped, DropReason> {
+        let Work { shape, direction, .. } = *work;
+        let mtu = self.next_hops.get(work.hop).map_or(0, |adjacency| usize::from(adjacency.mtu));
+        let parties = parties(work, self.helpers.controls.number(work.slot));
+        let services = A::services(&self.services);
+        let Helpers { controls, scratch } = &mut self.helpers;
+        let expectations = std::sync::Arc::clone(&controls.expectations);
+        let control = controls.get_mut(work.slot).ok_or(DropReason::HelperTableFull)?;
+        let mut segment = shape.segment(frame);
+        if shape.has(flags::SYN | flags::RST) {
+            // Neither carries lines.
+            segment = Segment { data: &[], fin: false, ..segment };
+        } else if !segment.data.is_empty() && !shape.is_intact::<A, F>(frame) {
+            return Err(DropReason::BadChecksum);
+        }
+        let mut reader = Reader {
+            helper: Helper::Ftp,
+            from: direction,
+            parties,
+            text: &mut control.text,
+            expectations: &expectations,
+            is_service: |port| is_service(services, work.connection.vip, port),
+            now,
+        };
+        let ways = (&mut control.client, &mut control.server);
+        let (way, other) = match direction {
+            Direction::Inbound => ways,
+            Direction::Reply => (ways.1, ways.0),
+        };
+        way.take(segment, &mut reader)?;
+        let acknowledgement = match shape.has(flags::ACK) {
+            true => other.acknowledge(shape.header.acknowledgement.get()),
+            false => 0,
+        };
+        let timestamp = shape.timestamp(frame);
+        way.window = shape.header.window;
+        way.timestamp = timestamp.unwrap_or_default();
+        let limit = mtu.saturating_sub(shape.headers()).min(scratch.capacity());
+        let emission = way.emit(segment, limit, scratch)?;
+        let numbers = Numbers {
+            sequence: emission.sequence,
+            acknowledgement,
+            fin: emission.fin || shape.has(flags::SYN | flags::RST),
+            selective: &|block| other.selective(block),
+        };
+        let data = emission.changed.then_some(scratch.as_slice());
+        let ip_octets =
+            shape.rewrite::<A, F>(frame, numbers, data).ok_or(DropReason::HelperUnreadable)?;
+        Ok(Helped { ip_octets, told: way.acknowledge_held(), timestamp })
+    }
+
+    /// Tells the sender that its held octets came.
+    fn acknowledge_held<A: Family>(
+        &mut self,
+        work: &Work<'_, A>,
+        (told, timestamp): (u32, Option<[u8; 4]>),
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(control) = self.helpers.controls.get_mut(work.slot) else { return };
+        let (_, other) = control.ways(work.direction);
+        let connection = work.connection;
+        let (from, to, hop) = match work.direction {
+            Direction::Inbound => (
+                (connection.vip, connection.vip_port),
+                (connection.client, connection.client_port),
+                connection.to_client,
+            ),
+            Direction::Reply => (
+                (connection.local, connection.local_port),
+                (connection.server, connection.server_port),
+                connection.to_server,
+            ),
+        };
+        let acknowledgement = Acknowledgement {
+            from,
+            to,
+            sequence: work.shape.header.acknowledgement.get(),
+            acknowledgement: told,
+            window: other.window,
+            timestamps: timestamp.map(|echo| (other.timestamp, echo)),
+        };
+        let Some(mut frame) = outlet.allocate() else { return self.stats.no_buffer.increment() };
+        let Some(ip_octets) = acknowledgement.write(&mut frame) else {
+            self.stats.no_buffer.increment();
+            return outlet.discard(frame);
+        };
+        self.stats.originated.increment();
+        self.send(hop, ip_octets, frame, outlet);
+    }
+
+    /// Tells the helpers of a connection that ended.
+    #[cold]
+    pub(super) fn helped_ends<A>(&mut self, connection: &Connection<A>) {
+        let Some(number) = connection.helper.checked_sub(1) else { return };
+        if connection.flags.has(Flags::HELPED) {
+            self.helpers.controls.give_back(number);
+            self.stats.helped.set(u64::from(self.helpers.controls.used()));
+        } else {
+            self.helpers.controls.expectations.data_ends(expectation::ControlNumber(number));
+        }
+    }
+}
+
+impl Helpers {
+    /// Whether a connection whose time is over must live on: data connections of it are live.
+    pub(super) fn needs<A>(&self, connection: &Connection<A>) -> bool {
+        connection.flags.has(Flags::HELPED)
+            && connection.helper.checked_sub(1).is_some_and(|slot| {
+                self.controls.expectations.has_data(self.controls.number(slot))
+            })
+    }
+}
+
+/// A segment and what it belongs to.
+struct Work<'c, A> {
+    connection: &'c Connection<A>,
+    direction: Direction,
+    shape: Shape,
+    slot: u32,
+    hop: AdjacencyId,
+}
+
+fn parties<A: Family>(work: &Work<'_, A>, control: expectation::ControlNumber) -> Parties {
+    let connection = work.connection;
+    let endpoint = |address: A, port: U16| std::net::SocketAddr::new(address.to_ip(), port.get());
+    Parties {
+        client: endpoint(connection.client, connection.client_port),
+        vip: endpoint(connection.vip, connection.vip_port),
+        server: endpoint(connection.server, connection.server_port),
+        server_sees_client: !connection.flags.has(Flags::FULL_NAT),
+        service: connection.service(),
+        slot: connection.slot(),
+        control,
+    }
+}
+
+fn is_service<A: Family>(services: &FamilyServices<A>, vip: A, port: u16) -> bool {
+    services.find(vip, U16::new(port), crate::wire::ipv4::protocol::TCP).is_some()
+}

@@ -10,6 +10,7 @@ use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
 use crate::dataplane::stats::DropReason;
+use crate::wire::U16;
 
 /// Octets of the longest line that is looked at.
 pub(super) const MAX_LINE: usize = 512;
@@ -120,7 +121,7 @@ pub(super) struct Way {
     told: u32,
     edits: [Edit; EDITS],
     /// The receive window that this sender stated last, as it stands in its segments.
-    pub(super) window: u16,
+    pub(super) window: U16,
     /// The timestamp that this sender sent last (RFC 7323); 0: none.
     pub(super) timestamp: [u8; 4],
     held: u16,
@@ -142,6 +143,8 @@ impl Way {
         self.used = 0;
         self.count = 0;
         self.skips = 0;
+        self.window = U16::new(0);
+        self.timestamp = [0; 4];
     }
 
     /// What may have been sent on ends here.
@@ -351,8 +354,7 @@ impl Way {
     pub(super) fn acknowledge(&mut self, there: u32) -> u32 {
         let end = self.there(self.passed());
         if before(end, there) {
-            // Never sent. The sender will know what to think of it.
-            return self.next.wrapping_add(there.wrapping_sub(end));
+            return self.catch_up(there.wrapping_sub(end));
         }
         if before(self.acked, there) {
             self.acked = there;
@@ -363,6 +365,20 @@ impl Way {
             self.told = here;
         }
         if before(here, self.told) { self.told } else { here }
+    }
+
+    /// The receiver has more than was seen here: what came before this began, and crossed it.
+    /// Reading goes on behind it. (Where something is kept that cannot be, and the sender will
+    /// know what to think of it.)
+    fn catch_up(&mut self, unseen: u32) -> u32 {
+        let here = self.next.wrapping_add(unseen);
+        if self.count == 0 && self.held == 0 {
+            self.next = here;
+            self.told = here;
+            self.acked = here.wrapping_add(self.offset);
+            self.skips = 0;
+        }
+        here
     }
 
     fn forget_acknowledged(&mut self) {

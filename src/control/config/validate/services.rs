@@ -106,6 +106,12 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
         return;
     };
+    if let (Protocol::Udp, Some(helper)) = (protocol, &service.helper)
+        && helper.get_ref().is_some()
+    {
+        let message = "helper: only tcp services have one".to_owned();
+        problems.add(Finding::error(helper.span(), message).help("remove it, or listen on tcp://"));
+    }
     let idle = match protocol {
         Protocol::Tcp => service.one_packet.as_ref().map(|value| ("one_packet", value.span())),
         Protocol::Udp => service.non_syn.as_ref().map(|value| ("non_syn", value.span())),
