@@ -126,6 +126,7 @@ fn service(listen: &str, server: &str) -> VirtualService {
         servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

@@ -52,6 +52,8 @@ pub struct PacketBuilder {
     protocol: u8,
     flags: u8,
     sequence: u32,
+    acknowledgement: u32,
+    options: Vec<u8>,
     ttl: u8,
     payload: Vec<u8>,
     ip_options: Vec<u8>,
@@ -70,6 +72,8 @@ impl PacketBuilder {
             protocol,
             flags: ACK,
             sequence: 1000,
+            acknowledgement: 2000,
+            options: Vec::new(),
             ttl: 64,
             payload: Vec::new(),
             ip_options: Vec::new(),
@@ -107,6 +111,18 @@ impl PacketBuilder {
 
     pub fn sequence(mut self, sequence: u32) -> Self {
         self.sequence = sequence;
+        self
+    }
+
+    pub fn acknowledgement(mut self, acknowledgement: u32) -> Self {
+        self.acknowledgement = acknowledgement;
+        self
+    }
+
+    /// TCP options, a multiple of four octets.
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        assert_eq!(options.len() % 4, 0);
+        self.options = options.to_vec();
         self
     }
 
@@ -156,7 +172,10 @@ impl PacketBuilder {
         segment.extend(self.to.port().to_be_bytes());
         let checksum_at = if self.protocol == TCP {
             segment.extend(self.sequence.to_be_bytes());
-            segment.extend([0, 0, 7, 0xd0, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            segment.extend(self.acknowledgement.to_be_bytes());
+            let words = (5 + self.options.len() / 4) as u8;
+            segment.extend([words << 4, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            segment.extend(&self.options);
             16
         } else {
             segment.extend((8 + self.payload.len() as u16).to_be_bytes());

@@ -65,8 +65,8 @@ pub struct Connection<A> {
     slot: u16,
     /// The service, whose idle times apply; [`Connection::NO_SERVICE`]: the director's do.
     service: u16,
-    /// With [`Flags::HELPED`] what the helper knows of it, else the control connection of a data
-    /// connection, both plus one; 0: nothing yet, or neither.
+    /// With [`Flags::HELPED`] where the helper keeps what it knows of it, else the control
+    /// connection of a data connection, both plus one; 0: nothing yet, or neither.
     pub helper: u32,
     /// In its slot of the timer wheel, or in the list of free records.
     pub(super) links: Links,

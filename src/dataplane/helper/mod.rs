@@ -32,6 +32,7 @@ use crate::wire::U16;
 use crate::wire::flow_key::Direction;
 use crate::wire::tcp::flags;
 use control::{Parties, Reader};
+use expectation::ControlNumber;
 use segment::{Acknowledgement, Numbers, Shape};
 use stream::Segment;
 
@@ -91,14 +92,11 @@ impl<F: Frame> Shared<F> {
             Ok(shape) => shape,
             Err(reason) => return self.drop(frame, reason, outlet),
         };
-        let slot = match self.control_slot(&connection, found.direction, &shape) {
+        let slot = match self.control_slot(table, found, &shape) {
             Ok(Some(slot)) => slot,
             Ok(None) => return self.send(hop, packet.ip_octets, frame, outlet),
             Err(reason) => return self.drop(frame, reason, outlet),
         };
-        if let Some(record) = table.get_mut(found.id) {
-            record.helper = slot + 1;
-        }
         let work = Work { connection: &connection, direction: found.direction, shape, slot, hop };
         match self.read_segment(&work, now, &mut frame) {
             Ok(helped) => {
@@ -111,27 +109,40 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    /// The slot of a control connection; it gets one with the first segment of a server that
-    /// is not part of the handshake, so that half-open ones need none.
+    /// The slot of a control connection. It gets one with the first segment that shows that the
+    /// handshake is complete: half-open connections, and guessed ones, take none.
     fn control_slot<A: Family>(
         &mut self,
-        connection: &Connection<A>,
-        direction: Direction,
+        table: &mut ConnectionTable<A>,
+        found: Found,
         shape: &Shape,
     ) -> Result<Option<u32>, DropReason> {
-        if connection.helper != 0 {
-            return Ok(Some(connection.helper - 1));
+        let record = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
+        if let Some(slot) = slot_of(record) {
+            return Ok(Some(slot));
         }
-        let begins = direction == Direction::Reply
-            && shape.has(flags::ACK)
-            && !shape.has(flags::SYN | flags::RST);
-        if !begins {
+        let (sequence, acknowledgement) =
+            (shape.header.sequence.get(), shape.header.acknowledgement.get());
+        if !shape.has(flags::ACK) || shape.has(flags::RST) {
             return Ok(None);
         }
-        let (client, server) = (shape.header.acknowledgement, shape.header.sequence);
-        let slot = self.helpers.controls.take(client.get(), server.get());
+        let (client, server) = match found.direction {
+            Direction::Reply if shape.has(flags::SYN) => {
+                record.helper = HANDSHAKE | sequence.wrapping_add(1);
+                return Ok(None);
+            }
+            Direction::Reply => (acknowledgement, sequence),
+            // It knows the server's first sequence number.
+            Direction::Inbound if record.helper == HANDSHAKE | acknowledgement => {
+                (sequence, acknowledgement)
+            }
+            Direction::Inbound => return Ok(None),
+        };
+        let slot =
+            self.helpers.controls.take(client, server).ok_or(DropReason::HelperTableFull)?;
+        record.helper = slot + 1;
         self.stats.helped.set(u64::from(self.helpers.controls.used()));
-        slot.map(Some).ok_or(DropReason::HelperTableFull)
+        Ok(Some(slot))
     }
 
     /// Reads a segment and writes what the receiver is to get.
@@ -233,23 +244,35 @@ impl<F: Frame> Shared<F> {
     /// Tells the helpers of a connection that ended.
     #[cold]
     pub(super) fn helped_ends<A>(&mut self, connection: &Connection<A>) {
-        let Some(number) = connection.helper.checked_sub(1) else { return };
-        if connection.flags.has(Flags::HELPED) {
-            self.helpers.controls.give_back(number);
+        if !connection.flags.has(Flags::HELPED) {
+            let control = ControlNumber(connection.helper.saturating_sub(1));
+            self.helpers.controls.expectations.data_ends(control);
+        } else if let Some(slot) = slot_of(connection) {
+            self.helpers.controls.give_back(slot);
             self.stats.helped.set(u64::from(self.helpers.controls.used()));
-        } else {
-            self.helpers.controls.expectations.data_ends(expectation::ControlNumber(number));
         }
     }
 }
 
+/// Set in the record of a control connection whose handshake is not complete; the other bits are
+/// those of the acknowledgement that completes it.
+const HANDSHAKE: u32 = 1 << 31;
+
+/// The slot of a control connection that has one.
+fn slot_of<A>(connection: &Connection<A>) -> Option<u32> {
+    let is_slot = connection.helper & HANDSHAKE == 0;
+    connection.helper.checked_sub(1).filter(|_| is_slot)
+}
+
 impl Helpers {
+    fn has_data(&self, slot: u32) -> bool {
+        self.controls.expectations.has_data(self.controls.number(slot))
+    }
+
     /// Whether a connection whose time is over must live on: data connections of it are live.
     pub(super) fn needs<A>(&self, connection: &Connection<A>) -> bool {
         connection.flags.has(Flags::HELPED)
-            && connection.helper.checked_sub(1).is_some_and(|slot| {
-                self.controls.expectations.has_data(self.controls.number(slot))
-            })
+            && slot_of(connection).is_some_and(|slot| self.has_data(slot))
     }
 }
 
@@ -262,7 +285,7 @@ struct Work<'c, A> {
     hop: AdjacencyId,
 }
 
-fn parties<A: Family>(work: &Work<'_, A>, control: expectation::ControlNumber) -> Parties {
+fn parties<A: Family>(work: &Work<'_, A>, control: ControlNumber) -> Parties {
     let connection = work.connection;
     let endpoint = |address: A, port: U16| std::net::SocketAddr::new(address.to_ip(), port.get());
     Parties {
