@@ -48,7 +48,7 @@ impl<F: Frame> Pipeline<F> {
         }
         self.expire(now, EXPIRY_BUDGET);
         self.sweep();
-        self.shared.helpers.controls.sweep(now);
+        self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
         self.fragments_v4.expire(&self.shared, now, outlet);
         self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);

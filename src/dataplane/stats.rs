@@ -279,6 +279,8 @@ pub struct WorkerStats {
     pub table_v6: TableGauges,
     /// Gauge: control connections that a helper reads.
     pub helped: Counter,
+    /// Gauge: data connections that helpers expect, of all workers; told by the first one.
+    pub expected: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

@@ -19,7 +19,7 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
@@ -30,6 +30,8 @@ const TOOLS: [(&str, &str); 10] = [
     ("nginx", "nginx-light"),
     ("python3", "python3"),
     ("sha256sum", "coreutils"),
+    ("vsftpd", "vsftpd"),
+    ("lftp", "lftp"),
 ];
 
 pub(crate) struct Lab {

@@ -15,6 +15,7 @@ mod lab;
 
 mod corners;
 mod devices;
+mod ftp;
 mod lifecycle;
 mod neighbors;
 mod refusals;

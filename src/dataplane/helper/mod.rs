@@ -25,8 +25,9 @@ use super::flow::next_hop;
 use super::frame::{Frame, Outlet};
 use super::next_hop::AdjacencyId;
 use super::shared::Shared;
-use super::stats::DropReason;
+use super::stats::{DropReason, WorkerStats};
 use crate::clock::Tick;
+use crate::ids::WorkerId;
 use crate::service::{FamilyServices, Helper};
 use crate::wire::U16;
 use crate::wire::flow_key::Direction;
@@ -265,6 +266,14 @@ fn slot_of<A>(connection: &Connection<A>) -> Option<u32> {
 }
 
 impl Helpers {
+    /// Forgets expectations that have expired, a few at a time.
+    pub(super) fn sweep(&mut self, stats: &WorkerStats, worker: WorkerId, now: Tick) {
+        self.controls.sweep(now);
+        if worker == WorkerId(0) {
+            stats.expected.set(self.controls.expectations.len().into());
+        }
+    }
+
     fn has_data(&self, slot: u32) -> bool {
         self.controls.expectations.has_data(self.controls.number(slot))
     }
