@@ -13,7 +13,7 @@ mod support;
 
 use serde_json::Value;
 use support::director::{IN, OUT, Sent, Setup, TOPOLOGY, TestDirector};
-use support::packet::{internet_checksum, ACK, FIN, PacketBuilder, RST, SYN, hex, unhex};
+use support::packet::{ACK, FIN, PacketBuilder, RST, SYN, hex, internet_checksum, unhex};
 
 const SERVICES: &str = r#"
 [[service]]

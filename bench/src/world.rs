@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use pointsman::clock::Tick;
-use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::frame::FrameBurst;
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
@@ -162,6 +162,7 @@ fn service(traffic: Traffic, number: u32) -> VirtualService {
         servers: vec![RealServer { address: server, weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

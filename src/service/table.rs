@@ -7,8 +7,8 @@ use hashbrown::{HashMap, HashSet};
 
 use super::scheduler::{Scheduler, SchedulerState};
 use super::{
-    Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads, Timeouts,
-    VirtualService,
+    Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads,
+    Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;

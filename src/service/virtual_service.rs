@@ -165,8 +165,7 @@ impl Helper {
 
     /// The helper of a service that names none.
     pub fn default_of(listen: Listen) -> Option<Self> {
-        let is_ftp =
-            listen.protocol == Protocol::Tcp && listen.address.port() == Self::FTP_PORT;
+        let is_ftp = listen.protocol == Protocol::Tcp && listen.address.port() == Self::FTP_PORT;
         is_ftp.then_some(Self::Ftp)
     }
 }

@@ -26,7 +26,8 @@ fn start_servers(lab: &Lab, more: &str) {
         }
         fs::set_permissions(&upload, fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(root.join("name"), format!("{server}\n")).unwrap();
-        let data: Vec<u8> = (0..3_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let data: Vec<u8> =
+            (0..3_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         fs::write(root.join("big"), data).unwrap();
         for number in 0..20 {
             fs::write(root.join(format!("small{number}")), format!("{number}\n")).unwrap();
@@ -198,8 +199,8 @@ fn lftp_mirrors_a_directory_in_every_way() {
                     let got = fs::read_to_string(target.join(format!("small{number}"))).unwrap();
                     assert_eq!(got, format!("{number}\n"), "{vip} passive {passive}");
                 }
-                let [got, want] =
-                    [target.join("big"), lab.state().join("ftp-rs1/big")].map(|file| fs::read(file).unwrap());
+                let [got, want] = [target.join("big"), lab.state().join("ftp-rs1/big")]
+                    .map(|file| fs::read(file).unwrap());
                 assert!(got == want, "{vip} passive {passive}");
             }
         }
@@ -272,8 +273,17 @@ fn commands_octet_by_octet_work_and_data_connections_are_the_vips() {
             for port in PORTS {
                 let bare = vip.trim_matches(['[', ']']);
                 let port = port.to_string();
-                let said =
-                    lab.lab(&["exec", "client", "timeout", "60", "/usr/bin/python3", "-c", OCTETS, bare, &port]);
+                let said = lab.lab(&[
+                    "exec",
+                    "client",
+                    "timeout",
+                    "60",
+                    "/usr/bin/python3",
+                    "-c",
+                    OCTETS,
+                    bare,
+                    &port,
+                ]);
                 assert_eq!(said, "ok\n", "{vip} {port}");
             }
         }
@@ -352,8 +362,16 @@ fn replies_octet_by_octet_are_translated_without_waiting_for_timers() {
     let director = lab.direct(&config);
     for vip in VIPS {
         let bare = vip.trim_matches(['[', ']']);
-        let said =
-            lab.lab(&["exec", "client", "timeout", "60", "/usr/bin/python3", "-c", FAST_CLIENT, bare]);
+        let said = lab.lab(&[
+            "exec",
+            "client",
+            "timeout",
+            "60",
+            "/usr/bin/python3",
+            "-c",
+            FAST_CLIENT,
+            bare,
+        ]);
         let spent: f64 = said.trim().strip_prefix("ok ").unwrap().parse().unwrap();
         // 10 lines of some 40 octets; each octet would take 200 ms and more by timers.
         assert!(spent < 6.0, "{vip}: {spent} s");
@@ -396,7 +414,8 @@ print('ok')
 "#;
     for vip in VIPS {
         let bare = vip.trim_matches(['[', ']']);
-        let said = lab.lab(&["exec", "client", "timeout", "30", "/usr/bin/python3", "-c", client, bare]);
+        let said =
+            lab.lab(&["exec", "client", "timeout", "30", "/usr/bin/python3", "-c", client, bare]);
         assert_eq!(said, "ok\n", "{vip}");
     }
     nothing_was_lost(&director.balanced_metrics().drops());

@@ -250,12 +250,7 @@ impl<S: Fn(u16) -> bool> Reader<'_, S> {
     }
 
     /// The server listens: the client is told of the VIP.
-    fn passive(
-        &mut self,
-        named: &Named,
-        line: &[u8],
-        text: &mut Text,
-    ) -> Result<Line, DropReason> {
+    fn passive(&mut self, named: &Named, line: &[u8], text: &mut Text) -> Result<Line, DropReason> {
         let Parties { vip, server, .. } = self.parties;
         let is_servers =
             named.address.is_none_or(|address| address == server.ip() || address == vip.ip());

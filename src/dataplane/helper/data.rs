@@ -84,9 +84,9 @@ fn make_way<A: Family, F: Frame>(
 ) {
     let inbound = connection.key(Direction::Inbound);
     let Some(found) = table.find(table.hash(&inbound), &inbound) else { return };
-    let is_over = table
-        .get(found.id)
-        .is_some_and(|other| other.flags.has(Flags::OUTBOUND) && begins_anew(&shared.services, other));
+    let is_over = table.get(found.id).is_some_and(|other| {
+        other.flags.has(Flags::OUTBOUND) && begins_anew(&shared.services, other)
+    });
     if is_over && let Some(ended) = table.remove(found.id) {
         shared.connection_ends(&ended);
     }

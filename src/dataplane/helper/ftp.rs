@@ -85,8 +85,7 @@ pub(super) fn read(from: Direction, line: &[u8]) -> Message {
             let text = line.get(4..).unwrap_or_default();
             match line.get(..4) {
                 // Clients look for the first digit (RFC 1123 section 4.1.2.6).
-                Some(b"227 ") => (0..text.len())
-                    .find_map(|at| Some((numbers_at(text, at)?, 4))),
+                Some(b"227 ") => (0..text.len()).find_map(|at| Some((numbers_at(text, at)?, 4))),
                 Some(b"229 ") => port_only(text).map(|named| (named, 4)),
                 Some(b"234 " | b"235 ") => return Message::Encrypted,
                 _ => None,
@@ -96,7 +95,11 @@ pub(super) fn read(from: Direction, line: &[u8]) -> Message {
     match named {
         Some((mut named, before)) if named.port != 0 => {
             named.at = named.at.start + before..named.at.end + before;
-            if from == Direction::Inbound { Message::Active(named) } else { Message::Passive(named) }
+            if from == Direction::Inbound {
+                Message::Active(named)
+            } else {
+                Message::Passive(named)
+            }
         }
         _ => Message::Other,
     }

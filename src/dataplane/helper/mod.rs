@@ -139,8 +139,7 @@ impl<F: Frame> Shared<F> {
             }
             Direction::Inbound => return Ok(None),
         };
-        let slot =
-            self.helpers.controls.take(client, server).ok_or(DropReason::HelperTableFull)?;
+        let slot = self.helpers.controls.take(client, server).ok_or(DropReason::HelperTableFull)?;
         record.helper = slot + 1;
         self.stats.helped.set(u64::from(self.helpers.controls.used()));
         Ok(Some(slot))

@@ -35,7 +35,8 @@ impl Shape {
         let end = ethernet::HEADER + usize::from(packet.ip_octets);
         let octets = frame.octets().get(..end).ok_or(DropReason::HelperUnreadable)?;
         let segment = octets.get(transport..).ok_or(DropReason::Truncated)?;
-        let (header, _) = TcpHeader::read_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+        let (header, _) =
+            TcpHeader::read_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
         Ok(Self { header, transport, data: transport + header.header_length(), end })
     }
 

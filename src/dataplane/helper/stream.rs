@@ -98,7 +98,10 @@ pub(super) struct Segment<'d> {
 
 impl Segment<'_> {
     fn data_end(&self) -> u32 {
-        #[allow(clippy::cast_possible_truncation, reason = "an IP packet has less than 2^16 octets")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "an IP packet has less than 2^16 octets"
+        )]
         self.sequence.wrapping_add(self.data.len() as u32)
     }
 
@@ -178,7 +181,8 @@ impl Way {
         let mut fresh = segment.data.get(known..).unwrap_or_default();
         while !fresh.is_empty() {
             let line = fresh.iter().position(|octet| *octet == b'\n').map(|at| at + 1);
-            let (now, later) = fresh.split_at_checked(line.unwrap_or(fresh.len())).unwrap_or_default();
+            let (now, later) =
+                fresh.split_at_checked(line.unwrap_or(fresh.len())).unwrap_or_default();
             self.look(now, line.is_some(), reader)?;
             fresh = later;
         }
@@ -236,7 +240,10 @@ impl Way {
     }
 
     fn advance(&mut self, part: &[u8]) {
-        #[allow(clippy::cast_possible_truncation, reason = "an IP packet has less than 2^16 octets")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "an IP packet has less than 2^16 octets"
+        )]
         let octets = part.len() as u32;
         self.next = self.next.wrapping_add(octets);
     }

@@ -85,9 +85,8 @@ fn what_is_revoked_does_not_come_and_old_tickets_revoke_nothing() {
 #[test]
 fn a_full_table_refuses_and_what_has_expired_makes_room() {
     let table = Expectations::new(16, 8, SECRET);
-    let nth = |port: u16| {
-        passive("198.18.9.9", &format!("192.0.2.100:{port}"), "10.0.0.11:5000", 1)
-    };
+    let nth =
+        |port: u16| passive("198.18.9.9", &format!("192.0.2.100:{port}"), "10.0.0.11:5000", 1);
     for port in 1..=16 {
         table.expect(nth(port), Tick(0)).unwrap();
     }
@@ -115,8 +114,7 @@ fn workers_that_race_for_an_expectation_get_it_once() {
                     let server = format!("10.0.0.1{control}:{}", 1000 + round);
                     let expected = passive("198.18.9.9", &vip, &server, control);
                     let ticket = table.expect(expected, Tick(0));
-                    if let Some(claim) =
-                        table.claim(expected.source, expected.destination, Tick(1))
+                    if let Some(claim) = table.claim(expected.source, expected.destination, Tick(1))
                     {
                         let ours = claim.expected.other.port() == 1000 + round;
                         assert!(ours && claim.expected.destination == expected.destination);

@@ -99,7 +99,16 @@ struct End {
 impl End {
     fn new(stream: &[u8], expected: Vec<u8>, first: u32, others_first: u32) -> Self {
         let early = BTreeMap::new();
-        Self { stream: stream.into(), expected, first, others_first, una: 0, next: 0, got: 0, early }
+        Self {
+            stream: stream.into(),
+            expected,
+            first,
+            others_first,
+            una: 0,
+            next: 0,
+            got: 0,
+            early,
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -196,8 +205,7 @@ fn direct(
 ) -> (Option<Packet>, Option<Packet>) {
     let [over, other_over] = [readers[0].over, readers[1].over];
     readers.iter_mut().for_each(|reader| reader.over = over || other_over);
-    let segment =
-        Segment { sequence: packet.sequence, data: &packet.data, fin: packet.fin };
+    let segment = Segment { sequence: packet.sequence, data: &packet.data, fin: packet.fin };
     if ways[from].take(segment, &mut readers[from]).is_err() {
         return (None, None);
     }
@@ -216,7 +224,8 @@ fn direct(
     let mut out = Vec::new();
     let Ok(emission) = ways[from].emit(segment, 1400, &mut out) else { return (None, None) };
     let data = if emission.changed { out } else { packet.data.clone() };
-    let on = Packet { sequence: emission.sequence, data, fin: emission.fin, acknowledgement, blocks };
+    let on =
+        Packet { sequence: emission.sequence, data, fin: emission.fin, acknowledgement, blocks };
     let back = ways[from].acknowledge_held().map(|acknowledgement| Packet {
         sequence: packet.acknowledgement,
         data: Vec::new(),
@@ -234,7 +243,13 @@ const SERVER: &[u8] = b"220 ready\r\n227 Entering Passive Mode (10,0,0,11,200,10
     227-multi\r\n 227 (1,1,1,1,1,1)\r\n227 Passive (100,100,100,100,200,100)\r\n22";
 
 /// A conversation that `choices` govern, and calm weather after them.
-fn converse(streams: [&[u8]; 2], endpoints: [&str; 2], choices: &[(u8, u8)], firsts: [u32; 2], in_flight: usize) {
+fn converse(
+    streams: [&[u8]; 2],
+    endpoints: [&str; 2],
+    choices: &[(u8, u8)],
+    firsts: [u32; 2],
+    in_flight: usize,
+) {
     let froms = [Direction::Inbound, Direction::Reply];
     let expected = [0, 1].map(|side| translated(froms[side], endpoints[side], streams[side]));
     let [to_server, to_client] = expected;
@@ -331,7 +346,10 @@ proptest! {
 #[test]
 fn a_line_that_comes_octet_by_octet_leaves_in_one_segment() {
     let mut ways = [new_way(1000), new_way(5000)];
-    let mut readers = [rewriter(Direction::Inbound, "1.2.3.4:5"), rewriter(Direction::Reply, "192.0.2.100:51210")];
+    let mut readers = [
+        rewriter(Direction::Inbound, "1.2.3.4:5"),
+        rewriter(Direction::Reply, "192.0.2.100:51210"),
+    ];
     let line = b"227 Entering Passive Mode (10,0,0,11,200,10).\r\n";
     let octet = |place: usize| Packet {
         sequence: 5000 + place as u32,
@@ -385,7 +403,8 @@ fn what_does_not_fit_the_link_is_cut_off_and_comes_again() {
     let told = way.acknowledge(101);
     assert!(told < 1 + data.len() as u32);
     let rest = &data[told as usize - 1..];
-    let emission = way.emit(Segment { sequence: told, data: rest, fin: true }, 100, &mut out).unwrap();
+    let emission =
+        way.emit(Segment { sequence: told, data: rest, fin: true }, 100, &mut out).unwrap();
     assert!(!emission.changed && emission.fin && emission.sequence == 101);
 }
 
