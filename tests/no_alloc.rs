@@ -437,9 +437,8 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
         let segment = PacketBuilder::tcp("10.0.0.11:21", &client(number)).from_server();
         segment.sequence(5001).acknowledgement(1001)
     };
-    let numbers = 1000..1016_u16;
-    let opening = numbers.clone().map(|number| ftp(number).flags(SYN).build());
-    let frames = burst(0, opening);
+    let numbers = 1000..1032_u16;
+    let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
     let long = b"227 Entering Passive Mode (10,0,0,11,";
     let said = numbers.clone().flat_map(|number| {
@@ -450,12 +449,15 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
     let frames = burst(1, said);
     warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "passive replies, in two parts");
     // Each part goes on, and the first is acknowledged in the client's place.
-    assert_eq!(stats.originated.get(), 16);
-    let data = numbers.map(|number| {
+    assert_eq!(stats.originated.get(), 32);
+    let data = numbers.clone().map(|number| {
         let port = u32::from(100 + number % 100) * 256 + 10;
         PacketBuilder::tcp("198.18.7.7:7", &format!("192.0.2.100:{port}")).flags(SYN).build()
     });
-    let frames = burst(0, data);
-    warm(&mut pipeline, frames, (Origin::Port, 30), &mut shelf, "data connections");
-    assert_eq!(shelf.transmitted, 16 + 48 + 16);
+    let asked = numbers.map(|number| {
+        ftp(number).sequence(1001).acknowledgement(5001).payload(b"PORT 198,18,7,7,1,1\r\n").build()
+    });
+    let frames = burst(0, data.chain(asked));
+    warm(&mut pipeline, frames, (Origin::Port, 30), &mut shelf, "data connections, and PORT");
+    assert_eq!(shelf.transmitted, 64 + 96 + 64);
 }

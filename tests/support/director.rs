@@ -169,6 +169,21 @@ pub struct RecordingOutlet {
     pub has_buffers: bool,
 }
 
+impl RecordingOutlet {
+    fn new(stats: Arc<WorkerStats>) -> Self {
+        Self {
+            stats,
+            transmitted: Vec::new(),
+            handed: Vec::new(),
+            discarded: 0,
+            allocated: 0,
+            came: 0,
+            left: 0,
+            has_buffers: true,
+        }
+    }
+}
+
 impl Outlet<BufferFrame> for RecordingOutlet {
     fn allocate(&mut self) -> Option<BufferFrame> {
         self.has_buffers.then(|| {
@@ -293,16 +308,7 @@ impl TestDirector {
             TestWorker {
                 pipeline: Pipeline::new(settings, setup.start).unwrap(),
                 mailbox,
-                outlet: RecordingOutlet {
-                    stats: Arc::clone(&stats),
-                    transmitted: Vec::new(),
-                    handed: Vec::new(),
-                    discarded: 0,
-                    allocated: 0,
-                    came: 0,
-                    left: 0,
-                    has_buffers: true,
-                },
+                outlet: RecordingOutlet::new(Arc::clone(&stats)),
                 stats,
                 ring: VecDeque::new(),
             }

@@ -261,17 +261,17 @@ impl<A: Address> ConnectionTable<A> {
         while *budget > 0 {
             let record = self.wheel.pop_due(&mut self.records, now)?;
             *budget -= 1;
-            let record_of = self.records.slab.get_mut(record as usize)?;
-            if now.reached(record_of.deadline()) {
-                if !needed(record_of) {
-                    let connection = *record_of;
-                    self.forget(record, &connection);
-                    return Some(connection);
-                }
-                let grace = grace.min(record_of.timeout_ms);
-                record_of.last_seen = now.after(grace).0.wrapping_sub(record_of.timeout_ms);
+            let live = self.records.slab.get_mut(record as usize)?;
+            let is_over = now.reached(live.deadline());
+            if is_over && needed(live) {
+                let grace = grace.min(live.timeout_ms);
+                live.last_seen = now.after(grace).0.wrapping_sub(live.timeout_ms);
+            } else if is_over {
+                let connection = *live;
+                self.forget(record, &connection);
+                return Some(connection);
             }
-            let connection = *record_of;
+            let connection = *live;
             self.wheel.link(&mut self.records, record, connection.deadline());
         }
         None

@@ -272,17 +272,18 @@ impl Expectations {
         let mut free = None;
         for (place, entry) in self.window(start) {
             let Some((version, stored)) = entry.read() else { continue };
-            let live = stored.filter(|stored| !now.reached(stored.expires));
-            match live {
-                None => free = free.or(Some((place, entry, version, stored.is_none()))),
-                Some(live) if live.expected.is_for(expected.source, expected.destination) => {
-                    if !live.expected.is_same_translation(&expected) {
-                        return Err(Refused::Taken);
-                    }
-                    same = Some((place, entry, version, false));
-                }
-                Some(_) => {}
+            let is_fresh = stored.is_none();
+            let Some(live) = stored.filter(|stored| !now.reached(stored.expires)) else {
+                free = free.or(Some((place, entry, version, is_fresh)));
+                continue;
+            };
+            if !live.expected.is_for(expected.source, expected.destination) {
+                continue;
             }
+            if !live.expected.is_same_translation(&expected) {
+                return Err(Refused::Taken);
+            }
+            same = Some((place, entry, version, false));
         }
         let (place, entry, version, is_fresh) = same.or(free).ok_or(Refused::Full)?;
         if !entry.claim(version) {
@@ -343,6 +344,7 @@ impl Expectations {
     }
 
     /// Gives a claim back: the connection began, and is expected no more; or it could not.
+    #[allow(clippy::needless_pass_by_value, reason = "a claim is settled once")]
     pub fn settle(&self, claim: Claim, began: bool) {
         let Some(entry) = self.entries.get(claim.place) else { return };
         if began {

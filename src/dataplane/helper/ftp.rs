@@ -225,6 +225,7 @@ mod tests {
         Some((format!("{address} {}", named.port), &line[named.at]))
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as `named` returns it")]
     fn some<'t>(endpoint: &str, text: &'t str) -> Option<(String, &'t str)> {
         Some((endpoint.into(), text))
     }

@@ -7,6 +7,7 @@
 
 mod control;
 mod data;
+mod emission;
 mod expectation;
 mod ftp;
 mod segment;
@@ -33,9 +34,9 @@ use crate::wire::U16;
 use crate::wire::flow_key::Direction;
 use crate::wire::tcp::flags;
 use control::{Parties, Reader};
+use emission::Segment;
 use expectation::ControlNumber;
 use segment::{Acknowledgement, Numbers, Shape};
-use stream::Segment;
 
 /// Control connections that a worker reads.
 pub const CONTROL_CONNECTIONS: u32 = 4096;
@@ -181,10 +182,9 @@ impl<F: Frame> Shared<F> {
             Direction::Reply => (ways.1, ways.0),
         };
         way.take(segment, &mut reader)?;
-        let acknowledgement = match shape.has(flags::ACK) {
-            true => other.acknowledge(shape.header.acknowledgement.get()),
-            false => 0,
-        };
+        let acknowledgement = shape.header.acknowledgement.get();
+        let acknowledgement =
+            if shape.has(flags::ACK) { other.acknowledge(acknowledgement) } else { 0 };
         let timestamp = shape.timestamp(frame);
         way.window = shape.header.window;
         way.timestamp = timestamp.unwrap_or_default();
@@ -198,7 +198,7 @@ impl<F: Frame> Shared<F> {
         };
         let data = emission.changed.then_some(scratch.as_slice());
         let ip_octets =
-            shape.rewrite::<A, F>(frame, numbers, data).ok_or(DropReason::HelperUnreadable)?;
+            shape.rewrite::<A, F>(frame, &numbers, data).ok_or(DropReason::HelperUnreadable)?;
         Ok(Helped { ip_octets, told: way.acknowledge_held(), timestamp })
     }
 
@@ -228,7 +228,7 @@ impl<F: Frame> Shared<F> {
             from,
             to,
             sequence: work.shape.header.acknowledgement.get(),
-            acknowledgement: told,
+            next: told,
             window: other.window,
             timestamps: timestamp.map(|echo| (other.timestamp, echo)),
         };

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::stream::Segment;
+use super::emission::Segment;
 use crate::dataplane::classify::Packet;
 use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
@@ -78,7 +78,7 @@ impl Shape {
     pub(super) fn rewrite<A: Family, F: Frame>(
         &self,
         frame: &mut F,
-        numbers: Numbers<'_>,
+        numbers: &Numbers<'_>,
         data: Option<&[u8]>,
     ) -> Option<u16> {
         let before: ArrayVec<u8, LARGEST_HEADER> =
@@ -176,7 +176,8 @@ pub(super) struct Acknowledgement<A> {
     pub(super) from: (A, U16),
     pub(super) to: (A, U16),
     pub(super) sequence: u32,
-    pub(super) acknowledgement: u32,
+    /// What is expected next.
+    pub(super) next: u32,
     /// As it stood in the segments of the one in whose place it is.
     pub(super) window: U16,
     /// Theirs and ours to echo (RFC 7323 section 3.2), where both speak of time.
@@ -204,7 +205,7 @@ impl<A: Family> Acknowledgement<A> {
             source_port: self.from.1,
             destination_port: self.to.1,
             sequence: U32::new(self.sequence),
-            acknowledgement: U32::new(self.acknowledgement),
+            acknowledgement: U32::new(self.next),
             data_offset: u8::try_from(length << 2).ok()?,
             flags: flags::ACK,
             window: self.window,

@@ -9,6 +9,7 @@
 use arrayvec::ArrayVec;
 use zerocopy::FromZeros;
 
+use super::emission::{Edit, Emission, Segment, Writer, before};
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
 
@@ -46,68 +47,6 @@ pub(super) trait LineReader {
     /// # Errors
     /// The segment is dropped for this reason; the line comes again.
     fn read(&mut self, line: &[u8], text: &mut Text) -> Result<Line, DropReason>;
-}
-
-/// Whether sequence number `a` comes before `b` (RFC 9293 section 3.4).
-pub(super) const fn before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) & 0x8000_0000 != 0
-}
-
-/// Octets of the sender that became other octets, or were held.
-#[derive(Clone, Copy, Debug, Default, FromZeros)]
-#[repr(C)]
-struct Edit {
-    /// Where they begin, here.
-    start: u32,
-    /// How many they were.
-    old: u16,
-    /// How many they became.
-    new: u16,
-}
-
-impl Edit {
-    fn end(&self) -> u32 {
-        self.start.wrapping_add(self.old.into())
-    }
-
-    /// What it adds to the sequence numbers behind it.
-    fn growth(&self) -> u32 {
-        u32::from(self.new).wrapping_sub(self.old.into())
-    }
-}
-
-/// A segment to be sent on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Emission {
-    /// Its sequence number, there.
-    pub(super) sequence: u32,
-    /// Whether the data is other than the sender's: it was written out then.
-    pub(super) changed: bool,
-    /// Whether it ends the stream.
-    pub(super) fin: bool,
-}
-
-/// A segment as the sender sent it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Segment<'d> {
-    /// The sequence number of its first octet of data.
-    pub(super) sequence: u32,
-    pub(super) data: &'d [u8],
-    pub(super) fin: bool,
-}
-
-impl Segment<'_> {
-    fn data_end(&self) -> u32 {
-        #[allow(
-            clippy::cast_possible_truncation,
-            reason = "an IP packet has less than 2^16 octets"
-        )]
-        self.sequence.wrapping_add(self.data.len() as u32)
-    }
-
-    fn end(&self) -> u32 {
-        self.data_end().wrapping_add(self.fin.into())
-    }
 }
 
 /// One direction.
@@ -304,9 +243,11 @@ impl Way {
         if self.count == 0 && !before(passed, end) {
             return Ok(plain(segment.sequence.wrapping_add(self.offset)));
         }
-        let mut writer = Writer { way: self, segment, limit, out, start: None, is_text: false };
-        writer.out.clear();
-        let is_whole = writer.write(if before(passed, end) { passed } else { end })?;
+        out.clear();
+        let (edits, texts, offset) = (self.edits(), &self.texts, self.offset);
+        let (start, is_text) = (None, false);
+        let mut writer = Writer { segment, edits, texts, offset, limit, out, start, is_text };
+        let is_whole = writer.write(self.told, if before(passed, end) { passed } else { end })?;
         let (start, is_text) = (writer.start, writer.is_text);
         let sequence = start.unwrap_or_else(|| {
             let at = segment.sequence;
@@ -346,11 +287,11 @@ impl Way {
         let mut offset = self.offset;
         for edit in self.edits() {
             let start = edit.start.wrapping_add(offset);
-            if before(there, start.wrapping_add(edit.new.into())) {
-                if before(start, there) {
-                    return if round_up { edit.end() } else { edit.start };
-                }
+            if !before(start, there) {
                 break;
+            }
+            if before(there, start.wrapping_add(edit.new.into())) {
+                return edit.edge(round_up);
             }
             offset = offset.wrapping_add(edit.growth());
         }
@@ -417,69 +358,5 @@ impl Way {
     pub(super) fn selective(&self, (left, right): (u32, u32)) -> (u32, u32) {
         let (left, right) = (self.here(left, true), self.here(right, false));
         (left, if before(right, left) { left } else { right })
-    }
-}
-
-/// Writes a segment's data anew.
-struct Writer<'w> {
-    way: &'w Way,
-    segment: Segment<'w>,
-    limit: usize,
-    out: &'w mut Vec<u8>,
-    /// Where the first octet goes, there.
-    start: Option<u32>,
-    /// Whether a text was written.
-    is_text: bool,
-}
-
-impl Writer<'_> {
-    /// Writes everything up to `stop`; `false`: not all of it fitted.
-    fn write(&mut self, stop: u32) -> Result<bool, DropReason> {
-        let way = self.way;
-        let mut at = self.segment.sequence;
-        let mut offset = way.offset;
-        let mut from = 0;
-        for edit in way.edits() {
-            let text = way.texts.get(from..from + usize::from(edit.new)).unwrap_or_default();
-            from += text.len();
-            // The sender believes that the receiver has them, and will not send them again.
-            let is_ours = !before(way.told, self.segment.sequence) && before(edit.start, way.told);
-            if is_ours || before(at, edit.end()) {
-                if before(stop, edit.start) || !is_ours && stop == edit.start {
-                    break;
-                }
-                if !self.copy(at, edit.start, offset) {
-                    return Ok(false);
-                }
-                if self.out.len() + text.len() > self.limit {
-                    let first = self.start.is_none();
-                    return if first { Err(DropReason::MtuExceeded) } else { Ok(false) };
-                }
-                self.start.get_or_insert(edit.start.wrapping_add(offset));
-                self.out.extend_from_slice(text);
-                self.is_text = true;
-                if before(at, edit.end()) {
-                    at = edit.end();
-                }
-            }
-            offset = offset.wrapping_add(edit.growth());
-        }
-        Ok(self.copy(at, stop, offset))
-    }
-
-    /// Copies the sender's octets from `at` to `stop`, if there are any; `false`: not all fitted.
-    fn copy(&mut self, at: u32, stop: u32, offset: u32) -> bool {
-        if !before(at, stop) {
-            return true;
-        }
-        let from = at.wrapping_sub(self.segment.sequence) as usize;
-        let wanted = stop.wrapping_sub(at) as usize;
-        let room = wanted.min(self.limit.saturating_sub(self.out.len()));
-        let Some(octets) = self.segment.data.get(from..from + room) else { return false };
-        if !octets.is_empty() {
-            self.start.get_or_insert(at.wrapping_add(offset));
-            self.out.extend_from_slice(octets);
-        }
-        room == wanted
     }
 }

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
+use crate::dataplane::helper::emission::{Segment, before};
 use crate::dataplane::helper::ftp::{self, Message};
-use crate::dataplane::helper::stream::{Line, LineReader, MAX_LINE, Segment, Text, Way, before};
+use crate::dataplane::helper::stream::{Line, LineReader, MAX_LINE, Text, Way};
 use crate::dataplane::stats::DropReason;
 use crate::wire::flow_key::Direction;
 
@@ -204,7 +205,9 @@ fn direct(
     packet: &Packet,
 ) -> (Option<Packet>, Option<Packet>) {
     let [over, other_over] = [readers[0].over, readers[1].over];
-    readers.iter_mut().for_each(|reader| reader.over = over || other_over);
+    for reader in readers.iter_mut() {
+        reader.over = over || other_over;
+    }
     let segment = Segment { sequence: packet.sequence, data: &packet.data, fin: packet.fin };
     if ways[from].take(segment, &mut readers[from]).is_err() {
         return (None, None);
@@ -286,7 +289,9 @@ fn converse(
                     wires[1 - side][1].extend(on);
                     wires[side][1].extend(back);
                 }
-                left.iter().for_each(|packet| ends[side].receive(packet));
+                for packet in &left {
+                    ends[side].receive(packet);
+                }
             }
             // Lost, doubled, or out of order.
             _ => {
