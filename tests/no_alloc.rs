@@ -22,7 +22,7 @@ use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     Helper, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
     SlotRegistry, VirtualService,
@@ -86,7 +86,7 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
-        let frame = || BufferFrame { octets: Vec::with_capacity(2048), input: PortId(0) };
+        let frame = || BufferFrame { octets: Vec::with_capacity(2048), ..BufferFrame::default() };
         Self {
             frames: Vec::with_capacity(100_000),
             transmitted: 0,
@@ -135,6 +135,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     Interface {
         id: InterfaceId(id),
         port: PortId(id.into()),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         sides: if id == 0 { Sides::OUTSIDE } else { Sides::INSIDE },
@@ -144,8 +145,17 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
 }
 
 fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
-    let outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
-    let inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    worker_in(workers, [VlanId::UNTAGGED; 2])
+}
+
+/// A worker whose interfaces are these VLANs.
+fn worker_in(
+    workers: u16,
+    vlans: [VlanId; 2],
+) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
+    let mut outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
+    let mut inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    [outside.vlan, inside.vlan] = vlans;
     let route = |to: &str, interface, via: Option<&str>| RouteSpec {
         to: to.parse().unwrap(),
         interface: InterfaceId(interface),
@@ -158,6 +168,8 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
         service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
         service("udp://192.0.2.100:54", "10.0.0.77:5353"),
         service("tcp://192.0.2.100:21", "10.0.0.11:21"),
+        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
+        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
     ];
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
@@ -203,7 +215,10 @@ fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerSta
 }
 
 fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
-    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input) }).collect()
+    frames
+        .take(BURST)
+        .map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() })
+        .collect()
 }
 
 /// 64 packets of four kinds of flow, from clients beginning at `first`.
@@ -282,6 +297,53 @@ fn connections_begin_live_and_end_without_an_allocation() {
 }
 
 #[test]
+fn associations_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let packet = |number: u16, chunk: u8, is_reply: bool| {
+        let (client, vip, server) = if number.is_multiple_of(2) {
+            (format!("198.18.7.7:{number}"), "192.0.2.100:2905", "10.0.0.11:3905")
+        } else {
+            (format!("[2001:db8:ffff::7]:{number}"), "[2001:db8:1::100]:2905", "[fd00::11]:3905")
+        };
+        let packet = if is_reply {
+            PacketBuilder::sctp(server, &client).from_server()
+        } else {
+            PacketBuilder::sctp(&client, vip)
+        };
+        packet.flags(chunk).payload(b"some data")
+    };
+    // INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+    for (chunk, is_reply) in [
+        (1, false),
+        (2, true),
+        (10, false),
+        (11, true),
+        (0, true),
+        (7, true),
+        (8, false),
+        (14, true),
+    ] {
+        let all = (1000..).map(|number| packet(number, chunk, is_reply).build());
+        let frames = burst(u16::from(is_reply), all);
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, &format!("chunk {chunk}"));
+    }
+    assert_eq!((shelf.transmitted, pipeline.connections()), (512, (32, 32)));
+    let whole = packet(1000, 0, false).payload(&[1; 200]).build();
+    let all = (0..).flat_map(|number| fragments(&whole, number, 64));
+    warm(&mut pipeline, burst(0, all), (Origin::Port, 20), &mut shelf, "fragments");
+    assert_eq!(stats.dropped.get(DropReason::SctpFragment), 64);
+    let all = (1000..).map(|number| {
+        let client = if number % 2 == 0 { "198.18.7.7" } else { "[2001:db8:ffff::7]" };
+        let server = if number % 2 == 0 { "10.0.0.11:3905" } else { "[fd00::11]:3905" };
+        let about = PacketBuilder::sctp(&format!("{client}:{number}"), server).build();
+        error(if number % 2 == 0 { "10.0.0.9" } else { "fd00::9" }, &about, InterfaceId(1), 1400)
+    });
+    warm(&mut pipeline, burst(1, all), (Origin::Port, 30), &mut shelf, "errors passed on");
+    assert_eq!(shelf.transmitted, 576);
+}
+
+#[test]
 fn answers_and_drops_need_no_allocation() {
     let (mut pipeline, _control, stats) = worker(1);
     let mut shelf = Shelf::new();
@@ -335,6 +397,31 @@ fn packets_change_hands_without_an_allocation() {
     assert!(shelf.handed > 30, "{}", shelf.handed);
     warm(&mut pipeline, requests(2000, SYN), (Origin::Worker, 6), &mut shelf, "taken over");
     assert!(shelf.transmitted >= 64);
+}
+
+#[test]
+fn tags_are_taken_off_and_put_on_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker_in(1, [VlanId(10), VlanId(20)]);
+    let mut shelf = Shelf::new();
+    let tagged = |mut frames: FrameBurst<BufferFrame>, vlan: u8| {
+        for frame in &mut frames {
+            frame.octets.splice(12..12, [0x81, 0, 0, vlan]);
+        }
+        frames
+    };
+    let port = |now| (Origin::Port, now);
+    warm(&mut pipeline, tagged(requests(1000, SYN), 10), port(10), &mut shelf, "new connections");
+    warm(&mut pipeline, tagged(replies(1000), 20), port(20), &mut shelf, "replies");
+    warm(&mut pipeline, tagged(requests(1000, ACK), 10), port(30), &mut shelf, "hits");
+    assert_eq!((shelf.transmitted, stats.transmitted.get()), (192, 0));
+    assert!(shelf.frames.iter().all(|frame| frame.octets[12..14] == [0x81, 0]));
+    warm(&mut pipeline, tagged(requests(1000, ACK), 20), port(40), &mut shelf, "others' tags");
+    assert_eq!(stats.dropped.get(DropReason::UnknownVlan), 64);
+    let refused = (2000..).map(|number: u16| {
+        PacketBuilder::tcp(&format!("198.18.7.7:{number}"), "192.0.2.100:81").flags(SYN).build()
+    });
+    warm(&mut pipeline, tagged(burst(0, refused), 10), port(50), &mut shelf, "resets");
+    assert_eq!((shelf.transmitted, stats.errors_sent.get()), (256, 64));
 }
 
 /// Two fragments each of datagrams from `first` on, the later one first.

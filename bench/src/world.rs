@@ -18,7 +18,7 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dataplane::{Pipeline, PipelineSettings};
 use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
     SlotRegistry, VirtualService,
@@ -180,6 +180,7 @@ fn interfaces() -> Interfaces {
     let one = |number: u8, mac, addresses: [IpNet; 2]| Interface {
         id: InterfaceId(number),
         port: PortId(u16::from(number)),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },

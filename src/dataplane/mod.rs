@@ -17,6 +17,7 @@ mod own_error;
 mod datagrams;
 mod fragment;
 mod split;
+mod vlan;
 mod admit;
 mod masquerade;
 mod port_choice;

@@ -83,6 +83,10 @@ drop_reasons! {
     Truncated = "truncated",
     /// The Ethernet address is another station's, or a group that the director does not listen to.
     NotForUs = "not_for_us",
+    /// A VLAN tag that no interface of the port has, two tags, or no tag on a port on which every interface has one.
+    UnknownVlan = "unknown_vlan",
+    /// No room in front of a packet for a VLAN tag.
+    NoHeadroom = "no_headroom",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEtherType = "unknown_ether_type",
     /// A header contradicts itself (version, header length, total length, data offset), or a fragment cannot be part of a datagram.
@@ -103,6 +107,8 @@ drop_reasons! {
     FragmentQueueFull = "fragment_queue_full",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
+    /// A fragment of an SCTP packet whose port must change: its CRC32c cannot be updated without the rest.
+    SctpFragment = "sctp_fragment",
     /// No packet buffer was free for the pieces of a packet that must be fragmented.
     NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked.
@@ -111,13 +117,13 @@ drop_reasons! {
     UnknownProtocol = "unknown_protocol",
     /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
-    /// An ICMP error about a packet of no connection.
+    /// An ICMP error about a packet of no connection, or to another than the packet's sender.
     IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
     /// To an address that the director neither owns nor has a connection for.
     NotOwned = "not_owned",
-    /// A TCP segment that belongs to no connection and may not open one.
+    /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
     /// No real server of the service has a weight above 0.
     NoServer = "no_server",

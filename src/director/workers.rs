@@ -161,6 +161,7 @@ impl Shop<'_> {
     ) -> impl FnOnce() -> Result<Leftovers, MemoryError> + Send + 'static {
         let pool = self.pool.clone();
         let stop = Arc::clone(self.stop);
+        let ports = self.places();
         let idle = match self.config.director.idle {
             Idle::Busy => IdlePolicy::Busy,
             Idle::Adaptive(pause) => {
@@ -177,6 +178,7 @@ impl Shop<'_> {
                 pipeline,
                 rx,
                 egress,
+                ports,
                 peers,
                 pool,
                 stats,
@@ -224,9 +226,10 @@ impl Shop<'_> {
     }
 
     fn interfaces(&self, ports: &[Port]) -> Interfaces {
-        let one = |(id, (config, port)): (u8, (&InterfaceConfig, &Port))| Interface {
-            id: InterfaceId(id),
+        let one = |(id, config): (InterfaceId, &InterfaceConfig), port: &Port| Interface {
+            id,
             port: port.id(),
+            vlan: config.vlan,
             mac: config.mac.map_or_else(|| port.mac(), |mac| mac.0),
             mtu: port.granted().map_or(config.mtu, |granted| granted.mtu.min(config.mtu)),
             sides: match config.role {
@@ -237,7 +240,19 @@ impl Shop<'_> {
             mss_clamp: config.mss_clamp,
             addresses: config.addresses.clone(),
         };
-        Interfaces::new((0..).zip(self.config.interfaces.iter().zip(ports)).map(one).collect())
+        let places = self.places();
+        let configured = (0..).map(InterfaceId).zip(&self.config.interfaces).zip(places);
+        let all = configured.filter_map(|(numbered, place)| Some(one(numbered, ports.get(place)?)));
+        Interfaces::new(all.collect())
+    }
+
+    /// The port of every interface, as its place among the ports.
+    fn places(&self) -> Vec<usize> {
+        let ports = self.config.ports();
+        let of = |interface: &InterfaceConfig| {
+            ports.iter().position(|port| *port.device == interface.device).unwrap_or(0)
+        };
+        self.config.interfaces.iter().map(of).collect()
     }
 
     /// Deals out queues: queue i of a port to worker i; where a port has fewer queues than there
@@ -269,8 +284,8 @@ impl Shop<'_> {
         Ok(())
     }
 
-    /// The rings from one worker to another: for flows, and for each interface that the one
-    /// reaches by the other's queue.
+    /// The rings from one worker to another: for flows, and for each port that the one reaches by
+    /// the other's queue.
     fn connect_pair(
         &self,
         hands: &mut [Hands],
@@ -281,9 +296,9 @@ impl Shop<'_> {
             ring(self.eal, &format!("flow{from}-{to}"), RING as usize, None)?;
         let (mut to_proxy, mut from_proxy) = (Vec::new(), Vec::new());
         let egress = hands.get(from).map(|hand| &hand.egress[..]).unwrap_or_default();
-        for (interface, egress) in egress.iter().enumerate() {
+        for (port, egress) in egress.iter().enumerate() {
             let is_proxied = matches!(egress, Egress::Proxy(worker) if worker.index() == to);
-            let name = format!("tx{from}-{to}-{interface}");
+            let name = format!("tx{from}-{to}-{port}");
             let ends =
                 if is_proxied { Some(ring(self.eal, &name, RING as usize, None)?) } else { None };
             let (producer, consumer) = ends.unzip();

@@ -39,7 +39,7 @@ pub struct Service<A> {
     pub vip: A,
     /// The service's port.
     pub port: U16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// What is done with TCP segments that belong to no connection and are no SYN.
     pub non_syn: NonSyn,

@@ -14,6 +14,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP, IP protocol 17.
     Udp = 17,
+    /// SCTP, IP protocol 132.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -22,6 +24,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -36,7 +39,7 @@ impl fmt::Display for Protocol {
 /// `udp://[2001:db8::10]:53`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Listen {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The VIP and its port (never 0).
     pub address: SocketAddr,
@@ -52,13 +55,14 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected tcp://ADDRESS:PORT or udp://ADDRESS:PORT \
-                        (an IPv6 address in brackets)";
+        let expected = "expected tcp://ADDRESS:PORT, udp://ADDRESS:PORT or \
+                        sctp://ADDRESS:PORT (an IPv6 address in brackets)";
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| format!("no protocol in {text:?}: {expected}"))?;
         let protocol = match scheme {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             _ => return Err(format!("unknown protocol {scheme:?}: {expected}")),
         };
         let address: SocketAddr = rest

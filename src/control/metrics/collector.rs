@@ -171,7 +171,7 @@ fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
 
 fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samples) {
     for state in ConnectionState::ALL {
-        let labels = [id, family, state.name()];
+        let labels = [id, family, state.label()];
         samples.count(Metric::Connections, &labels, table.states.of(state).get());
     }
     samples.count(Metric::ConnectionTableUsed, &[id, family], table.used.get());
@@ -218,7 +218,7 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
 
 fn collect_devices(observed: &Observed, samples: &mut Samples) {
     for port in observed.ports() {
-        let labels = [&*port.interface, &*port.driver];
+        let labels = [&*port.name(), &*port.driver];
         let counters = port.counters;
         samples.count(Metric::PortRxPackets, &labels, counters.rx_packets);
         samples.count(Metric::PortTxPackets, &labels, counters.tx_packets);

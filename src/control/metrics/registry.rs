@@ -84,7 +84,7 @@ metrics! {
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
-    Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them.";
+    Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them; the states of SCTP begin with SCTP_.";
     ConnectionTableUsed Gauge "connection_table_used" "connections" ["worker", "family"] "Live connections.";
     ConnectionTableCapacity Gauge "connection_table_capacity" "connections" ["worker", "family"] "Connections that fit.";
     ConnectionsExpired Counter "connections_expired_total" "connections" ["worker", "family"] "Connections forgotten after their timeout.";
@@ -150,6 +150,8 @@ pub fn document() -> String {
          For each worker, and for their sum, no packet vanishes:\n\
          `received + handed_over{in} + originated = transmitted + handed_over{out} + consumed + \
          dropped + held`.\n\n\
+         `interface` is the interface on the port. A port with several, which are VLANs of it, is \
+         counted once, under all their names: `outside+inside`.\n\n\
          | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in Metric::ALL {

@@ -64,6 +64,12 @@ const TIMEOUTS: &[(&str, Field)] = &[
     ("synack", |timeouts| &mut timeouts.synack),
     ("udp", |timeouts| &mut timeouts.udp),
     ("icmp", |timeouts| &mut timeouts.icmp),
+    ("sctp_first_init", |timeouts| &mut timeouts.sctp_first_init),
+    ("sctp_init", |timeouts| &mut timeouts.sctp_init),
+    ("sctp_established", |timeouts| &mut timeouts.sctp_established),
+    ("sctp_shutdown", |timeouts| &mut timeouts.sctp_shutdown),
+    ("sctp_rejected", |timeouts| &mut timeouts.sctp_rejected),
+    ("sctp_closed", |timeouts| &mut timeouts.sctp_closed),
 ];
 
 impl TimeoutsDraft {
@@ -81,8 +87,8 @@ impl TimeoutsDraft {
     }
 
     /// The idle times where these hold unless the file says otherwise.
-    pub(in crate::control::config) fn over(self, otherwise: Timeouts) -> Timeouts {
-        let mut timeouts = self.preset.map_or(otherwise, Timeouts::preset);
+    pub(in crate::control::config) fn over(self, otherwise: &Timeouts) -> Timeouts {
+        let mut timeouts = self.preset.map_or(*otherwise, Timeouts::preset);
         for (field, idle) in self.own {
             *field(&mut timeouts) = idle;
         }
