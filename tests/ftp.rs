@@ -59,31 +59,31 @@ impl Control {
         director.receive(OUT, &PacketBuilder::tcp(client, vip).flags(SYN).sequence(1000).build());
         let answer = PacketBuilder::tcp(server, client).from_server().sequence(5000);
         director.receive(IN, &answer.acknowledgement(1001).flags(SYN | ACK).build());
-        director.receive(OUT, &this.from_client().build());
+        director.receive(OUT, &this.client_segment().build());
         director.take_sent();
         this
     }
 
-    fn from_client(&self) -> PacketBuilder {
+    fn client_segment(&self) -> PacketBuilder {
         let segment = PacketBuilder::tcp(self.client, self.vip).sequence(self.next.0);
         segment.acknowledgement(self.next.1)
     }
 
-    fn from_server(&self) -> PacketBuilder {
+    fn server_segment(&self) -> PacketBuilder {
         let segment = PacketBuilder::tcp(self.server, self.client).sequence(self.next.1);
         segment.acknowledgement(self.next.0).from_server()
     }
 
     /// The client says something; what the server hears.
     fn ask(&mut self, director: &mut TestDirector, text: &str) -> String {
-        director.receive(OUT, &self.from_client().payload(text.as_bytes()).build());
+        director.receive(OUT, &self.client_segment().payload(text.as_bytes()).build());
         self.next.0 += text.len() as u32;
         payload(director)
     }
 
     /// The server says something; what the client hears.
     fn say(&mut self, director: &mut TestDirector, text: &str) -> String {
-        director.receive(IN, &self.from_server().payload(text.as_bytes()).build());
+        director.receive(IN, &self.server_segment().payload(text.as_bytes()).build());
         self.next.1 += text.len() as u32;
         payload(director)
     }
@@ -265,13 +265,13 @@ fn numbers_blocks_and_timestamps_fit_after_a_text_has_grown() {
         (there + 10).to_be_bytes().to_vec(),
         (there + 20).to_be_bytes().to_vec(),
     ];
-    let ack = control.from_client().acknowledgement(there).tcp_options(&options.concat());
+    let ack = control.client_segment().acknowledgement(there).tcp_options(&options.concat());
     director.receive(OUT, &ack.build());
     let sent = director.sent_one().octets;
     assert_eq!(word(&sent, 34 + 8), control.next.1);
     assert_eq!(word(&sent, 34 + 24), control.next.1 + 10);
     assert_eq!(word(&sent, 34 + 28), control.next.1 + 20);
-    let expected = control.from_client().tcp_options(
+    let expected = control.client_segment().tcp_options(
         &[
             vec![1, 1, 5, 10],
             (control.next.1 + 10).to_be_bytes().to_vec(),
@@ -281,18 +281,19 @@ fn numbers_blocks_and_timestamps_fit_after_a_text_has_grown() {
     );
     let expected = expected.build();
     assert_eq!(word(&sent, 34 + 8), word(&expected, 34 + 8));
-    director.receive(IN, &control.from_server().payload(b"220 more\r\n").build());
+    director.receive(IN, &control.server_segment().payload(b"220 more\r\n").build());
     let sent = director.sent_one().octets;
     assert_eq!(word(&sent, 34 + 4), there);
     // A part of a line: it is held, and acknowledged with both clocks.
     let clock = |value: [u8; 4]| [&[1, 1, 8, 10][..], &value, &[9; 4]].concat();
-    director.receive(OUT, &control.from_client().tcp_options(&clock([1, 2, 3, 4])).build());
+    director.receive(OUT, &control.client_segment().tcp_options(&clock([1, 2, 3, 4])).build());
     director.take_sent();
     control.next.1 += 10;
-    let all = control.from_client().acknowledgement(there + 10).tcp_options(&clock([1, 2, 3, 4]));
+    let all =
+        control.client_segment().acknowledgement(there + 10).tcp_options(&clock([1, 2, 3, 4]));
     director.receive(OUT, &all.build());
     director.take_sent();
-    let part = control.from_server().tcp_options(&clock([5, 6, 7, 8])).payload(b"22");
+    let part = control.server_segment().tcp_options(&clock([5, 6, 7, 8])).payload(b"22");
     director.receive(IN, &part.build());
     let [on, back] = &director.take_sent()[..] else { panic!("two packets") };
     assert_eq!((on.interface, data_of(&on.octets).len()), (OUT, 0));
@@ -331,11 +332,11 @@ fn what_is_full_or_unreadable_is_dropped_by_name_and_comes_again() {
     // The acknowledgement that completes the handshake, and what the server says.
     assert_eq!(director.dropped(DropReason::HelperTableFull), 2);
     // What the receiver would discard is not read, and fragments cannot be.
-    let mut broken = more.from_server().payload(PASSIVE.as_bytes()).build();
+    let mut broken = more.server_segment().payload(PASSIVE.as_bytes()).build();
     broken[60] ^= 1;
     director.receive(IN, &broken);
     assert_eq!(director.dropped(DropReason::BadChecksum), 1);
-    let whole = more.from_server().may_be_split().payload(PASSIVE.as_bytes()).build();
+    let whole = more.server_segment().may_be_split().payload(PASSIVE.as_bytes()).build();
     for piece in fragments(&whole, 7, 32) {
         director.receive(IN, &piece);
     }
@@ -379,7 +380,7 @@ fn a_text_that_grows_beyond_the_mtu_is_cut_and_the_rest_comes_again() {
     assert_eq!(heard.len(), 1240);
     assert!(heard.starts_with(TRANSLATED));
     // The client acknowledges what it got; the server sends the rest.
-    let ack = control.from_client().acknowledgement(5001 + 1240);
+    let ack = control.client_segment().acknowledgement(5001 + 1240);
     director.receive(OUT, &ack.build());
     let told = word(&director.sent_one().octets, 34 + 8) - 5001;
     control.next.1 = 5001 + told;

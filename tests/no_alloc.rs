@@ -528,9 +528,10 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
     let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
     let long = b"227 Entering Passive Mode (10,0,0,11,";
+    assert_eq!(long.len(), 37);
     let said = numbers.clone().flat_map(|number| {
         let rest = format!("{},10).\r\n", 100 + number % 100);
-        let after = back(number).sequence(5001 + long.len() as u32);
+        let after = back(number).sequence(5001 + 37);
         [back(number).payload(long).build(), after.payload(rest.as_bytes()).build()]
     });
     let mut frames = burst(1, said);

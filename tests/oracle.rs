@@ -287,7 +287,7 @@ fn with_checksums(case: &Value) -> Value {
     case
 }
 
-/// Control and data connections through ip_vs_ftp, each case on a director of its own.
+/// Control and data connections through the kernel's helper, each case on a director of its own.
 #[test]
 fn ftp_passes_as_through_the_kernel() {
     const SERVICE: &str = "[[service]]\nname = \"ftp\"\nlisten = \"tcp://192.0.2.100:21\"\n\

@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_port_is_used_again_unless_established_when_the_server_takes_nothing_new() {
-        let mut wanted = BTreeSet::from_iter(tcp_states().map(ConnectionState::name));
+        let mut wanted = tcp_states().map(ConnectionState::name).collect::<BTreeSet<_>>();
         wanted.retain(|name| !["ESTABLISHED", "UDP", "ICMP"].contains(name));
         assert_eq!(states_that_give_way(0, false, Flags::default()), wanted, "quiesced");
         assert_eq!(states_that_give_way(1, true, Flags::default()), wanted, "removed");

@@ -116,7 +116,9 @@ fn transfers_arrive_intact(lab: &Lab, vip: &str, port: u16) {
         let got = curl(lab, &format!("{way} ftp://{vip}:{port}/big | sha256sum"));
         assert_eq!(got, want, "{vip}:{port} {way}");
         let names = ["rs1", "rs2", "rs3"].map(|name| root.join(format!("ftp-{name}/upload/up")));
-        names.iter().for_each(|name| drop(fs::remove_file(name)));
+        for name in &names {
+            drop(fs::remove_file(name));
+        }
         let file = root.join("ftp-rs1/big");
         curl(lab, &format!("{way} -T {} ftp://{vip}:{port}/upload/up", file.display()));
         let came: Vec<_> = names.iter().filter(|name| name.exists()).collect();
@@ -324,7 +326,7 @@ while True:
     threading.Thread(target=serve, args=(control,), daemon=True).start()
 "#;
 
-const FAST_CLIENT: &str = r#"
+const FAST_CLIENT: &str = r"
 import socket, sys, time
 vip = sys.argv[1]
 control = socket.create_connection((vip, 2122), 10)
@@ -347,7 +349,7 @@ spent = time.monotonic() - begun
 control.sendall(b'QUIT\r\n')
 assert replies.read() == b'221 bye\r\n'
 print(f'ok {spent:.3f}')
-"#;
+";
 
 #[test]
 fn replies_octet_by_octet_are_translated_without_waiting_for_timers() {
@@ -388,7 +390,7 @@ fn servers_with_the_same_passive_port_do_not_get_each_others_connections() {
     let lab = Lab::two_nic("sameport");
     start_servers(&lab, "pasv_min_port=50000\npasv_max_port=50000\n");
     let director = lab.direct(&config(&lab, "0, 1, 0"));
-    let client = r#"
+    let client = r"
 import socket, sys
 vip = sys.argv[1]
 controls = [socket.create_connection((vip, 21), 10) for _ in range(3)]
@@ -411,7 +413,7 @@ for control, file, name, port in reversed(list(zip(controls, files, names, ports
     assert data.recv(100).strip() == name
     assert file.readline().startswith(b'226')
 print('ok')
-"#;
+";
     for vip in VIPS {
         let bare = vip.trim_matches(['[', ']']);
         let said =
