@@ -204,12 +204,15 @@ fn inspect_v6(
     let Ok(ip_octets) = u16::try_from(payload_length + ipv6::HEADER) else {
         return Err(DropReason::Malformed);
     };
-    let payload = walk_extensions(Payload {
+    let mut payload = Payload {
         octets: rest,
         length: payload_length,
         protocol: ip.next_header,
         offset: ethernet::HEADER + ipv6::HEADER,
-    })?;
+    };
+    if is_stepped_over(payload.protocol) {
+        walk_extensions(&mut payload)?;
+    }
     let [source, ..] = ip.source;
     let [destination, ..] = ip.destination;
     let unspecified = V6::default();
@@ -246,27 +249,32 @@ fn is_loopback(address: &V6) -> bool {
     *address == std::net::Ipv6Addr::LOCALHOST.octets()
 }
 
-/// Goes over the extension headers of RFC 8200 section 4 that a router may step over.
-fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> {
+/// Whether a router may step over this header of RFC 8200 section 4.
+#[inline]
+const fn is_stepped_over(header: u8) -> bool {
+    matches!(header, extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS)
+}
+
+/// Goes over the extension headers that a router may step over.
+#[cold]
+fn walk_extensions(payload: &mut Payload<'_>) -> Result<(), DropReason> {
     for _ in 0..=extension::MAX_WALKED {
-        match payload.protocol {
-            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
-                let [next, length, ..] = *payload.octets else {
-                    return Err(DropReason::Truncated);
-                };
-                let octets = 8 + usize::from(length) * 8;
-                if octets > payload.length {
-                    return Err(DropReason::Malformed);
-                }
-                payload = Payload {
-                    octets: payload.octets.get(octets..).ok_or(DropReason::Truncated)?,
-                    length: payload.length - octets,
-                    protocol: next,
-                    offset: payload.offset + octets,
-                };
-            }
-            _ => return Ok(payload),
+        if !is_stepped_over(payload.protocol) {
+            return Ok(());
         }
+        let [next, length, ..] = *payload.octets else {
+            return Err(DropReason::Truncated);
+        };
+        let octets = 8 + usize::from(length) * 8;
+        if octets > payload.length {
+            return Err(DropReason::Malformed);
+        }
+        *payload = Payload {
+            octets: payload.octets.get(octets..).ok_or(DropReason::Truncated)?,
+            length: payload.length - octets,
+            protocol: next,
+            offset: payload.offset + octets,
+        };
     }
     Err(DropReason::ExtensionHeader)
 }
@@ -329,7 +337,8 @@ impl Payload<'_> {
         self.packet(class(header.kind), common, 0, packet)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn flow<A: Address>(
         &self,
         (source, destination): (A, A),

@@ -42,18 +42,33 @@ impl<F: Frame> Shared<F> {
 
     /// Sends a complete frame by an interface, with the tag of its VLAN. All that leaves goes
     /// through here.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path")]
     pub(super) fn transmit(
+        &self,
+        interface: InterfaceId,
+        vlan: VlanId,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if vlan == VlanId::UNTAGGED {
+            return outlet.transmit(interface, frame);
+        }
+        self.transmit_tagged(interface, vlan, frame, outlet);
+    }
+
+    fn transmit_tagged(
         &self,
         interface: InterfaceId,
         vlan: VlanId,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if vlan != VlanId::UNTAGGED && !vlan::put_on(&mut frame, vlan) {
-            return self.drop(frame, DropReason::NoHeadroom, outlet);
+        if vlan::put_on(&mut frame, vlan) {
+            outlet.transmit(interface, frame);
+        } else {
+            self.drop(frame, DropReason::NoHeadroom, outlet);
         }
-        outlet.transmit(interface, frame);
     }
 
     /// Sends a packet that does not fit its link in pieces.

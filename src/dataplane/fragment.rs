@@ -71,15 +71,16 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             Ok(fragment) => fragment,
             Err(reason) => return shared.drop(frame, reason, outlet),
         };
-        let owner = shared.fragment_owner(&fragment.key);
-        if origin == Origin::Port && owner != shared.worker {
-            return outlet.hand_over(owner, frame);
-        }
         let arrival = Arrival { fragment, packet: *packet, frame };
         if fragment.is_atomic() {
-            // Whatever else has its identification is none of its business (RFC 6946).
+            // Whatever else has its identification is none of its business (RFC 6946). So it
+            // goes the way of its flow's whole packets.
             settle_first(shared, table, arrival, now, outlet);
             return;
+        }
+        let owner = shared.fragment_owner(&fragment.key);
+        if origin == Origin::Port && owner != shared.worker {
+            return outlet.hand_over(owner, arrival.frame);
         }
         let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
             return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);

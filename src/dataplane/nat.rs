@@ -37,7 +37,8 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
 /// # Errors
 /// The frame is shorter than its headers, which classification excludes; or it is an SCTP fragment
 /// whose checksum cannot be updated.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path")]
 pub(super) fn translate<A: Family>(
     frame: &mut [u8],
     packet: &Packet,
