@@ -14,7 +14,7 @@ use pointsman::control::config::{
 };
 use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
-    ClosedPorts, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
+    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
 
 /// The machine that the cases assume.
@@ -365,4 +365,20 @@ proptest! {
         text[at] = new;
         well_formed(&text.into_iter().collect::<String>());
     }
+}
+
+#[test]
+fn ftp_services_have_their_helper_unless_told_otherwise() {
+    let with = |listen: &str, more: &str| {
+        let service = format!(
+            "{SMALL}[[service]]\nname = \"x\"\nlisten = \"{listen}\"\n{more}\n\
+             servers = [{{ address = \"10.0.0.3:21\" }}]\n"
+        );
+        good(&service).services[0].helper
+    };
+    assert_eq!(with("tcp://10.0.0.9:21", ""), Some(Helper::Ftp));
+    assert_eq!(with("tcp://10.0.0.9:21", "helper = \"none\""), None);
+    assert_eq!(with("tcp://10.0.0.9:2121", ""), None);
+    assert_eq!(with("tcp://10.0.0.9:2121", "helper = \"ftp\""), Some(Helper::Ftp));
+    assert_eq!(with("udp://10.0.0.9:21", ""), None);
 }

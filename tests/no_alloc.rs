@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
@@ -23,8 +24,8 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry,
-    VirtualService,
+    Helper, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
+    SlotRegistry, VirtualService,
 };
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, error, fragments,
@@ -125,6 +126,7 @@ fn service(listen: &str, server: &str) -> VirtualService {
         servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: listen.ends_with(":21").then_some(Helper::Ftp),
         timeouts: None,
     }
 }
@@ -165,6 +167,7 @@ fn worker_in(
         service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
         service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
         service("udp://192.0.2.100:54", "10.0.0.77:5353"),
+        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
         service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
         service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
     ];
@@ -192,6 +195,8 @@ fn worker_in(
         steering: Steering::new(workers, [5, 6, 7, 8].map(|s: u64| s.wrapping_mul(0x1234_5677))),
         services: Arc::new(table),
         loads: Arc::new(ServerLoads::new(16)),
+        control_connections: 64,
+        expectations: Arc::new(Expectations::for_workers(workers, [3; 4])),
         stats: Arc::clone(&stats),
         mailbox: inner,
     };
@@ -507,4 +512,44 @@ fn packets_are_split_and_refused_without_an_allocation() {
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "split and refused");
     assert_eq!((stats.consumed.get(), stats.errors_sent.get()), (20, 44));
     assert_eq!(shelf.transmitted, 84, "20 in two pieces each, 20 too big, 24 resets");
+}
+
+#[test]
+fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let client = |number: u16| format!("198.18.7.7:{number}");
+    let ftp = |number: u16| PacketBuilder::tcp(&client(number), "192.0.2.100:21");
+    let back = |number: u16| {
+        let segment = PacketBuilder::tcp("10.0.0.11:21", &client(number)).from_server();
+        segment.sequence(5001).acknowledgement(1001)
+    };
+    let numbers = 1000..1032_u16;
+    let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
+    warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
+    let long = b"227 Entering Passive Mode (10,0,0,11,";
+    assert_eq!(long.len(), 37);
+    let said = numbers.clone().flat_map(|number| {
+        let rest = format!("{},10).\r\n", 100 + number % 100);
+        let after = back(number).sequence(5001 + 37);
+        [back(number).payload(long).build(), after.payload(rest.as_bytes()).build()]
+    });
+    let mut frames = burst(1, said);
+    for frame in &mut frames {
+        // A packet buffer has room behind the packet.
+        frame.octets.reserve(256);
+    }
+    warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "passive replies, in two parts");
+    // Each part goes on, and the first is acknowledged in the client's place.
+    assert_eq!(stats.originated.get(), 32);
+    let data = numbers.clone().map(|number| {
+        let port = u32::from(100 + number % 100) * 256 + 10;
+        PacketBuilder::tcp("198.18.7.7:7", &format!("192.0.2.100:{port}")).flags(SYN).build()
+    });
+    let asked = numbers.map(|number| {
+        ftp(number).sequence(1001).acknowledgement(5001).payload(b"PORT 198,18,7,7,1,1\r\n").build()
+    });
+    let frames = burst(0, data.chain(asked));
+    warm(&mut pipeline, frames, (Origin::Port, 30), &mut shelf, "data connections, and PORT");
+    assert_eq!(shelf.transmitted, 64 + 96 + 64);
 }

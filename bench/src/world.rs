@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::FrameBurst;
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
@@ -84,6 +85,8 @@ impl World {
             steering: Steering::new(1, SECRET),
             services: Arc::new(table),
             loads: Arc::new(ServerLoads::new(SERVERS)),
+            control_connections: 1,
+            expectations: Arc::new(Expectations::for_workers(1, SECRET)),
             stats: Arc::clone(&stats),
             mailbox: inner,
         };
@@ -159,6 +162,7 @@ fn service(traffic: Traffic, number: u32) -> VirtualService {
         servers: vec![RealServer { address: server, weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

@@ -7,6 +7,7 @@ use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, InsertError};
 use super::family::Family;
 use super::frame::Frame;
+use super::helper;
 use super::interface::Sides;
 use super::masquerade;
 use super::next_hop::AdjacencyId;
@@ -60,6 +61,9 @@ pub(super) fn admit<A: Family, F: Frame>(
     let family = A::services(&services);
     if let Some(service) = family.find(key.destination, key.destination_port, key.protocol) {
         return through_service(table, shared, service, (packet, key, now));
+    }
+    if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+        return Ok(Admitted::Connection(opened?));
     }
     if shared.is_ours(key.destination) {
         return Err(match key.protocol {
@@ -127,6 +131,9 @@ fn through_service<A: Family, F: Frame>(
         protocol: key.protocol,
     });
     connection.belongs_to(service.id, server.slot);
+    if service.helper.is_some() {
+        connection.flags = connection.flags.with(Flags::HELPED);
+    }
     let id = insert(table, shared, connection, hops, (packet, now))?;
     Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
 }
@@ -204,7 +211,7 @@ fn schedule<'s, A: Family, F: Frame>(
 
 /// Whom a server is to see: the client; or, where it reaches the client without us, an own
 /// address and port, so that its replies come back (full NAT). `None`: the reply tuple is taken.
-fn local_endpoint<A: Family, F: Frame>(
+pub(super) fn local_endpoint<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
     server: &Server<A>,

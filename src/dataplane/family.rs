@@ -87,6 +87,9 @@ pub(super) trait Family: Address {
     /// Looks into the packet that an ICMP error quotes, which begins at `at` of the frame.
     fn inspect_quoted(quote: &[u8], at: usize) -> Result<Quoted<Self>, DropReason>;
 
+    /// Writes the octets of the IP packet into its header.
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()>;
+
     /// Writes the IP header of a packet of our own.
     fn write_header(
         header: &mut [u8],
@@ -250,6 +253,15 @@ impl Family for V4 {
         Ok(Quoted { key, ip: at, transport: at + length, segment_octets })
     }
 
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()> {
+        let (ip, _) = Ipv4Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        let new = U16::new(octets);
+        let delta = Delta::between(ip.total_length.as_bytes(), new.as_bytes());
+        ip.checksum = delta.apply(ip.checksum);
+        ip.total_length = new;
+        Some(())
+    }
+
     fn write_header(
         header: &mut [u8],
         from: Self,
@@ -411,6 +423,12 @@ impl Family for V6 {
         }
         let key = quoted_key(rest, next, (ip.source, ip.destination))?;
         Ok(Quoted { key, ip: at, transport, segment_octets })
+    }
+
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()> {
+        let (ip, _) = Ipv6Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        ip.payload_length = U16::new(octets.checked_sub(u16::try_from(ipv6::HEADER).ok()?)?);
+        Some(())
     }
 
     fn write_header(

@@ -4,7 +4,7 @@ use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
 use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Candidate, Connection, ConnectionTable, Found};
+use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::mss;
@@ -61,7 +61,10 @@ impl<F: Frame> Shared<F> {
             return outlet.hand_over(owner, frame);
         }
         match self.translate(table, flow, &mut frame) {
-            Ok(hop) => self.send(hop, flow.packet.ip_octets, frame, outlet),
+            Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
+            Ok((_, Some(found))) => {
+                self.help(table, found, (flow.packet, flow.now), frame, outlet);
+            }
             Err(refusal) => {
                 let what = (flow.key, flow.packet);
                 own_error::tell(self, refusal, what, &frame, flow.now, outlet);
@@ -82,7 +85,8 @@ impl<F: Frame> Shared<F> {
         self.flow(table, flow, frame, outlet);
     }
 
-    /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
+    /// Finds or opens the packet's connection, moves its state on, rewrites the packet. Gives the
+    /// connection too if a helper must read the packet.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn translate<A: Family>(
@@ -90,7 +94,7 @@ impl<F: Frame> Shared<F> {
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
         frame: &mut F,
-    ) -> Result<AdjacencyId, Refusal> {
+    ) -> Result<(AdjacencyId, Option<Found>), Refusal> {
         let packet = flow.packet;
         let mut known = table.find_from(flow.candidate, flow.hash, flow.key);
         if packet.ttl <= 1 && known.is_some() {
@@ -103,7 +107,7 @@ impl<F: Frame> Shared<F> {
             Some(found) => found,
             None => match self.open(table, flow, frame)? {
                 Opened::Connection(found) => found,
-                Opened::Passed(hop) => return Ok(hop),
+                Opened::Passed(hop) => return Ok((hop, None)),
             },
         };
         let connection = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
@@ -111,6 +115,7 @@ impl<F: Frame> Shared<F> {
             return Err(DropReason::WrongSide.into());
         }
         let hop = next_hop(connection, found.direction);
+        let helped = connection.flags.has(Flags::HELPED).then_some(found);
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
@@ -129,7 +134,7 @@ impl<F: Frame> Shared<F> {
         } else if connection.protocol == protocol::SCTP {
             self.move_association(table, found, packet);
         }
-        Ok(hop)
+        Ok((hop, helped))
     }
 
     /// A packet of no connection: opens one, or passes without.
@@ -199,7 +204,11 @@ impl<F: Frame> Shared<F> {
         flow: &Flow<'_, A>,
         frame: &mut F,
     ) -> Result<AdjacencyId, Refusal> {
-        self.translate(table, flow, frame)
+        match self.translate(table, flow, frame)? {
+            (hop, None) => Ok(hop),
+            // Lines are read in whole segments; nobody fragments control connections.
+            (_, Some(_)) => Err(DropReason::HelperUnreadable.into()),
+        }
     }
 
     /// Removes a connection that a SYN or INIT of the side that opened it shows to be over.

@@ -24,6 +24,7 @@ mod port_choice;
 mod route;
 mod echo;
 mod mss;
+pub mod helper;
 mod local;
 pub mod pipeline;
 mod shared;

@@ -8,6 +8,7 @@ use super::echo;
 use super::flow::Flow;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::Sweep;
 use super::icmp_error;
 use super::interface::{Interfaces, PortInterfaces};
@@ -55,6 +56,10 @@ pub struct PipelineSettings {
     pub services: Arc<ServiceTable>,
     /// Connections per server, over all workers.
     pub loads: Arc<ServerLoads>,
+    /// Control connections that helpers read on this worker.
+    pub control_connections: u32,
+    /// The data connections that helpers expect, of all workers.
+    pub expectations: Arc<Expectations>,
     /// This worker's counters.
     pub stats: Arc<WorkerStats>,
     /// This worker's mailbox.
@@ -114,6 +119,9 @@ impl<F: Frame> Pipeline<F> {
     pub fn new(settings: PipelineSettings, now: Tick) -> Result<Self, MemoryError> {
         let (v4, v6) = settings.connections;
         let [seed, ..] = settings.table_secret;
+        let controls = settings.control_connections;
+        let first = u32::from(settings.worker.0) * controls;
+        let controls = Controls::new(controls, first, settings.expectations)?;
         let stats = settings.stats;
         stats.table_v4.capacity.set(u64::from(v4));
         stats.table_v6.capacity.set(u64::from(v6));
@@ -135,6 +143,7 @@ impl<F: Frame> Pipeline<F> {
                 steering: settings.steering,
                 port_choice: PortChoice::new(seed),
                 sweep: Sweep::default(),
+                helpers: Helpers::new(controls),
             },
             fragments_v4: Fragments::new(settings.fragment_timeout_ms),
             fragments_v6: Fragments::new(settings.fragment_timeout_ms),

@@ -135,6 +135,16 @@ drop_reasons! {
     TableFull = "table_full",
     /// The real server already has a connection with this client address and port, of another service.
     ReplyTupleTaken = "reply_tuple_taken",
+    /// A segment of a connection that a helper reads came before those before it; it will come again.
+    HelperOutOfOrder = "helper_out_of_order",
+    /// Too many changed texts of a control connection are not acknowledged yet; the segment will come again.
+    HelperBusy = "helper_busy",
+    /// A fragment of a connection that a helper reads, or a segment that it has no room to change.
+    HelperUnreadable = "helper_unreadable",
+    /// As many connections as fit have a helper.
+    HelperTableFull = "helper_table_full",
+    /// As many data connections as fit are expected.
+    ExpectationTableFull = "expectation_table_full",
     /// No network, route or gateway leads to the destination.
     NoRoute = "no_route",
     /// The neighbour table is full.
@@ -273,6 +283,10 @@ pub struct WorkerStats {
     pub table_v4: TableGauges,
     /// The IPv6 connection table.
     pub table_v6: TableGauges,
+    /// Gauge: control connections that a helper reads.
+    pub helped: Counter,
+    /// Gauge: data connections that helpers expect, of all workers; told by the first one.
+    pub expected: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

@@ -8,6 +8,7 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
+use crate::dataplane::helper::{self, Expectations};
 use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
@@ -38,6 +39,13 @@ pub(super) struct Shop<'d> {
     pub(super) table: &'d Arc<ServiceTable>,
     pub(super) loads: &'d Arc<ServerLoads>,
     pub(super) stop: &'d Arc<AtomicBool>,
+}
+
+/// What is the same for all workers.
+struct Common {
+    interfaces: Arc<Interfaces>,
+    steering: Steering,
+    expectations: Arc<Expectations>,
 }
 
 /// The workers that run.
@@ -103,6 +111,8 @@ impl Shop<'_> {
         let mut ports = ports;
         let interfaces = Arc::new(self.interfaces(&ports));
         let steering = Steering::new(self.worker_number(self.count()), secret()?);
+        let expectations = Expectations::for_workers(self.worker_number(self.count()), secret()?);
+        let common = Common { interfaces, steering, expectations: Arc::new(expectations) };
         let hands = self.hands(&mut ports)?;
         let epoch = tsc::now();
         let mut crew =
@@ -116,8 +126,7 @@ impl Shop<'_> {
             let id = WorkerId(self.worker_number(number));
             let stats = Arc::new(WorkerStats::new(self.loads.capacity()));
             let (inner, outer) = mailbox();
-            let settings =
-                self.settings(id, (&interfaces, &steering), Arc::clone(&stats), inner)?;
+            let settings = self.settings(id, &common, Arc::clone(&stats), inner)?;
             let (started, start) = mpsc::sync_channel(1);
             let job = self.job(settings, hands, epoch, started);
             crew.lcores.running.push(self.eal.launch(LcoreId(lcore_of(number)), job)?);
@@ -186,7 +195,7 @@ impl Shop<'_> {
     fn settings(
         &self,
         worker: WorkerId,
-        (interfaces, steering): (&Arc<Interfaces>, &Steering),
+        common: &Common,
         stats: Arc<WorkerStats>,
         mailbox: WorkerMailbox,
     ) -> Result<PipelineSettings, DirectorError> {
@@ -197,7 +206,7 @@ impl Shop<'_> {
         let v6 = u32::try_from(v6).unwrap_or(each);
         Ok(PipelineSettings {
             worker,
-            interfaces: Arc::clone(interfaces),
+            interfaces: Arc::clone(&common.interfaces),
             routes: routes(config),
             neighbors: NEIGHBORS,
             fragment_timeout_ms: u32::try_from(config.director.fragment_timeout.as_millis())
@@ -206,9 +215,11 @@ impl Shop<'_> {
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
             table_secret: secret()?,
-            steering: steering.clone(),
+            steering: common.steering.clone(),
             services: Arc::clone(self.table),
             loads: Arc::clone(self.loads),
+            control_connections: helper::CONTROL_CONNECTIONS,
+            expectations: Arc::clone(&common.expectations),
             stats,
             mailbox,
         })

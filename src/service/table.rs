@@ -7,8 +7,8 @@ use hashbrown::{HashMap, HashSet};
 
 use super::scheduler::{Scheduler, SchedulerState};
 use super::{
-    Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads, Timeouts,
-    VirtualService,
+    Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads,
+    Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -45,6 +45,8 @@ pub struct Service<A> {
     pub non_syn: NonSyn,
     /// Every datagram is scheduled anew.
     pub one_packet: bool,
+    /// What reads the text of its connections.
+    pub helper: Option<Helper>,
     /// In scheduling order: the last configured first.
     servers: Box<[Server<A>]>,
     scheduler: Scheduler,
@@ -379,6 +381,7 @@ fn compile_service<A: Address>(
         protocol: listen.protocol,
         non_syn: service.non_syn,
         one_packet: service.one_packet,
+        helper: service.helper,
         scheduler: Scheduler::new(service.scheduler, &servers),
         servers: servers.into_boxed_slice(),
         state,

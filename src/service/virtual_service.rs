@@ -155,6 +155,25 @@ impl NonSyn {
     }
 }
 
+/// What reads the text of a service's connections, for the sake of further connections that it
+/// names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Helper {
+    /// FTP (RFC 959, RFC 2428).
+    Ftp,
+}
+
+impl Helper {
+    /// The well-known port of FTP.
+    pub const FTP_PORT: u16 = 21;
+
+    /// The helper of a service that names none.
+    pub fn default_of(listen: Listen) -> Option<Self> {
+        let is_ftp = listen.protocol == Protocol::Tcp && listen.address.port() == Self::FTP_PORT;
+        is_ftp.then_some(Self::Ftp)
+    }
+}
+
 /// A virtual service: clients connect to `listen`, one of `servers` answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualService {
@@ -170,6 +189,8 @@ pub struct VirtualService {
     pub non_syn: NonSyn,
     /// UDP: every datagram is scheduled anew, and no connection is kept (`ipvsadm -o`).
     pub one_packet: bool,
+    /// TCP: what reads the text of its connections.
+    pub helper: Option<Helper>,
     /// Idle times of this service's connections; `None`: the director's.
     pub timeouts: Option<Timeouts>,
 }
@@ -184,6 +205,7 @@ impl VirtualService {
             servers: Vec::new(),
             non_syn: NonSyn::default(),
             one_packet: false,
+            helper: Helper::default_of(listen),
             timeouts: None,
         }
     }

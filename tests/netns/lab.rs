@@ -19,7 +19,7 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
@@ -34,6 +34,8 @@ const TOOLS: [(&str, &str); 14] = [
     ("nginx", "nginx-light"),
     ("python3", "python3"),
     ("sha256sum", "coreutils"),
+    ("vsftpd", "vsftpd"),
+    ("lftp", "lftp"),
 ];
 
 pub(crate) struct Lab {

@@ -16,6 +16,7 @@ mod lab;
 
 mod corners;
 mod devices;
+mod ftp;
 mod lifecycle;
 mod neighbors;
 mod refusals;

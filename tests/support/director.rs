@@ -10,6 +10,7 @@ use pointsman::clock::Tick;
 use pointsman::control::config::{Config, Listing, Machine, Role, parse};
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{
     Command, ConnectionPage, ConnectionRow, ControlMailbox, Event, mailbox,
@@ -107,6 +108,10 @@ pub struct Setup {
     pub connections: (u32, u32),
     /// Neighbours of each worker.
     pub neighbors: usize,
+    /// Control connections of each worker.
+    pub control_connections: u32,
+    /// Data connections that are expected at once.
+    pub expectations: usize,
     /// Ethernet addresses of the ports that the configuration does not give one.
     pub macs: Vec<Mac>,
     pub start: Tick,
@@ -119,6 +124,8 @@ impl Setup {
             workers: 1,
             connections: (4096, 4096),
             neighbors: 256,
+            control_connections: 64,
+            expectations: 256,
             macs: vec![OUTSIDE, INSIDE],
             start: Tick(1000),
         }
@@ -170,6 +177,21 @@ pub struct RecordingOutlet {
     pub has_buffers: bool,
 }
 
+impl RecordingOutlet {
+    fn new(stats: Arc<WorkerStats>) -> Self {
+        Self {
+            stats,
+            transmitted: Vec::new(),
+            handed: Vec::new(),
+            discarded: 0,
+            allocated: 0,
+            came: 0,
+            left: 0,
+            has_buffers: true,
+        }
+    }
+}
+
 impl Outlet<BufferFrame> for RecordingOutlet {
     fn allocate(&mut self) -> Option<BufferFrame> {
         self.has_buffers.then(|| {
@@ -207,6 +229,7 @@ struct TestWorker {
 pub struct TestDirector {
     pub now: Tick,
     pub loads: Arc<ServerLoads>,
+    pub expectations: Arc<Expectations>,
     /// Neighbours that answer when they are asked.
     pub answering: HashMap<IpAddr, Mac>,
     /// Whether those are asked on the wire that do not answer of themselves, and what the wire
@@ -274,17 +297,20 @@ pub struct Common {
     interfaces: Arc<Interfaces>,
     services: Arc<ServiceTable>,
     loads: Arc<ServerLoads>,
+    expectations: Arc<Expectations>,
     slots: SlotRegistry,
 }
 
 impl Common {
     pub fn new(setup: &Setup) -> Self {
         let mut slots = SlotRegistry::new(256);
+        let controls = usize::from(setup.workers) * setup.control_connections as usize;
         let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
         Self {
             interfaces: Arc::new(interfaces(setup)),
             services: Arc::new(table.unwrap()),
             loads: Arc::new(ServerLoads::new(256)),
+            expectations: Arc::new(Expectations::new(setup.expectations, controls, SECRET)),
             slots,
         }
     }
@@ -306,6 +332,8 @@ impl Common {
             steering: Steering::new(setup.workers, SECRET),
             services: Arc::clone(&self.services),
             loads: Arc::clone(&self.loads),
+            control_connections: setup.control_connections,
+            expectations: Arc::clone(&self.expectations),
             stats: Arc::new(WorkerStats::new(256)),
             mailbox: inner,
         };
@@ -322,25 +350,17 @@ impl TestDirector {
             TestWorker {
                 pipeline: Pipeline::new(settings, setup.start).unwrap(),
                 mailbox,
-                outlet: RecordingOutlet {
-                    stats: Arc::clone(&stats),
-                    transmitted: Vec::new(),
-                    handed: Vec::new(),
-                    discarded: 0,
-                    allocated: 0,
-                    came: 0,
-                    left: 0,
-                    has_buffers: true,
-                },
+                outlet: RecordingOutlet::new(Arc::clone(&stats)),
                 stats,
                 ring: VecDeque::new(),
             }
         };
         let workers = (0..setup.workers).map(worker).collect();
-        let Common { loads, slots, .. } = common;
+        let Common { loads, expectations, slots, .. } = common;
         let mut director = Self {
             now: setup.start,
             loads,
+            expectations,
             answering: HashMap::new(),
             solicits: false,
             events: Vec::new(),

@@ -85,6 +85,7 @@ pub fn config(directory: &Path) -> Config {
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     };
     Config {

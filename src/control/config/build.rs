@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
 use crate::ids::VlanId;
-use crate::service::{Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
+use crate::service::{Helper, Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
 
 /// `None`: a required value is missing, which a check should have found.
 pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
@@ -161,13 +161,15 @@ fn service(
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
         })
     });
+    let listen = draft.listen?.into_inner();
     Some(VirtualService {
         name: draft.name?.into_inner(),
-        listen: draft.listen?.into_inner(),
+        listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),
+        helper: or(draft.helper, Helper::default_of(listen)),
         timeouts: draft.timeouts.map(|own| own.over(timeouts)),
     })
 }

@@ -155,6 +155,8 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.put(Metric::WorkerCyclesPerPacket, &[id], rates.worker(place).cycles_per_packet);
     samples.count(Metric::EventsLost, &[id], stats.events_lost.get());
     samples.count(Metric::Neighbors, &[id], stats.neighbors.get());
+    samples.count(Metric::ControlConnections, &[id], stats.helped.get());
+    samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
 }
 
 fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {

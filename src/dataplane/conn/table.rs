@@ -279,14 +279,31 @@ impl<A: Address> ConnectionTable<A> {
     /// Removes the next connection whose time is over. Looks at no more than `budget` records
     /// and takes from it what it looked at.
     pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
+        self.expire_unless(now, budget, (|_: &_| false, 0))
+    }
+
+    /// As [`ConnectionTable::expire`]; a connection that is `needed` gets another `grace`
+    /// milliseconds.
+    pub fn expire_unless(
+        &mut self,
+        now: Tick,
+        budget: &mut u32,
+        (needed, grace): (impl Fn(&Connection<A>) -> bool, u32),
+    ) -> Option<Connection<A>> {
         while *budget > 0 {
             let record = self.wheel.pop_due(&mut self.records, now)?;
             *budget -= 1;
-            let connection = *self.records.slab.get(record as usize)?;
-            if now.reached(connection.deadline()) {
+            let live = self.records.slab.get_mut(record as usize)?;
+            let is_over = now.reached(live.deadline());
+            if is_over && needed(live) {
+                let grace = grace.min(live.timeout_ms);
+                live.last_seen = now.after(grace).0.wrapping_sub(live.timeout_ms);
+            } else if is_over {
+                let connection = *live;
                 self.forget(record, &connection);
                 return Some(connection);
             }
+            let connection = *live;
             self.wheel.link(&mut self.records, record, connection.deadline());
         }
         None

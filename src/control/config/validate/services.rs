@@ -106,6 +106,13 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
         return;
     };
+    if let Some(helper) = &service.helper
+        && protocol != Protocol::Tcp
+        && helper.get_ref().is_some()
+    {
+        let message = "helper: only tcp services have one".to_owned();
+        problems.add(Finding::error(helper.span(), message).help("remove it, or listen on tcp://"));
+    }
     let one_packet = service.one_packet.as_ref().filter(|_| protocol != Protocol::Udp);
     let non_syn = service.non_syn.as_ref().filter(|value| match protocol {
         Protocol::Tcp => false,
