@@ -16,7 +16,9 @@ from scapy.all import (
 
 import fragments
 import icmp_errors
+import masquerade
 import own_errors
+import settings
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
     OF_WEB6, ONE_NIC, PORT0, PORT1, SERVER_MAC, TWO_NICS, WEB, WEB6, Case, Flow,
@@ -502,7 +504,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL):
+                 *fragments.ALL, *masquerade.ALL, *settings.ALL):
         make()
     for case in Case.all:
         case.write()
