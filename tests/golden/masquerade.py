@@ -120,6 +120,18 @@ def lives():
                 case.reply(a.reply(payload, seq=seq))
                 case.request(a.request(payload, seq=seq, hops=255))
 
+    case = Case("masquerade_echo_identifier_0", "It is no reply, and appears as another", MASQUERADE)
+    for family in FAMILIES:
+        a = flow(family, ICMP, port=0, external=61000)
+        for payload in (b"", b"odd"):
+            case.reply(a.reply(payload))
+            case.request(a.request(payload))
+        frame, expected = from_outside(a, 3 if a.v6 else 11, 0)
+        case.outside(frame, ("inside", expected))
+        come = (SERVER_MAC[a.server[0]], PORT1)
+        case.inside(a._echo(come, a.server, a.client, 64, b"", 0, 0),
+                    dropped="icmp_unsupported" if a.v6 else "not_owned")
+
 
 def ports():
     for family, layer4 in kinds():

@@ -155,18 +155,13 @@ def routing():
         spoofed = Flow(ROUTING, UDP, ("fd00::12" if v6 else "10.0.0.12", 1), (server[0], 2), server)
         case.outside(spoofed.request(b"u")[0], dropped="wrong_side")
 
-    case = Case("routing_leaves_link_local_addresses_on_their_link",
-                "RFC 4291 section 2.5.6, RFC 3927 section 2.7", ROUTING, eal=False)
-    for source, destination, reason in (("fe80::9", "fd00::11", "martian"),
-                                        (CLIENT6[0], "fe80::11", "no_route")):
-        frame = Ether(src=CLIENT_SIDE, dst=PORT0) / IPv6(src=source, dst=destination) / UDP(
-            sport=1, dport=2)
-        case.outside(frame, dropped=reason)
-    for source, destination, reason in (("169.254.1.9", "10.0.0.11", "martian"),
-                                        (CLIENT[0], "169.254.1.11", "no_route")):
-        frame = Ether(src=CLIENT_SIDE, dst=PORT0) / IP(src=source, dst=destination) / UDP(
-            sport=1, dport=2)
-        case.outside(frame, dropped=reason)
+    case = Case("routing_leaves_link_local_addresses_on_their_link", "RFC 4291 section 2.5.6",
+                ROUTING, eal=False)
+    for source, destination in (("fe80::9", "fd00::11"), (CLIENT6[0], "fe80::11")):
+        ip = IPv6(src=source, dst=destination)
+        for body in (UDP(sport=1, dport=2), TCP(flags="S"), GRE()):
+            frame = Ether(src=CLIENT_SIDE, dst=PORT0) / ip / body
+            case.outside(frame, dropped="not_owned")
 
 
 def no_routing():
@@ -176,7 +171,9 @@ def no_routing():
             send = case.outside if inwards else case.inside
             for body in bodies(family):
                 frame = routed(family, body, inwards=inwards)[0]
-                send(frame, dropped="unknown_protocol" if GRE in frame else "not_owned")
+                reason = "unknown_protocol" if GRE in frame else "not_owned"
+                # Neighbor Discovery has a look at it first.
+                send(frame, dropped="icmp_unsupported" if ICMPv6EchoReply in frame else reason)
 
 
 def resets():
@@ -344,6 +341,7 @@ def sides():
         flow = Flow(TWO_NICS, TCP, client, service, server)
         case.request(flow.request(flags="S"))
         case.reply(flow.reply(flags="SA"))
+        case.request(flow.request(flags="A"))
         case.request(flow.request(flags="R"))
         case.inside(from_other_side(flow.request(flags="S")[0]), dropped="wrong_side")
         case.reply(flow.reply(flags="A"))
