@@ -15,14 +15,17 @@ use super::stats::DropReason;
 
 /// Whether no router may pass a packet between these addresses on (RFC 4291 section 2.5.6).
 pub(super) fn stays_on_link<A: Family>(source: A, destination: A) -> bool {
-    [source, destination].iter().any(
-        |end| matches!(end.to_ip(), IpAddr::V6(address) if address.is_unicast_link_local()),
-    )
+    [source, destination]
+        .iter()
+        .any(|end| matches!(end.to_ip(), IpAddr::V6(address) if address.is_unicast_link_local()))
 }
 
 impl<F: Frame> Shared<F> {
     /// The next hop to an address.
-    pub(super) fn adjacency<A: Family>(&mut self, destination: A) -> Result<AdjacencyId, DropReason> {
+    pub(super) fn adjacency<A: Family>(
+        &mut self,
+        destination: A,
+    ) -> Result<AdjacencyId, DropReason> {
         let hops = &mut self.next_hops;
         let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
         hops.find_or_add(&self.interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
