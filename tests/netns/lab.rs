@@ -19,11 +19,12 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("traceroute", "traceroute"),
+    ("tracepath", "iputils-tracepath"),
     ("curl", "curl"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),

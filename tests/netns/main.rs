@@ -16,6 +16,7 @@ mod lab;
 mod corners;
 mod devices;
 mod lifecycle;
+mod masquerade;
 mod neighbors;
 mod refusals;
 mod traffic;
