@@ -513,7 +513,7 @@ fn hairpin_and_one_packet_services_need_no_allocation() {
 
     let datagram = |number: u16| {
         let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
-        let packet = if number % 2 == 0 {
+        let packet = if number.is_multiple_of(2) {
             PacketBuilder::udp(&v4, "192.0.2.100:55")
         } else {
             PacketBuilder::udp(&v6, "[2001:db8:1::100]:55")
@@ -524,7 +524,7 @@ fn hairpin_and_one_packet_services_need_no_allocation() {
     warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "one packet");
     let answer = |number: u16| {
         let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
-        let packet = if number % 2 == 0 {
+        let packet = if number.is_multiple_of(2) {
             PacketBuilder::udp("10.0.0.11:5355", &v4)
         } else {
             PacketBuilder::udp("[fd00::11]:5355", &v6)

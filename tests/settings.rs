@@ -4,6 +4,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::excessive_nesting,
     reason = "a test fails by panicking"
 )]
 
