@@ -10,6 +10,7 @@ from cases import CLIENT_SIDE, MSS, PORT0, PORT1, SERVER_MAC, Case, Flow, Topolo
 from fragments import pieces
 from icmp_errors import KINDS4, KINDS6, from_inside, from_outside, mtu_of, padded
 from own_errors import about, reset, split, time_exceeded, too_big, unreachable
+from settings import from_other_side
 
 MASQUERADE = Topology("masquerade", ("outside", PORT0), ("inside", PORT1))
 ONE_NIC_MASQUERADE = Topology("one-nic-masquerade", ("lan", PORT0), ("lan", PORT0))
@@ -114,7 +115,9 @@ def lives():
                 case.reply(a.reply(b"no checksum", chksum=0))
                 case.request(a.request(b"no checksum", chksum=0))
 
-            case = Case(f"masquerade_echo_{family}{suffix}", "An inside host pings", topology)
+            # The running director may answer in another order until it knows the neighbours.
+            case = Case(f"masquerade_echo_{family}{suffix}", "An inside host pings", topology,
+                        eal=False)
             a = flow(family, ICMP, port=0x1234, topology=topology)
             for seq, payload in ((1, b""), (2, b"odd"), (65535, b"p" * 1200)):
                 case.reply(a.reply(payload, seq=seq))
@@ -241,6 +244,21 @@ def refused():
             ask = e._echo((CLIENT_SIDE, PORT0), end, e.service, 64, b"ping", 8, 40000)
             answer = e._echo((PORT0, CLIENT_SIDE), e.service, end, 64, b"ping", 0, 40000)
             case.outside(ask, ("outside", answer), consumed=1)
+
+    case = Case("masquerade_wrong_side", "Only by its own interface a packet is one of the flow",
+                MASQUERADE)
+    for family, layer4 in kinds():
+        a = flow(family, layer4)
+        opened(case, a)
+        fields = {"flags": "SA"} if layer4 == TCP else {}
+        case.inside(from_other_side(a.request(b"x", **fields)[0]), dropped="wrong_side")
+        case.outside(from_other_side(a.reply(b"x", **fields)[0]), dropped="wrong_side")
+        # A host's source, from outside, where there is no flow yet.
+        b = flow(family, layer4, 13)
+        case.outside(from_other_side(b.reply(b"x", **opening(b))[0]), dropped="wrong_side")
+        for make, send in ((from_outside, case.inside), (from_inside, case.outside)):
+            send(from_other_side(make(a, 1 if a.v6 else 3, 1)[0]), dropped="wrong_side")
+        case.request(a.request(b"x", **fields))
 
     case = Case("masquerade_ttl", "Inside hosts see the director as a hop; so do outside ones",
                 MASQUERADE)
