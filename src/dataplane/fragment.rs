@@ -70,9 +70,16 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             Ok(fragment) => fragment,
             Err(reason) => return shared.drop(frame, reason, outlet),
         };
-        let owner = shared.fragment_owner(&fragment.key);
-        if origin == Origin::Port && owner != shared.worker {
-            return outlet.hand_over(owner, frame);
+        if origin == Origin::Port {
+            let sides = shared.sides_towards(fragment.key.source);
+            if sides.is_some_and(|sides| !sides.meet(packet.sides)) {
+                // Before it can spoil a datagram of the true sender.
+                return shared.drop(frame, DropReason::WrongSide, outlet);
+            }
+            let owner = shared.fragment_owner(&fragment.key);
+            if owner != shared.worker {
+                return outlet.hand_over(owner, frame);
+            }
         }
         let arrival = Arrival { fragment, packet: *packet, frame };
         if fragment.is_atomic() {

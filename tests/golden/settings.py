@@ -346,6 +346,28 @@ def sides():
         case.inside(from_other_side(flow.request(flags="S")[0]), dropped="wrong_side")
         case.reply(flow.reply(flags="A"))
 
+    case = Case("wrong_side_fragments_spoil_no_datagram", "Of a connection, routed, of one packet",
+                ROUTING, eal=False)
+    for client, server in ((CLIENT, ("10.0.0.11", 8080)), (CLIENT6, OF_WEB6)):
+        flow = Flow(ROUTING, TCP, client, WEB6 if ":" in client[0] else WEB, server)
+        case.request(flow.request(flags="S"))
+        for ident, make, right, wrong, to in ((1, flow.request, case.outside, case.inside, "inside"),
+                                              (2, flow.reply, case.inside, case.outside, "outside")):
+            both = pieces(make(b"f" * 150, flags="A"), ident, 64)
+            for frame, _ in both[1:] + both[:1]:
+                wrong(from_other_side(frame), dropped="wrong_side")
+            for frame, expected in both:
+                right(frame, (to, expected))
+                wrong(from_other_side(frame), dropped="wrong_side")
+    for family in WAYS:
+        for ident, inwards in ((3, True), (4, False)):
+            right, wrong, to = (case.outside, case.inside, "inside") if inwards else (
+                case.inside, case.outside, "outside")
+            for frame, expected in pieces(routed(family, UDP(sport=1, dport=2) / Raw(b"f" * 150),
+                                                 inwards=inwards), ident, 64):
+                wrong(from_other_side(frame), dropped="wrong_side")
+                right(frame, (to, expected))
+
     case = Case("one_nic_has_no_wrong_side", "What comes and goes by one interface", ONE_NIC)
     for client, service, server in ((CLIENT, WEB, OF_WEB), (CLIENT6, WEB6, OF_WEB6)):
         flow = Flow(ONE_NIC, TCP, client, service, server)

@@ -28,7 +28,7 @@ fn check_order<'d>(
         let mut earlier = before.clone().flat_map(|rule| &rule.sources.items);
         if let Some(first) = earlier.find(|net| net.get_ref().contains(source.get_ref())) {
             let message =
-                format!("sources: an earlier rule has all of {source}, so this one never applies");
+                format!("sources: an earlier rule has {source}, so this one never applies to it");
             let finding = Finding::warning(source.span(), message).first_stated(first.span());
             problems.add(finding.help("put the rule with the smaller network first"));
         }
