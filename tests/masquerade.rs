@@ -14,14 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
-use pointsman::dataplane::mailbox::Event;
 use pointsman::dataplane::stats::DropReason;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
 use support::packet::{
-    ACK, FIN, PacketBuilder, RST, SERVER_SIDE, SYN, assert_checksums, echo, echo_ends, ends, error,
-    fragments,
+    ACK, FIN, PacketBuilder, RST, SERVER_SIDE, SYN, assert_checksums, echo, echo_ends, ends,
 };
 
 /// Outside everything but two inside networks, behind a router each.
@@ -527,112 +525,4 @@ fn a_host_whose_neighbour_is_unknown_is_asked_for_when_the_answer_comes() {
     let external = open(&mut director, Kind::Udp, host, outside).unwrap();
     assert_eq!(reach(&mut director, Kind::Udp, outside, external), host);
     assert_eq!(director.held(), 0);
-}
-
-/// Everything at once: masquerade, routing, hairpin, one-packet services, small MTUs.
-fn everything(workers: u16) -> TestDirector {
-    let text = topology(NARROW)
-        .replace("role = \"inside\"", "role = \"inside\"\nmss_clamp = \"mtu\"\nmtu = 1280")
-        .replace(
-            "[[masquerade]]",
-            "[[service]]\nname = \"dns\"\nlisten = \"udp://192.0.2.100:53\"\none_packet = true\n\
-             servers = [{ address = \"10.0.0.11:53\" }]\n\
-             [[service]]\nname = \"web6\"\nlisten = \"tcp://[2001:db8:1::100]:80\"\n\
-             non_syn = \"schedule\"\nservers = [{ address = \"[fd00::11]:80\" }]\n[[masquerade]]",
-        );
-    let text = format!("[director]\nrouting = true\nnon_syn = \"reset\"\n{text}");
-    let mut director = Setup::new(&text).workers(workers).connections(64, 64).start();
-    for host in ["10.0.0.12", "fd00::11", "fd00::12"] {
-        director.answering.insert(host.parse().unwrap(), SERVER_SIDE);
-    }
-    director
-}
-
-/// A frame between some of these ends, of some kind, by either wire.
-fn frames() -> impl Strategy<Value = (bool, Vec<Vec<u8>>)> {
-    const ENDS: [&str; 7] = [
-        "198.18.7.7",
-        "203.0.113.9",
-        "10.0.0.11",
-        "10.0.0.12",
-        "192.0.2.100",
-        "192.0.2.101",
-        "10.0.0.1",
-    ];
-    const ENDS6: [&str; 6] =
-        ["2001:db8:ffff::7", "fd00::11", "fd00::12", "2001:db8:1::100", "fd00::1", "fe80::9"];
-    const PORTS: [u16; 6] = [0, 53, 80, 5001, 8080, 7000];
-    let end = || (any::<Index>(), any::<Index>());
-    let kind = (0..6_u8, any::<bool>(), 0..64_u8, 0..3000_usize);
-    (any::<bool>(), any::<bool>(), end(), end(), kind, any::<u16>()).prop_map(
-        |(inside, is_v6, from, to, (kind, is_low, flags, size), number)| {
-            let ends: &[&str] = if is_v6 { &ENDS6 } else { &ENDS };
-            let ip = |index: Index| *index.get(ends);
-            let end = |(address, port): (Index, Index)| {
-                SocketAddr::new(ip(address).parse().unwrap(), *port.get(&PORTS)).to_string()
-            };
-            let ttl = if is_low { 1 } else { 64 };
-            let dress = |packet: PacketBuilder| {
-                let packet = packet.flags(flags).ttl(ttl).payload(&vec![7; size]);
-                let packet = if inside { packet.from_server() } else { packet };
-                if number % 2 == 0 { packet.may_be_split().build() } else { packet.build() }
-            };
-            let udp = || dress(PacketBuilder::udp(&end(from), &end(to)));
-            let frames = match kind {
-                0 | 1 => vec![dress(PacketBuilder::tcp(&end(from), &end(to)))],
-                2 => vec![udp()],
-                3 => vec![echo(inside, ip(from.0), ip(to.0), number % 4, &vec![1; size])],
-                4 => {
-                    let mut pieces = fragments(&udp(), number % 8, 1000);
-                    if is_low {
-                        pieces.reverse();
-                    }
-                    pieces
-                }
-                _ => {
-                    let wire = if inside { IN } else { OUT };
-                    vec![error(ip(from.0), &udp(), wire, 1300)]
-                }
-            };
-            (inside, frames)
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200, failure_persistence: None, ..ProptestConfig::default()
-    })]
-
-    /// Whatever comes, also with an octet changed or the end cut off: no packet is lost or
-    /// invented (the director looks at its books after each one), and nothing is left at the end.
-    #[test]
-    fn no_traffic_unbalances_the_books(
-        traffic in proptest::collection::vec((frames(), any::<Index>(), 0..6_u8), 1..80),
-        workers in 1..5_u16,
-    ) {
-        let mut director = everything(workers);
-        for ((inside, frames), place, change) in traffic {
-            for mut frame in frames {
-                match change {
-                    0 => {
-                        let place = place.index(frame.len());
-                        frame[place] ^= 1 << (place % 8);
-                    }
-                    1 => frame.truncate(place.index(frame.len())),
-                    _ => {}
-                }
-                director.receive(if inside { IN } else { OUT }, &frame);
-            }
-            director.advance(100);
-        }
-        // Those that were asked for and do not answer.
-        for event in std::mem::take(&mut director.events) {
-            if let Event::Resolve { interface, address } = event {
-                director.neighbor_unreachable(interface, &address.to_string());
-            }
-        }
-        director.advance(1_000_000);
-        assert_eq!((director.connections(), director.held()), (0, 0));
-    }
 }

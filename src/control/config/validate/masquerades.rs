@@ -14,18 +14,14 @@ pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems)
         check_families(rule, problems);
         check_addresses(rule, draft, networks, problems);
         check_sources(rule, networks, problems);
-        check_order(rule, draft.masquerades.iter().take(index), problems);
+        check_order(rule, draft.masquerades.get(..index).unwrap_or_default(), problems);
     }
 }
 
 /// The first rule that has a host applies to it.
-fn check_order<'d>(
-    rule: &MasqueradeDraft,
-    before: impl Iterator<Item = &'d MasqueradeDraft> + Clone,
-    problems: &Problems,
-) {
+fn check_order(rule: &MasqueradeDraft, before: &[MasqueradeDraft], problems: &Problems) {
     for source in &rule.sources.items {
-        let mut earlier = before.clone().flat_map(|rule| &rule.sources.items);
+        let mut earlier = before.iter().flat_map(|rule| &rule.sources.items);
         if let Some(first) = earlier.find(|net| net.get_ref().contains(source.get_ref())) {
             let message =
                 format!("sources: an earlier rule has {source}, so this one never applies to it");
