@@ -37,6 +37,10 @@ id!(
     InterfaceId(u8)
 );
 id!(
+    /// A VLAN (IEEE 802.1Q), 1 to 4094; 0: frames without a tag.
+    VlanId(u16)
+);
+id!(
     /// A worker: 0 to workers - 1.
     WorkerId(u16)
 );
@@ -48,6 +52,14 @@ id!(
     /// A real server's slot within the counters (one slot for each server of each service).
     ServerSlot(u16)
 );
+
+impl VlanId {
+    /// Frames without a tag, or with one that only states a priority.
+    pub const UNTAGGED: Self = Self(0);
+    /// The largest; 4095 is reserved.
+    pub const MAX: Self = Self(4094);
+}
+
 /// The version of a service table; it grows with every snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableVersion(pub u64);

@@ -9,11 +9,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use pointsman::control::config::{
-    Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, Role, load_for, parse,
+    Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, PortConfig, Role, load_for,
+    parse,
 };
-use pointsman::ids::CpuId;
+use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
-    ClosedPorts, MssClamp, NonSyn, Policy, SchedulerKind, TimeoutPreset, Timeouts,
+    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
 
 /// The machine that the cases assume.
@@ -140,7 +141,7 @@ fn every_key_arrives_where_it_belongs() {
 
     let [outside, inside] = &config.interfaces[..] else { panic!("two interfaces") };
     assert_eq!((outside.name.as_str(), outside.role), ("zebra", Role::Outside));
-    assert_eq!(outside.device, Device::Pci("0000:3b:00.0".into()));
+    assert_eq!((&outside.device, outside.vlan.0), (&Device::Pci("0000:3b:00.0".into()), 10));
     assert_eq!((outside.mtu, outside.queues, outside.promiscuous), (9000, Some(2), true));
     assert_eq!(outside.mac.unwrap().to_string(), "02:00:00:00:00:aa");
     assert_eq!(outside.mss_clamp, Some(MssClamp::Octets(8000)));
@@ -150,7 +151,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns] = &config.services[..] else { panic!("two services") };
+    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
     assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
     assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
     assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
@@ -171,9 +172,20 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(masquerade.ports, 2000..=2999);
 
     assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
+    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);
+    let seconds = [
+        config.timeouts.sctp_first_init,
+        config.timeouts.sctp_init,
+        config.timeouts.sctp_established,
+        config.timeouts.sctp_shutdown,
+        config.timeouts.sctp_rejected,
+        config.timeouts.sctp_closed,
+    ]
+    .map(|timeout| timeout.as_secs());
+    assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
 }
 
 #[test]
@@ -193,6 +205,55 @@ fn virtual_devices_of_one_driver_get_distinct_names() {
     let devices: Vec<_> =
         config.interfaces.iter().map(|interface| interface.device.to_string()).collect();
     assert_eq!(devices, ["net_af_packet0,iface=eth0", "net_af_packet1,iface=eth1"]);
+}
+
+#[test]
+fn vlans_of_one_device_share_a_port_and_what_is_said_of_it() {
+    let config = good(include_str!("config/vlans-good.toml"));
+    let [clients, servers, plain, other] = &config.interfaces[..] else { panic!("four") };
+    for interface in [clients, servers, plain] {
+        assert_eq!(interface.device.to_string(), "net_null0");
+        assert_eq!(interface.mac.unwrap().to_string(), "02:00:00:00:00:01");
+        assert_eq!((interface.queues, interface.promiscuous), (Some(3), true));
+    }
+    assert_eq!((other.device.to_string().as_str(), other.mac), ("net_null7", None));
+    assert_eq!((other.queues, other.promiscuous), (None, false));
+    assert_eq!((clients.mtu, servers.mtu, plain.mtu), (1500, 9000, 1500));
+    let vlans = [clients, servers, plain].map(|interface| interface.vlan);
+    assert_eq!(vlans, [VlanId(1), VlanId(4094), VlanId::UNTAGGED]);
+
+    let ports = config.ports();
+    let names: Vec<_> = ports.iter().map(PortConfig::name).collect();
+    assert_eq!(names, ["clients+servers+plain", "other"]);
+    assert_eq!((ports[0].mtu(), ports[1].mtu()), (9000, 1500));
+}
+
+/// A director has as many ports as DPDK, and more interfaces by VLANs.
+#[test]
+fn there_are_limits_to_ports_and_to_interfaces() {
+    let section = |number: usize, vlans: bool| {
+        let role = if number == 0 { "outside" } else { "inside" };
+        let (device, vlan) = if vlans {
+            ("net_null0".into(), format!("vlan = {}\n", number + 1))
+        } else {
+            (format!("net_null{number}"), String::new())
+        };
+        format!(
+            "[interface.i{number}]\nrole = \"{role}\"\ndevice = \"{device}\"\n{vlan}\
+             addresses = [\"10.{number}.0.1/24\"]\n"
+        )
+    };
+    let errors = |count: usize, vlans: bool| {
+        let text: String = (0..count).map(|number| section(number, vlans)).collect();
+        match parse(&text, "f", &machine()) {
+            Ok(_) => Vec::new(),
+            Err(found) => found.into_iter().map(|error| error.message).collect(),
+        }
+    };
+    assert_eq!(errors(32, false), Vec::<String>::new());
+    assert_eq!(errors(33, false), ["DPDK has 32 ports at most"]);
+    assert_eq!(errors(128, true), Vec::<String>::new());
+    assert_eq!(errors(129, true), ["there can be 128 interfaces at most"]);
 }
 
 #[test]
@@ -304,4 +365,20 @@ proptest! {
         text[at] = new;
         well_formed(&text.into_iter().collect::<String>());
     }
+}
+
+#[test]
+fn ftp_services_have_their_helper_unless_told_otherwise() {
+    let with = |listen: &str, more: &str| {
+        let service = format!(
+            "{SMALL}[[service]]\nname = \"x\"\nlisten = \"{listen}\"\n{more}\n\
+             servers = [{{ address = \"10.0.0.3:21\" }}]\n"
+        );
+        good(&service).services[0].helper
+    };
+    assert_eq!(with("tcp://10.0.0.9:21", ""), Some(Helper::Ftp));
+    assert_eq!(with("tcp://10.0.0.9:21", "helper = \"none\""), None);
+    assert_eq!(with("tcp://10.0.0.9:2121", ""), None);
+    assert_eq!(with("tcp://10.0.0.9:2121", "helper = \"ftp\""), Some(Helper::Ftp));
+    assert_eq!(with("udp://10.0.0.9:21", ""), None);
 }

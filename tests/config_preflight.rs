@@ -187,6 +187,22 @@ fn a_good_file_gets_a_summary_and_silence_on_stderr() {
 }
 
 #[test]
+fn vlans_of_one_device_are_named_and_the_device_is_looked_at_once() {
+    let file = ready_made("appliance-one-nic-vlans.toml");
+    let host = TestHost::default();
+    let (outcome, out, err) = run(&file, &host);
+    assert_eq!((outcome, err.as_str()), (Outcome::Good, ""));
+    for line in [
+        "  interface   outside (outside) on 0000:3b:00.0, VLAN 10: 203.0.113.2/24\n",
+        "  interface   inside (inside) on 0000:3b:00.0, VLAN 20: 10.0.0.1/24\n",
+    ] {
+        assert!(out.contains(line), "{out}");
+    }
+    let (_, _, err) = run(&file, &TestHost { pci: PciDevice::Absent, ..host });
+    assert_eq!(err.matches("there is no PCI device 0000:3b:00.0").count(), 1, "{err}");
+}
+
+#[test]
 fn a_good_file_on_the_wrong_machine_is_bad() {
     let (outcome, out, err) = run(&ready_made("lab-veth.toml"), &TestHost::default());
     assert_eq!((outcome, out.as_str()), (Outcome::Bad, ""));

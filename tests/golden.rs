@@ -15,7 +15,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use pointsman::clock::Tick;
-use pointsman::ids::InterfaceId;
+use pointsman::control::config::PortConfig;
+use pointsman::ids::{InterfaceId, VlanId};
 use support::director::{Sent, Setup};
 use support::golden::{Case, MACS, cases};
 use support::packet::hex;
@@ -65,19 +66,29 @@ impl Outcome {
     }
 }
 
+/// A director, and the name of each interface's port.
 fn setup(case: &Case, workers: u16) -> (Setup, Vec<String>) {
     let mut setup = Setup::new(&case.director()).workers(workers);
     setup.macs = MACS.to_vec();
     setup.start = Tick(0);
-    let names = setup.config.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    let ports = setup.config.ports();
+    let name = |place: usize| {
+        let on_port = |port: &&PortConfig<'_>| port.interfaces.iter().any(|(n, _)| *n == place);
+        ports.iter().find(on_port).unwrap().name()
+    };
+    let names = (0..setup.config.interfaces.len()).map(name).collect();
     (setup, names)
 }
 
-/// The frames that go in, in the order of time.
+/// The frames that go in, in the order of time; by any interface of their port.
 fn inputs(case: &Case, interfaces: &[String]) -> Vec<(InterfaceId, Stamped)> {
     let mut all = Vec::new();
-    for (number, name) in (0..).zip(interfaces) {
-        all.extend(case.frames(name, "in").into_iter().map(|frame| (InterfaceId(number), frame)));
+    for (number, name) in interfaces.iter().enumerate() {
+        if interfaces[..number].contains(name) {
+            continue;
+        }
+        let id = InterfaceId(number as u8);
+        all.extend(case.frames(name, "in").into_iter().map(|frame| (id, frame)));
     }
     all.sort_by_key(|(_, frame)| frame.at_ms);
     all
@@ -87,12 +98,59 @@ fn inputs(case: &Case, interfaces: &[String]) -> Vec<(InterfaceId, Stamped)> {
 fn replay(case: &Case, workers: u16) -> (Outcome, Outcome) {
     let (setup, interfaces) = setup(case, workers);
     let expected = Outcome::expected(case, &interfaces);
+    let inputs = inputs(case, &interfaces);
+    replay_on(setup, &interfaces, inputs, expected)
+}
+
+/// As [`replay`], with the interfaces in VLANs: what goes in and what must come out has their tags.
+fn replay_tagged(case: &Case, workers: u16) -> Option<(Outcome, Outcome)> {
+    let (mut setup, interfaces) = setup(case, workers);
+    if setup.config.interfaces.iter().any(|interface| interface.vlan != VlanId::UNTAGGED) {
+        return None;
+    }
+    let vlan = |interface: usize| 100 + interface as u16;
+    for (number, interface) in setup.config.interfaces.iter_mut().enumerate() {
+        interface.vlan = VlanId(vlan(number));
+    }
+    let mut inputs = inputs(case, &interfaces);
+    if inputs.iter().any(|(_, frame)| has_tag(&frame.octets)) {
+        return None;
+    }
+    for (number, (interface, frame)) in (0_u16..).zip(&mut inputs) {
+        // Any priority.
+        tag(&mut frame.octets, vlan(interface.index()) | number << 12);
+    }
+    let mut expected = Outcome::expected(case, &interfaces);
+    for (number, name) in interfaces.iter().enumerate() {
+        let side = expected.sides.get_mut(name).unwrap();
+        side.iter_mut().for_each(|frame| tag(&mut frame.octets, vlan(number)));
+    }
+    Some(replay_on(setup, &interfaces, inputs, expected))
+}
+
+fn has_tag(frame: &[u8]) -> bool {
+    matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
+}
+
+fn tag(frame: &mut Vec<u8>, control: u16) {
+    if frame.len() >= 12 {
+        let [high, low] = control.to_be_bytes();
+        frame.splice(12..12, [0x81, 0, high, low]);
+    }
+}
+
+fn replay_on(
+    setup: Setup,
+    interfaces: &[String],
+    inputs: Vec<(InterfaceId, Stamped)>,
+    expected: Outcome,
+) -> (Outcome, Outcome) {
     let mut sides: BTreeMap<String, Side> =
         interfaces.iter().map(|name| (name.clone(), Vec::new())).collect();
     let mut director = setup.start();
     director.solicits = true;
     director.take_sent();
-    for (interface, frame) in inputs(case, &interfaces) {
+    for (interface, frame) in inputs {
         director.advance(frame.at_ms - director.now.0);
         director.receive(interface, &frame.octets);
         for Sent { interface, octets } in director.take_sent() {
@@ -157,6 +215,13 @@ fn every_case_on_two_workers() {
 #[test]
 fn every_case_on_four_workers() {
     check("four workers", |case| Some(replay(case, 4)));
+}
+
+/// Nothing but the tags is different when every interface is a VLAN.
+#[test]
+fn every_case_with_tags() {
+    check("tags, one worker", |case| replay_tagged(case, 1));
+    check("tags, three workers", |case| replay_tagged(case, 3));
 }
 
 /// Only cases that no time passes in.

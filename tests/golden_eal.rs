@@ -16,7 +16,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -24,6 +24,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pointsman::control::config::PortConfig;
+use pointsman::ids::VlanId;
 use support::director::{configuration, with_devices};
 use support::golden::{Case, cases};
 use support::packet::{ends, hex};
@@ -51,9 +53,8 @@ type Side = Vec<Vec<u8>>;
 /// What is said of a case in which something is wrong.
 type Complaint = String;
 
-fn interfaces(case: &Case) -> Vec<String> {
-    let config = configuration(&case.director());
-    config.interfaces.into_iter().map(|interface| interface.name).collect()
+fn ports(case: &Case) -> Vec<String> {
+    configuration(&case.director()).ports().iter().map(PortConfig::name).collect()
 }
 
 fn free_port() -> SocketAddr {
@@ -64,19 +65,26 @@ fn start(case: &Case, workers: usize, directory: &Path) -> Director {
     let cpu = core_affinity::get_core_ids().unwrap().first().unwrap().id;
     let metrics = free_port();
     let mut devices = Vec::new();
-    for name in interfaces(case) {
+    for name in ports(case) {
         let (rx, tx) = (format!("{name}.in.pcap"), format!("{name}.out.pcap"));
         pcap::write(&directory.join(&rx), &case.frames(&name, "in"));
         devices.push(format!("net_pcap,rx_pcap={rx},tx_pcap={tx}"));
     }
-    let text = format!(
-        "[director]\nworkers = {:?}\ncontrol_cpu = {cpu}\nidle = \"adaptive\"\n\
-         connections = 4096\nmetrics = \"{metrics}\"\nsocket = \"pointsman.sock\"\n\n\
-         [dpdk]\nhugepages = false\nmemory = \"128MiB\"\nmbufs = 4095\n\
-         rx_descriptors = 256\ntx_descriptors = 256\n\n{}",
-        vec![cpu; workers],
-        with_devices(&case.director(), &devices)
+    let mut text = with_devices(&case.director(), &devices);
+    if !text.contains("[dpdk]\n") {
+        text.insert_str(0, "[dpdk]\n");
+    }
+    text.insert_str(
+        text.find("[dpdk]\n").unwrap() + "[dpdk]\n".len(),
+        "hugepages = false\nmemory = \"128MiB\"\nmbufs = 4095\n\
+         rx_descriptors = 256\ntx_descriptors = 256\n",
     );
+    let director = format!(
+        "[director]\nworkers = {:?}\ncontrol_cpu = {cpu}\nidle = \"adaptive\"\n\
+         connections = 4096\nmetrics = \"{metrics}\"\nsocket = \"pointsman.sock\"\n\n",
+        vec![cpu; workers]
+    );
+    let text = director + &text;
     std::fs::write(directory.join("pointsman.toml"), text).unwrap();
     let log = std::fs::File::create(directory.join("log")).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -91,13 +99,19 @@ fn start(case: &Case, workers: usize, directory: &Path) -> Director {
 }
 
 impl Director {
-    /// The sums over all workers of the counters, by name and labels other than the worker.
-    fn counters(&self) -> Option<BTreeMap<String, u64>> {
+    /// The metrics, as the director serves them.
+    fn scrape(&self) -> Option<String> {
         let mut stream = TcpStream::connect(self.metrics).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// The sums over all workers of the counters, by name and labels other than the worker.
+    fn counters(&self) -> Option<BTreeMap<String, u64>> {
+        let text = self.scrape()?;
         let mut sums = BTreeMap::new();
         for line in text.lines().filter(|line| line.starts_with("pointsman_packets_")) {
             let (name, value) = line.rsplit_once(' ')?;
@@ -165,6 +179,7 @@ fn drops(counters: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
 /// clients with several workers, and the two directions at the start, when the first packets wait
 /// until the control thread has told the workers of the static neighbours.
 fn key_of(frame: &[u8]) -> Option<(SocketAddr, bool)> {
+    let frame = &*without_tag(frame);
     let is_flow = match &frame[12..14] {
         [8, 0] => frame[23] != 1,
         [0x86, 0xdd] => frame[20] != 58,
@@ -178,9 +193,18 @@ fn key_of(frame: &[u8]) -> Option<(SocketAddr, bool)> {
     Some(if is_client(&source) { (source, true) } else { (destination, false) })
 }
 
+fn without_tag(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if frame[12..14] == [0x81, 0] {
+        frame.drain(12..16);
+    }
+    frame
+}
+
 /// Whether a frame is one that the control thread has sent by itself: the announcements of a
 /// director that begins, and its questions. They come at any time, so they are not compared.
 fn is_unasked(frame: &[u8]) -> bool {
+    let frame = &*without_tag(frame);
     match &frame[12..14] {
         [8, 6] => frame[20..22] == [0, 1],
         [0x86, 0xdd] => frame[20] == 58 && frame[0] == 0x33,
@@ -188,10 +212,27 @@ fn is_unasked(frame: &[u8]) -> bool {
     }
 }
 
-fn by_client(frames: Vec<Stamped>) -> BTreeMap<Option<(SocketAddr, bool)>, Side> {
+/// The tag of a frame, if it has one; each VLAN keeps its order.
+fn tag_of(frame: &[u8]) -> Option<Vec<u8>> {
+    (frame[12..14] == [0x81, 0]).then(|| frame[12..16].to_vec())
+}
+
+/// What has to keep its order among itself.
+type Key = (Option<(SocketAddr, bool)>, Option<Vec<u8>>);
+
+/// The VLANs in which a director announces its addresses, if there is time.
+fn announced_vlans(case: &Case) -> BTreeSet<Option<Vec<u8>>> {
+    let tag = |vlan: VlanId| {
+        (vlan != VlanId::UNTAGGED).then(|| [&[0x81, 0], &vlan.0.to_be_bytes()[..]].concat())
+    };
+    configuration(&case.director()).interfaces.iter().map(|on_port| tag(on_port.vlan)).collect()
+}
+
+fn by_client(frames: Vec<Stamped>) -> BTreeMap<Key, Side> {
     let mut all: BTreeMap<_, Side> = BTreeMap::new();
     for frame in frames.into_iter().filter(|frame| !is_unasked(&frame.octets)) {
-        all.entry(key_of(&frame.octets)).or_default().push(frame.octets);
+        let key = (key_of(&frame.octets), tag_of(&frame.octets));
+        all.entry(key).or_default().push(frame.octets);
     }
     all
 }
@@ -206,10 +247,21 @@ fn run(case: &Case, workers: usize) -> Result<(), Complaint> {
 }
 
 fn replay(case: &Case, workers: usize, directory: &Path) -> Result<(), Complaint> {
-    let names = interfaces(case);
+    let names = ports(case);
     let packets: usize = names.iter().map(|name| case.frames(name, "in").len()).sum();
     let mut director = start(case, workers, directory);
     let counters = director.wait_for(packets as u64)?;
+    let metrics = director.scrape().unwrap_or_default();
+    for name in &names {
+        // Ports that several interfaces share are there once, by all their names.
+        let received = case.frames(name, "in").len();
+        let (label, value) = (format!("interface=\"{name}\""), format!(" {received}"));
+        let is_sample = |line: &str| line.starts_with("pointsman_port_rx_packets_total{");
+        let mut samples = metrics.lines().filter(|line| is_sample(line));
+        if !samples.any(|line| line.contains(&label) && line.ends_with(&value)) {
+            return Err(format!("port {name} did not receive {received}:\n{metrics}"));
+        }
+    }
     director.stop()?;
     if drops(&counters) != case.dropped {
         return Err(format!("dropped {:?}, expected {:?}", drops(&counters), case.dropped));
@@ -218,8 +270,15 @@ fn replay(case: &Case, workers: usize, directory: &Path) -> Result<(), Complaint
     if consumed != Some(case.consumed) {
         return Err(format!("consumed {consumed:?}, expected {}", case.consumed));
     }
+    let announced = announced_vlans(case);
     for name in names {
-        let found = by_client(pcap::read(&directory.join(format!("{name}.out.pcap"))));
+        let found = pcap::read(&directory.join(format!("{name}.out.pcap")));
+        let unasked = found.iter().filter(|frame| is_unasked(&frame.octets));
+        let vlans: BTreeSet<_> = unasked.map(|frame| tag_of(&frame.octets)).collect();
+        if !vlans.is_subset(&announced) {
+            return Err(format!("announced in {vlans:?}, not in {announced:?}"));
+        }
+        let found = by_client(found);
         let expected = by_client(case.frames(&name, "out"));
         if found != expected {
             let mut text = format!("{name} sent otherwise than expected\n");
@@ -262,7 +321,8 @@ fn every_case_through_the_running_director() {
 /// One receive queue: the first worker hands the others theirs, and sends for them.
 #[test]
 fn whole_connections_through_a_running_director_with_two_workers() {
-    let flows = |case: &Case| case.eal && case.any_order && case.director == "one-nic";
+    let one_port = |name: &str| name.ends_with("one-nic") || name == "vlans";
+    let flows = |case: &Case| case.eal && case.any_order && one_port(&case.director);
     let cases: Vec<_> = cases().into_iter().filter(flows).collect();
     run_all(&cases, 2);
 }

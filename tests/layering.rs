@@ -143,6 +143,20 @@ fn unsafe_is_allowed_in_dpdk_alone() {
     }
 }
 
+/// Whoever sends past `Shared::transmit` forgets the tag of a VLAN.
+#[test]
+fn every_packet_of_the_data_plane_leaves_through_one_place() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/dataplane");
+    let mut all = Vec::new();
+    files(&source, &mut all);
+    let sends = |file: &PathBuf| {
+        let text = comments_removed(&std::fs::read_to_string(file).unwrap());
+        text.contains("outlet.transmit(").then(|| file.strip_prefix(&source).unwrap().to_owned())
+    };
+    let senders: Vec<_> = all.iter().filter_map(sends).collect();
+    assert_eq!(senders, [Path::new("egress.rs")]);
+}
+
 #[test]
 fn the_reader_takes_groups_apart() {
     let text = "use crate::a::{b, c::{d, self}, e as f};\nlet x = crate::g::H::new(my_crate::z);";

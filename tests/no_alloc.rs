@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
@@ -21,9 +22,9 @@ use pointsman::dataplane::pipeline::{Origin, Pipeline, PipelineSettings};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Masquerade, NonSyn, Policy, Protocol, RealServer, Rules, SchedulerKind, ServerLoads,
+    Helper, Masquerade, NonSyn, Policy, Protocol, RealServer, Rules, SchedulerKind, ServerLoads,
     ServiceTable, SlotRegistry, VirtualService,
 };
 use support::packet::{
@@ -85,7 +86,7 @@ struct Shelf {
 
 impl Shelf {
     fn new() -> Self {
-        let frame = || BufferFrame { octets: Vec::with_capacity(2048), input: PortId(0) };
+        let frame = || BufferFrame { octets: Vec::with_capacity(2048), ..BufferFrame::default() };
         Self {
             frames: Vec::with_capacity(100_000),
             transmitted: 0,
@@ -125,6 +126,7 @@ fn service(listen: &str, server: &str) -> VirtualService {
         servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: listen.ends_with(":21").then_some(Helper::Ftp),
         timeouts: None,
     }
 }
@@ -133,6 +135,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     Interface {
         id: InterfaceId(id),
         port: PortId(id.into()),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         sides: if id == 0 { Sides::OUTSIDE } else { Sides::INSIDE },
@@ -150,8 +153,19 @@ fn worker_with(
     masquerades: &[Masquerade],
     policy: Policy,
 ) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
-    let outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
-    let inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    worker_in(workers, [VlanId::UNTAGGED; 2], masquerades, policy)
+}
+
+/// A worker whose interfaces are these VLANs.
+fn worker_in(
+    workers: u16,
+    vlans: [VlanId; 2],
+    masquerades: &[Masquerade],
+    policy: Policy,
+) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
+    let mut outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
+    let mut inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
+    [outside.vlan, inside.vlan] = vlans;
     let route = |to: &str, interface, via: Option<&str>| RouteSpec {
         to: to.parse().unwrap(),
         interface: InterfaceId(interface),
@@ -168,6 +182,9 @@ fn worker_with(
             one_packet: true,
             ..service("udp://[2001:db8:1::100]:55", "[fd00::11]:5355")
         },
+        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
+        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
+        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
     ];
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
@@ -194,6 +211,8 @@ fn worker_with(
         steering: Steering::new(workers, [5, 6, 7, 8].map(|s: u64| s.wrapping_mul(0x1234_5677))),
         services: Arc::new(table),
         loads: Arc::new(ServerLoads::new(16)),
+        control_connections: 64,
+        expectations: Arc::new(Expectations::for_workers(workers, [3; 4])),
         stats: Arc::clone(&stats),
         mailbox: inner,
     };
@@ -212,7 +231,10 @@ fn worker_with(
 }
 
 fn burst(input: u16, frames: impl Iterator<Item = Vec<u8>>) -> FrameBurst<BufferFrame> {
-    frames.take(BURST).map(|octets| BufferFrame { octets, input: PortId(input) }).collect()
+    frames
+        .take(BURST)
+        .map(|octets| BufferFrame { octets, input: PortId(input), ..BufferFrame::default() })
+        .collect()
 }
 
 /// 64 packets of four kinds of flow, from clients beginning at `first`.
@@ -291,6 +313,53 @@ fn connections_begin_live_and_end_without_an_allocation() {
 }
 
 #[test]
+fn associations_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let packet = |number: u16, chunk: u8, is_reply: bool| {
+        let (client, vip, server) = if number.is_multiple_of(2) {
+            (format!("198.18.7.7:{number}"), "192.0.2.100:2905", "10.0.0.11:3905")
+        } else {
+            (format!("[2001:db8:ffff::7]:{number}"), "[2001:db8:1::100]:2905", "[fd00::11]:3905")
+        };
+        let packet = if is_reply {
+            PacketBuilder::sctp(server, &client).from_server()
+        } else {
+            PacketBuilder::sctp(&client, vip)
+        };
+        packet.flags(chunk).payload(b"some data")
+    };
+    // INIT, INIT ACK, COOKIE ECHO, COOKIE ACK, DATA, SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+    for (chunk, is_reply) in [
+        (1, false),
+        (2, true),
+        (10, false),
+        (11, true),
+        (0, true),
+        (7, true),
+        (8, false),
+        (14, true),
+    ] {
+        let all = (1000..).map(|number| packet(number, chunk, is_reply).build());
+        let frames = burst(u16::from(is_reply), all);
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, &format!("chunk {chunk}"));
+    }
+    assert_eq!((shelf.transmitted, pipeline.connections()), (512, (32, 32)));
+    let whole = packet(1000, 0, false).payload(&[1; 200]).build();
+    let all = (0..).flat_map(|number| fragments(&whole, number, 64));
+    warm(&mut pipeline, burst(0, all), (Origin::Port, 20), &mut shelf, "fragments");
+    assert_eq!(stats.dropped.get(DropReason::SctpFragment), 64);
+    let all = (1000..).map(|number| {
+        let client = if number % 2 == 0 { "198.18.7.7" } else { "[2001:db8:ffff::7]" };
+        let server = if number % 2 == 0 { "10.0.0.11:3905" } else { "[fd00::11]:3905" };
+        let about = PacketBuilder::sctp(&format!("{client}:{number}"), server).build();
+        error(if number % 2 == 0 { "10.0.0.9" } else { "fd00::9" }, &about, InterfaceId(1), 1400)
+    });
+    warm(&mut pipeline, burst(1, all), (Origin::Port, 30), &mut shelf, "errors passed on");
+    assert_eq!(shelf.transmitted, 576);
+}
+
+#[test]
 fn answers_and_drops_need_no_allocation() {
     let (mut pipeline, _control, stats) = worker(1);
     let mut shelf = Shelf::new();
@@ -344,6 +413,32 @@ fn packets_change_hands_without_an_allocation() {
     assert!(shelf.handed > 30, "{}", shelf.handed);
     warm(&mut pipeline, requests(2000, SYN), (Origin::Worker, 6), &mut shelf, "taken over");
     assert!(shelf.transmitted >= 64);
+}
+
+#[test]
+fn tags_are_taken_off_and_put_on_without_an_allocation() {
+    let (mut pipeline, _control, stats) =
+        worker_in(1, [VlanId(10), VlanId(20)], &[], Policy::default());
+    let mut shelf = Shelf::new();
+    let tagged = |mut frames: FrameBurst<BufferFrame>, vlan: u8| {
+        for frame in &mut frames {
+            frame.octets.splice(12..12, [0x81, 0, 0, vlan]);
+        }
+        frames
+    };
+    let port = |now| (Origin::Port, now);
+    warm(&mut pipeline, tagged(requests(1000, SYN), 10), port(10), &mut shelf, "new connections");
+    warm(&mut pipeline, tagged(replies(1000), 20), port(20), &mut shelf, "replies");
+    warm(&mut pipeline, tagged(requests(1000, ACK), 10), port(30), &mut shelf, "hits");
+    assert_eq!((shelf.transmitted, stats.transmitted.get()), (192, 0));
+    assert!(shelf.frames.iter().all(|frame| frame.octets[12..14] == [0x81, 0]));
+    warm(&mut pipeline, tagged(requests(1000, ACK), 20), port(40), &mut shelf, "others' tags");
+    assert_eq!(stats.dropped.get(DropReason::UnknownVlan), 64);
+    let refused = (2000..).map(|number: u16| {
+        PacketBuilder::tcp(&format!("198.18.7.7:{number}"), "192.0.2.100:81").flags(SYN).build()
+    });
+    warm(&mut pipeline, tagged(burst(0, refused), 10), port(50), &mut shelf, "resets");
+    assert_eq!((shelf.transmitted, stats.errors_sent.get()), (256, 64));
 }
 
 /// Two fragments each of datagrams from `first` on, the later one first.
@@ -558,4 +653,44 @@ fn routing_needs_no_allocation() {
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "routed");
     assert_eq!((shelf.transmitted, shelf.discarded), (64, 16), "16 told that their TTL is over");
     assert_eq!(pipeline.connections(), (0, 0));
+}
+
+#[test]
+fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let client = |number: u16| format!("198.18.7.7:{number}");
+    let ftp = |number: u16| PacketBuilder::tcp(&client(number), "192.0.2.100:21");
+    let back = |number: u16| {
+        let segment = PacketBuilder::tcp("10.0.0.11:21", &client(number)).from_server();
+        segment.sequence(5001).acknowledgement(1001)
+    };
+    let numbers = 1000..1032_u16;
+    let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
+    warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
+    let long = b"227 Entering Passive Mode (10,0,0,11,";
+    assert_eq!(long.len(), 37);
+    let said = numbers.clone().flat_map(|number| {
+        let rest = format!("{},10).\r\n", 100 + number % 100);
+        let after = back(number).sequence(5001 + 37);
+        [back(number).payload(long).build(), after.payload(rest.as_bytes()).build()]
+    });
+    let mut frames = burst(1, said);
+    for frame in &mut frames {
+        // A packet buffer has room behind the packet.
+        frame.octets.reserve(256);
+    }
+    warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "passive replies, in two parts");
+    // Each part goes on, and the first is acknowledged in the client's place.
+    assert_eq!(stats.originated.get(), 32);
+    let data = numbers.clone().map(|number| {
+        let port = u32::from(100 + number % 100) * 256 + 10;
+        PacketBuilder::tcp("198.18.7.7:7", &format!("192.0.2.100:{port}")).flags(SYN).build()
+    });
+    let asked = numbers.map(|number| {
+        ftp(number).sequence(1001).acknowledgement(5001).payload(b"PORT 198,18,7,7,1,1\r\n").build()
+    });
+    let frames = burst(0, data.chain(asked));
+    warm(&mut pipeline, frames, (Origin::Port, 30), &mut shelf, "data connections, and PORT");
+    assert_eq!(shelf.transmitted, 64 + 96 + 64);
 }

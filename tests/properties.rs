@@ -11,10 +11,10 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::classify::{Class, classify};
+use pointsman::dataplane::classify::{Class, Packet, classify};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
-use pointsman::ids::{InterfaceId, PortId};
+use pointsman::ids::{InterfaceId, PortId, VlanId};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use support::director::{IN, OUT, Setup, TestDirector};
@@ -95,25 +95,25 @@ proptest! {
     #[test]
     fn translated_packets_have_the_checksums_of_a_full_recomputation(
         [vip, server, client] in parties(),
-        is_tcp: bool,
+        protocol in prop::sample::select(vec!["tcp", "udp", "sctp"]),
         body in prop::collection::vec(any::<u8>(), 0..1400),
         back in prop::collection::vec(any::<u8>(), 0..1400),
         ttl in 2_u8..=255,
         sequence: u32,
         padding in 0_usize..80,
     ) {
-        let protocol = if is_tcp { "tcp" } else { "udp" };
         let mut director = translator(vip, server, protocol);
         let build = |from: SocketAddr, to: SocketAddr, body: &[u8]| {
             let (from, to) = (from.to_string(), to.to_string());
-            let packet = if is_tcp {
-                PacketBuilder::tcp(&from, &to)
-            } else {
-                PacketBuilder::udp(&from, &to)
+            let packet = match protocol {
+                "tcp" => PacketBuilder::tcp(&from, &to),
+                "udp" => PacketBuilder::udp(&from, &to),
+                _ => PacketBuilder::sctp(&from, &to),
             };
             packet.ttl(ttl).sequence(sequence).payload(body)
         };
-        let request = build(client, vip, &body).flags(SYN);
+        let (opening, answer) = if protocol == "sctp" { (1, 2) } else { (SYN, SYN | ACK) };
+        let request = build(client, vip, &body).flags(opening);
         let length = request.build().len();
         director.receive(OUT, &request.pad_to(length + padding).build());
         let sent = director.sent_one();
@@ -122,7 +122,7 @@ proptest! {
         prop_assert_eq!(payload(&sent.octets), &body[..]);
         assert_checksums(&sent.octets);
 
-        director.receive(IN, &build(server, client, &back).flags(SYN | ACK).from_server().build());
+        director.receive(IN, &build(server, client, &back).flags(answer).from_server().build());
         let sent = director.sent_one();
         prop_assert_eq!(sent.interface, OUT);
         prop_assert_eq!(ends(&sent.octets), (vip, client));
@@ -216,9 +216,27 @@ impl Frame for Chained {
         false
     }
 
+    fn pop_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn push_front(&mut self, _: usize) -> bool {
+        false
+    }
+
+    fn copy_octets(&self, _: usize, _: &mut [u8]) -> bool {
+        false
+    }
+
     fn input(&self) -> PortId {
         PortId(0)
     }
+
+    fn vlan(&self) -> VlanId {
+        VlanId::UNTAGGED
+    }
+
+    fn set_vlan(&mut self, _: VlanId) {}
 }
 
 /// Frames that a change makes wrong in an interesting way.
@@ -242,6 +260,18 @@ fn seeds() -> Vec<Vec<u8>> {
         let router = |v4, v6| if to == web { v4 } else { v6 };
         all.push(error(router("198.18.0.9", "2001:db8:ffff::9"), &reply.build(), OUT, 1400));
         all.push(error(router("10.0.0.9", "fd00::9"), &request.build(), IN, 1400));
+    }
+    let (sctp, sctp6) = ("192.0.2.100:2905", "[2001:db8:1::100]:2905");
+    for (from, to) in [(client, sctp), (client6, sctp6)] {
+        let packet = || PacketBuilder::sctp(from, to).payload(&[7; 100]);
+        for chunk in [1, 10, 0, 14] {
+            all.push(packet().flags(chunk).build());
+        }
+        all.extend(fragments(&packet().build(), 0x79, 56));
+        let server = if to == sctp { "10.0.0.11:3905" } else { "[fd00::11]:3905" };
+        let request = PacketBuilder::sctp(from, server).payload(&[7; 100]).build();
+        let router = if to == sctp { "10.0.0.9" } else { "fd00::9" };
+        all.push(error(router, &request, IN, 1400));
     }
     for (from, to) in [(client, dns), (client6, dns6)] {
         let whole = PacketBuilder::udp(from, to).payload(&[7; 100]).build();
@@ -308,6 +338,8 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
     let header = match class {
         Class::FlowV4(key) if key.protocol == 6 => 20,
         Class::FlowV6(key) if key.protocol == 6 => 20,
+        Class::FlowV4(key) if key.protocol == 132 => 16,
+        Class::FlowV6(key) if key.protocol == 132 => 16,
         // What has no ports is not looked into.
         Class::FlowV4(key) if key.protocol != 17 => 0,
         Class::FlowV6(key) if key.protocol != 17 => 0,
@@ -332,8 +364,9 @@ proptest! {
         octets in bad_frame(),
         first in any::<Index>(),
     ) {
-        let mut frame = BufferFrame { octets: octets.clone(), input: PortId(0) };
-        let packet = classify(&mut frame, &OUTSIDE, Sides::OUTSIDE);
+        let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
+        let mut packet = Packet::of(Class::Arp);
+        classify(&mut frame, &OUTSIDE, Sides::OUTSIDE, &mut packet);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
         if packet.ip_octets > 0 {
             prop_assert_eq!(frame.octets.len(), 14 + usize::from(packet.ip_octets));
@@ -341,7 +374,8 @@ proptest! {
         let first = first.index(octets.len() + 1);
         let rest = octets.len() - first;
         let mut chained = Chained { first: octets[..first].to_vec(), rest };
-        let packet = classify(&mut chained, &OUTSIDE, Sides::OUTSIDE);
+        let mut packet = Packet::of(Class::Arp);
+        classify(&mut chained, &OUTSIDE, Sides::OUTSIDE, &mut packet);
         assert_headers_are_there(&chained, &packet.class, packet.transport);
     }
 }
@@ -350,10 +384,12 @@ proptest! {
 fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
     for seed in seeds() {
         for length in 0..seed.len() {
-            let mut frame = BufferFrame { octets: seed[..length].to_vec(), input: PortId(0) };
+            let mut frame =
+                BufferFrame { octets: seed[..length].to_vec(), ..BufferFrame::default() };
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
-            let packet = classify(&mut frame, &mac, Sides::OUTSIDE);
+            let mut packet = Packet::of(Class::Arp);
+            classify(&mut frame, &mac, Sides::OUTSIDE, &mut packet);
             // Only what was padding may be missing.
             let is_whole = packet.ip_octets > 0 && 14 + usize::from(packet.ip_octets) <= length;
             assert!(matches!(packet.class, Class::Drop(_)) || is_whole, "{length} of {seed:02x?}");
@@ -371,6 +407,15 @@ servers = [{ address = "10.0.0.11:8080" }, { address = "10.0.0.99:8080" }]
 name = "dns"
 listen = "udp://192.0.2.100:53"
 servers = [{ address = "10.0.0.12:5353" }]
+[[service]]
+name = "sctp"
+listen = "sctp://192.0.2.100:2905"
+servers = [{ address = "10.0.0.11:3905" }, { address = "10.0.0.99:2905" }]
+[[service]]
+name = "sctp6"
+listen = "sctp://[2001:db8:1::100]:2905"
+non_syn = "schedule"
+servers = [{ address = "[fd00::11]:3905" }]
 [[service]]
 name = "web6"
 listen = "tcp://[2001:db8:1::100]:80"
@@ -415,6 +460,7 @@ proptest! {
         capacity in 1_u32..40,
         neighbors in 1_usize..40,
         start: u32,
+        are_vlans: bool,
         steps in prop::collection::vec(
             (any::<bool>(), prop::collection::vec(bad_frame(), 1..64), 0_u32..200_000, 0_u8..8),
             1..8,
@@ -425,10 +471,20 @@ proptest! {
             .connections(capacity, capacity)
             .neighbors(neighbors);
         setup.start = Tick(start);
+        let vlans = if are_vlans { [VlanId(10), VlanId(20)] } else { [VlanId::UNTAGGED; 2] };
+        for (interface, vlan) in setup.config.interfaces.iter_mut().zip(vlans) {
+            interface.vlan = vlan;
+        }
         let mut director = setup.start();
         director.solicits = true;
-        for (is_inside, frames, wait, what) in steps {
+        for (is_inside, mut frames, wait, what) in steps {
             let interface = if is_inside { IN } else { OUT };
+            // One burst in eight has the tag of the other interface.
+            let vlan = vlans[usize::from(is_inside != (what == 7))];
+            for frame in frames.iter_mut().filter(|frame| are_vlans && frame.len() >= 12) {
+                let [high, low] = vlan.0.to_be_bytes();
+                frame.splice(12..12, [0x81, 0, high, low]);
+            }
             let worker = usize::from(what) % usize::from(workers);
             director.receive_burst(worker, interface, &frames);
             match what {
@@ -439,7 +495,12 @@ proptest! {
                 4 => { director.list(); }
                 _ => {}
             }
-            for sent in director.take_sent() {
+            for mut sent in director.take_sent() {
+                if are_vlans {
+                    let tag: Vec<_> = sent.octets.drain(12..16).collect();
+                    let [high, low] = vlans[sent.interface.index()].0.to_be_bytes();
+                    prop_assert_eq!(tag, [0x81, 0, high, low], "the tag of its interface");
+                }
                 assert_claims_only_own(&sent.octets);
                 let mac = if sent.interface == OUT { OUTSIDE } else { INSIDE };
                 prop_assert_eq!(&sent.octets[6..12], &mac[..], "sent from its interface");

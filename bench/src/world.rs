@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::FrameBurst;
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
@@ -17,7 +18,7 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dataplane::{Pipeline, PipelineSettings};
 use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::dpdk::memory::HugePages;
-use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
+use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
     SlotRegistry, VirtualService,
@@ -84,6 +85,8 @@ impl World {
             steering: Steering::new(1, SECRET),
             services: Arc::new(table),
             loads: Arc::new(ServerLoads::new(SERVERS)),
+            control_connections: 1,
+            expectations: Arc::new(Expectations::for_workers(1, SECRET)),
             stats: Arc::clone(&stats),
             mailbox: inner,
         };
@@ -159,6 +162,7 @@ fn service(traffic: Traffic, number: u32) -> VirtualService {
         servers: vec![RealServer { address: server, weight: 1 }],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }
@@ -176,6 +180,7 @@ fn interfaces() -> Interfaces {
     let one = |number: u8, mac, addresses: [IpNet; 2]| Interface {
         id: InterfaceId(number),
         port: PortId(u16::from(number)),
+        vlan: VlanId::UNTAGGED,
         mac,
         mtu: 1500,
         sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },

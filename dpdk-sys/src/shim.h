@@ -52,6 +52,8 @@ static const size_t SHIM_MBUF_PORT = offsetof(struct rte_mbuf, port);
 static const size_t SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);
 static const size_t SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
+static const size_t SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
+static const size_t SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
 static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 
 use crate::control::config::preflight::{self, Host, ThisHost};
 use crate::control::config::{self, Config, Listing, LoadError, Loaded, Machine};
+use crate::ids::VlanId;
 
 /// What `check` ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +90,17 @@ fn summarize(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     )?;
     for interface in &config.interfaces {
         let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+        let vlan = match interface.vlan {
+            VlanId::UNTAGGED => String::new(),
+            vlan => format!(", VLAN {vlan}"),
+        };
         writeln!(
             out,
-            "  interface   {} ({}) on {}: {}",
+            "  interface   {} ({}) on {}{}: {}",
             interface.name,
             interface.role.name(),
             interface.device,
+            vlan,
             addresses.join(", ")
         )?;
     }

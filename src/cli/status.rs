@@ -17,7 +17,8 @@ Examples:
   sudo pointsman status --json | jq .services
 
 Rates are those of the last second. Active connections are those that are being opened or are
-established; the others (closing, UDP) are inactive. Weight 0 takes no new connections.";
+established (of SCTP: established); the others (closing, UDP) are inactive. Weight 0 takes no new
+connections.";
 
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 /// Show services, real servers, workers and interfaces of the running director.

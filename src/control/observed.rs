@@ -185,7 +185,7 @@ impl Observed {
         }
         for port in self.ports() {
             if !port.link_up {
-                obstacles.push(format!("the link of interface {} is down", port.interface));
+                obstacles.push(format!("the link of interface {} is down", port.name()));
             }
         }
         let health = self.health.get();

@@ -65,7 +65,7 @@ pub struct BuildInfo {
 /// Called on the control thread, about once a second and for every scrape: it must not block (no
 /// waiting for a link to settle).
 pub trait DeviceSource: std::fmt::Debug {
-    /// Every port, in the order of the configured interfaces.
+    /// Every port, in the order of [`Config::ports`](super::config::Config::ports).
     fn ports(&self) -> Vec<PortReport>;
     /// Every pool of packet buffers.
     fn pools(&self) -> Vec<PoolReport>;
@@ -74,8 +74,8 @@ pub trait DeviceSource: std::fmt::Debug {
 /// A port as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortReport {
-    /// The configured name of its interface.
-    pub interface: String,
+    /// The configured names of its interfaces: VLANs of one NIC share its port.
+    pub interfaces: Vec<String>,
     /// The DPDK driver.
     pub driver: String,
     /// Its Ethernet address.
@@ -90,6 +90,14 @@ pub struct PortReport {
     pub tx_queues: u16,
     /// What the port counts.
     pub counters: PortCounters,
+}
+
+impl PortReport {
+    /// The port's name, in the label `interface` of metrics and elsewhere: that of its interface,
+    /// or those of all that share it, joined by `+` (which no name contains).
+    pub fn name(&self) -> String {
+        self.interfaces.join("+")
+    }
 }
 
 /// What a port counts (`rte_eth_stats`).

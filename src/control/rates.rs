@@ -66,11 +66,7 @@ impl Sample {
             at,
             workers: observed.workers.iter().map(|w| WorkerSample::take(&w.stats)).collect(),
             servers: servers.map(|(_, slot)| (*slot, traffic(observed, *slot))).collect(),
-            ports: observed
-                .ports()
-                .into_iter()
-                .map(|port| (port.interface, port.counters))
-                .collect(),
+            ports: observed.ports().into_iter().map(|port| (port.name(), port.counters)).collect(),
         }
     }
 }

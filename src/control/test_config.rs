@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::config::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat, Role,
 };
-use crate::ids::CpuId;
+use crate::ids::{CpuId, VlanId};
 use crate::service::{NonSyn, Policy, RealServer, SchedulerKind, Timeouts, VirtualService};
 
 /// Two interfaces, outside with a gateway and inside; no services.
@@ -49,6 +49,7 @@ pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfi
         name: name.into(),
         role,
         device: Device::Vdev { name: format!("net_null_{name}"), args: String::new() },
+        vlan: VlanId::UNTAGGED,
         addresses: vec![address.parse().unwrap()],
         gateways: Vec::new(),
         routes: Vec::new(),
@@ -71,6 +72,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

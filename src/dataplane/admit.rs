@@ -7,6 +7,7 @@ use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, InsertError};
 use super::family::Family;
 use super::frame::Frame;
+use super::helper;
 use super::interface::Sides;
 use super::masquerade;
 use super::next_hop::AdjacencyId;
@@ -21,6 +22,7 @@ use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp;
 use crate::wire::tcp::flags;
 
 /// What becomes of a packet of no connection.
@@ -61,9 +63,12 @@ pub(super) fn admit<A: Family, F: Frame>(
     if let Some(service) = family.find(key.destination, key.destination_port, key.protocol) {
         return through_service(table, shared, service, (packet, key, now));
     }
+    if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+        return Ok(Admitted::Connection(opened?));
+    }
     if shared.is_ours(key.destination) {
         return Err(match key.protocol {
-            protocol::TCP | protocol::UDP => DropReason::NoService,
+            protocol::TCP | protocol::UDP | protocol::SCTP => DropReason::NoService,
             _ if key.protocol == A::ICMP => DropReason::IcmpUnsupported,
             _ => DropReason::UnknownProtocol,
         }
@@ -92,7 +97,7 @@ pub(super) fn admit<A: Family, F: Frame>(
         return shared.route(packet, key.destination).map(Admitted::Routed);
     }
     Err(match key.protocol {
-        protocol::TCP | protocol::UDP => DropReason::NotOwned,
+        protocol::TCP | protocol::UDP | protocol::SCTP => DropReason::NotOwned,
         _ if key.protocol == A::ICMP => DropReason::NotOwned,
         _ => DropReason::UnknownProtocol,
     }
@@ -107,7 +112,7 @@ fn through_service<A: Family, F: Frame>(
     (packet, key, now): (&Packet, &FlowKey<A>, Tick),
 ) -> Result<Admitted<A>, Refusal> {
     if !may_open(service, packet, key) {
-        let answer = service.non_syn == NonSyn::Reset;
+        let answer = service.non_syn == NonSyn::Reset && key.protocol == protocol::TCP;
         return Err(Refusal { reset: answer, ..DropReason::NoConnection.into() });
     }
     if packet.ttl <= 1 {
@@ -130,6 +135,9 @@ fn through_service<A: Family, F: Frame>(
         protocol: key.protocol,
     });
     connection.belongs_to(service.id, server.slot);
+    if service.helper.is_some() {
+        connection.flags = connection.flags.with(Flags::HELPED);
+    }
     let id = insert(table, shared, connection, hops, (packet, now))?;
     Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
 }
@@ -207,7 +215,7 @@ fn schedule<'s, A: Family, F: Frame>(
 
 /// Whom a server is to see: the client; or, where it reaches the client without us, an own
 /// address and port, so that its replies come back (full NAT). `None`: the reply tuple is taken.
-fn local_endpoint<A: Family, F: Frame>(
+pub(super) fn local_endpoint<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
     server: &Server<A>,
@@ -237,35 +245,122 @@ fn local_endpoint<A: Family, F: Frame>(
     Some((own, U16::new(port)))
 }
 
-/// Whether a SYN from the side that opened a connection begins a new one in its place: it is
+/// Whether a SYN or INIT from the side that opened a connection begins a new one in its place: it is
 /// over, or its server takes no new connections any more. (A half-closed connection lives on,
-/// whatever a SYN says.)
+/// whatever a SYN says. Of SCTP only CLOSED is over, as in IPVS.)
 pub(super) fn begins_anew<A: Address>(services: &ServiceTable, connection: &Connection<A>) -> bool {
     use ConnectionState as S;
     match connection.state() {
-        S::TimeWait | S::Close | S::LastAck => true,
-        S::None | S::SynRecv | S::FinWait | S::CloseWait | S::SynSent | S::SynAck | S::Listen => {
+        S::TimeWait | S::Close | S::LastAck | S::SctpClosed => true,
+        S::Established | S::Udp | S::Icmp | S::SctpEstablished => false,
+        S::None
+        | S::SynRecv
+        | S::FinWait
+        | S::CloseWait
+        | S::SynSent
+        | S::SynAck
+        | S::Listen
+        | S::SctpInit1
+        | S::SctpInit
+        | S::SctpCookieSent
+        | S::SctpCookieReplied
+        | S::SctpCookieWait
+        | S::SctpCookie
+        | S::SctpCookieEchoed
+        | S::SctpShutdownSent
+        | S::SctpShutdownReceived
+        | S::SctpShutdownAckSent
+        | S::SctpRejected => {
             let takes_no_more = services.weight(connection.slot()).unwrap_or(0) == 0;
             takes_no_more && !connection.flags.has(Flags::OUTBOUND)
         }
-        S::Established | S::Udp | S::Icmp => false,
     }
 }
 
 /// Whether a packet may begin a connection: any UDP datagram; of TCP a SYN, or as the service
-/// says whatever is not a reset.
+/// says whatever is not a reset; of SCTP an INIT, or as the service says whatever comes, but for
+/// fragments, of which it is not known whether they could be translated.
 fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>) -> bool {
-    if key.protocol != protocol::TCP {
-        return true;
-    }
     let is_scheduled = service.non_syn == NonSyn::Schedule;
-    packet.is_syn() || is_scheduled && packet.control & flags::RST == 0
+    match key.protocol {
+        protocol::TCP => packet.is_syn() || is_scheduled && packet.control & flags::RST == 0,
+        protocol::SCTP => {
+            let is_whole = packet.control & sctp::FRAGMENT == 0;
+            is_whole && (packet.is_syn() || is_scheduled)
+        }
+        _ => true,
+    }
 }
 
 fn first_state(packet: &Packet, protocol: u8) -> ConnectionState {
     match protocol {
         protocol::TCP => ConnectionState::None.next(Direction::Inbound, packet.control),
         protocol::UDP => ConnectionState::Udp,
+        // The packet goes on as a hit, which moves the state; a second INIT is not the first.
+        protocol::SCTP => ConnectionState::None,
         _ => ConnectionState::Icmp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ids::{ServerSlot, ServiceId, TableVersion};
+    use crate::service::{RealServer, Rules, SlotRegistry, VirtualService};
+
+    /// One service with one server of this weight, and the server's slot.
+    fn services(weight: u32) -> (ServiceTable, ServerSlot) {
+        let listen = "tcp://192.0.2.100:80".parse().unwrap();
+        let address = "10.0.0.11:8080".parse().unwrap();
+        let mut service = VirtualService::new("web", listen);
+        service.servers = vec![RealServer { address, weight }];
+        let mut slots = SlotRegistry::new(8);
+        let table =
+            ServiceTable::compile(TableVersion(1), Rules::of(&[service]), &mut slots).unwrap();
+        (table, slots.server(listen, address).unwrap())
+    }
+
+    fn tcp_states() -> impl Iterator<Item = ConnectionState> {
+        ConnectionState::ALL.into_iter().filter(|state| *state as u8 <= ConnectionState::Icmp as u8)
+    }
+
+    /// The states in which a SYN begins another connection; with a server of this weight, or one
+    /// that was removed.
+    fn states_that_give_way(weight: u32, is_removed: bool, flags: Flags) -> BTreeSet<&'static str> {
+        let (table, slot) = services(weight);
+        let client = ([198, 18, 7, 7], U16::new(20_000));
+        let mut connection = Connection::new(Endpoints {
+            client,
+            service: ([192, 0, 2, 100], U16::new(80)),
+            local: client,
+            server: ([10, 0, 0, 11], U16::new(8080)),
+            protocol: protocol::TCP,
+        });
+        connection.belongs_to(ServiceId(0), if is_removed { ServerSlot(7) } else { slot });
+        connection.flags = flags;
+        let gives_way = |state: &ConnectionState| {
+            connection.set_state(*state);
+            begins_anew(&table, &connection)
+        };
+        tcp_states().filter(gives_way).map(ConnectionState::name).collect()
+    }
+
+    #[test]
+    fn a_port_is_used_again_in_time_wait_close_and_last_ack() {
+        let over = BTreeSet::from(["TIME_WAIT", "CLOSE", "LAST_ACK"]);
+        assert_eq!(states_that_give_way(1, false, Flags::default()), over);
+        for is_removed in [false, true] {
+            assert_eq!(states_that_give_way(0, is_removed, Flags::OUTBOUND), over);
+        }
+    }
+
+    #[test]
+    fn a_port_is_used_again_unless_established_when_the_server_takes_nothing_new() {
+        let mut wanted: BTreeSet<_> = tcp_states().map(ConnectionState::name).collect();
+        wanted.retain(|name| !["ESTABLISHED", "UDP", "ICMP"].contains(name));
+        assert_eq!(states_that_give_way(0, false, Flags::default()), wanted, "quiesced");
+        assert_eq!(states_that_give_way(1, true, Flags::default()), wanted, "removed");
     }
 }

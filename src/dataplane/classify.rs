@@ -16,6 +16,7 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
 
@@ -55,44 +56,51 @@ pub struct Packet {
     pub ip_octets: u16,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// TCP control bits; 0 for others.
+    /// TCP control bits; of SCTP [`sctp::Signal::control`]; 0 for others.
     pub control: u8,
     /// Where the interface leads that the packet came in by.
     pub sides: Sides,
 }
 
 impl Packet {
-    /// Whether this is the first segment of a TCP connection.
+    /// Whether this is the first segment of a TCP connection, or an SCTP INIT.
     #[inline]
     pub const fn is_syn(&self) -> bool {
         self.control & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
     }
 
     /// A packet of which nothing but its class is known.
-    pub(super) const fn of(class: Class) -> Self {
+    pub const fn of(class: Class) -> Self {
         Self { class, transport: 0, ip_octets: 0, ttl: 0, control: 0, sides: Sides(0) }
     }
 }
 
-/// Looks at a frame that came in by an interface with Ethernet address `mac`, which leads to
-/// `sides`. Cuts off what follows the IP packet (Ethernet padding).
+/// Looks at a frame without a VLAN tag that came in by an interface with Ethernet address `mac`,
+/// which leads to `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
+/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding).
 #[inline]
-pub fn classify<F: Frame>(frame: &mut F, mac: &Mac, sides: Sides) -> Packet {
-    match inspect(frame.octets(), frame.total_len(), *mac) {
-        Ok(mut packet) => {
-            packet.sides = sides;
+pub fn classify<F: Frame>(frame: &mut F, mac: &Mac, sides: Sides, packet: &mut Packet) {
+    // Written in place: a copy of what was just written in pieces stalls.
+    packet.sides = sides;
+    match inspect(frame.octets(), frame.total_len(), *mac, packet) {
+        Ok(()) => {
             let end = ethernet::HEADER + usize::from(packet.ip_octets);
             if packet.ip_octets != 0 && end < frame.total_len() {
                 // A frame over several buffers keeps its padding.
                 frame.set_len(end);
             }
-            packet
         }
-        Err(reason) => Packet::of(Class::Drop(reason)),
+        Err(reason) => *packet = Packet::of(Class::Drop(reason)),
     }
 }
 
-fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReason> {
+#[inline]
+fn inspect(
+    octets: &[u8],
+    total_len: usize,
+    mac: Mac,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let (header, rest) =
         EthernetHeader::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
     if header.destination != mac && !ethernet::is_group(&header.destination) {
@@ -104,22 +112,28 @@ fn inspect(octets: &[u8], total_len: usize, mac: Mac) -> Result<Packet, DropReas
     }
     let payload_len = total_len.saturating_sub(ethernet::HEADER);
     match header.ether_type.get() {
-        ether_type::IPV4 => inspect_v4(rest, payload_len, header),
-        ether_type::IPV6 => inspect_v6(rest, payload_len, header),
+        ether_type::IPV4 => inspect_v4(rest, payload_len, header, packet),
+        ether_type::IPV6 => inspect_v6(rest, payload_len, header, packet),
         ether_type::ARP => match ArpPacket::ref_from_prefix(rest) {
-            Ok((arp, _)) if arp.is_ipv4_over_ethernet() => Ok(Packet::of(Class::Arp)),
+            Ok((arp, _)) if arp.is_ipv4_over_ethernet() => {
+                *packet = Packet { sides: packet.sides, ..Packet::of(Class::Arp) };
+                Ok(())
+            }
             Ok(_) => Err(DropReason::BadNeighborMessage),
             Err(_) => Err(DropReason::Truncated),
         },
+        ether_type::VLAN | ether_type::SERVICE_VLAN => Err(DropReason::UnknownVlan),
         _ => Err(DropReason::UnknownEtherType),
     }
 }
 
+#[inline]
 fn inspect_v4(
     octets: &[u8],
     available: usize,
     link: &EthernetHeader,
-) -> Result<Packet, DropReason> {
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let (ip, _) = Ipv4Header::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
     let header_length = ip.header_length();
     let total_length = usize::from(ip.total_length.get());
@@ -148,12 +162,14 @@ fn inspect_v4(
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
     if ip.is_fragment() {
-        return payload.packet(Class::FragmentV4, common, 0);
+        return payload.packet(Class::FragmentV4, common, 0, packet);
     }
     match ip.protocol {
-        protocol::ICMP => payload
-            .icmp(common, |kind| if icmpv4::is_error(kind) { Class::ErrorV4 } else { Class::Icmp }),
-        _ => payload.flow(ip.source, ip.destination, common, Class::FlowV4),
+        protocol::ICMP => {
+            let class = |kind| if icmpv4::is_error(kind) { Class::ErrorV4 } else { Class::Icmp };
+            payload.icmp(common, class, packet)
+        }
+        _ => payload.flow((ip.source, ip.destination), common, Class::FlowV4, packet),
     }
 }
 
@@ -169,11 +185,13 @@ fn is_martian_v4(ip: &Ipv4Header) -> bool {
         || destination >= 240
 }
 
+#[inline]
 fn inspect_v6(
     octets: &[u8],
     available: usize,
     link: &EthernetHeader,
-) -> Result<Packet, DropReason> {
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let (ip, rest) = Ipv6Header::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
     let [version, ..] = ip.version_class_flow;
     if version >> 4 != 6 {
@@ -186,12 +204,15 @@ fn inspect_v6(
     let Ok(ip_octets) = u16::try_from(payload_length + ipv6::HEADER) else {
         return Err(DropReason::Malformed);
     };
-    let payload = walk_extensions(Payload {
+    let mut payload = Payload {
         octets: rest,
         length: payload_length,
         protocol: ip.next_header,
         offset: ethernet::HEADER + ipv6::HEADER,
-    })?;
+    };
+    if is_stepped_over(payload.protocol) {
+        walk_extensions(&mut payload)?;
+    }
     let [source, ..] = ip.source;
     let [destination, ..] = ip.destination;
     let unspecified = V6::default();
@@ -204,12 +225,11 @@ fn inspect_v6(
     }
     let common = Common { ip_octets, ttl: ip.hop_limit };
     if payload.protocol == protocol::ICMPV6 {
-        let packet = payload.icmp(common, |kind| {
-            if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 }
-        })?;
+        let class = |kind| if icmpv6::is_error(kind) { Class::ErrorV6 } else { Class::Icmpv6 };
+        payload.icmp(common, class, packet)?;
         if packet.class == Class::Icmpv6 {
             // Neighbor Discovery speaks to groups, and from no address.
-            return Ok(packet);
+            return Ok(());
         }
     }
     if ip.source == unspecified {
@@ -219,9 +239,9 @@ fn inspect_v6(
         return Err(DropReason::NotForUs);
     }
     match payload.protocol {
-        extension::FRAGMENT => payload.packet(Class::FragmentV6, common, 0),
-        protocol::ICMPV6 => payload.packet(Class::ErrorV6, common, 0),
-        _ => payload.flow(ip.source, ip.destination, common, Class::FlowV6),
+        extension::FRAGMENT => payload.packet(Class::FragmentV6, common, 0, packet),
+        protocol::ICMPV6 => payload.packet(Class::ErrorV6, common, 0, packet),
+        _ => payload.flow((ip.source, ip.destination), common, Class::FlowV6, packet),
     }
 }
 
@@ -229,29 +249,43 @@ fn is_loopback(address: &V6) -> bool {
     *address == std::net::Ipv6Addr::LOCALHOST.octets()
 }
 
-/// Goes over the extension headers of RFC 8200 section 4 that a router may step over.
-fn walk_extensions(mut payload: Payload<'_>) -> Result<Payload<'_>, DropReason> {
+/// Whether a router may step over this header of RFC 8200 section 4.
+#[inline]
+const fn is_stepped_over(header: u8) -> bool {
+    matches!(header, extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS)
+}
+
+/// Goes over the extension headers that a router may step over.
+#[cold]
+fn walk_extensions(payload: &mut Payload<'_>) -> Result<(), DropReason> {
     for _ in 0..=extension::MAX_WALKED {
-        match payload.protocol {
-            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
-                let [next, length, ..] = *payload.octets else {
-                    return Err(DropReason::Truncated);
-                };
-                let octets = 8 + usize::from(length) * 8;
-                if octets > payload.length {
-                    return Err(DropReason::Malformed);
-                }
-                payload = Payload {
-                    octets: payload.octets.get(octets..).ok_or(DropReason::Truncated)?,
-                    length: payload.length - octets,
-                    protocol: next,
-                    offset: payload.offset + octets,
-                };
-            }
-            _ => return Ok(payload),
+        if !is_stepped_over(payload.protocol) {
+            return Ok(());
         }
+        let [next, length, ..] = *payload.octets else {
+            return Err(DropReason::Truncated);
+        };
+        let octets = 8 + usize::from(length) * 8;
+        if octets > payload.length {
+            return Err(DropReason::Malformed);
+        }
+        *payload = Payload {
+            octets: payload.octets.get(octets..).ok_or(DropReason::Truncated)?,
+            length: payload.length - octets,
+            protocol: next,
+            offset: payload.offset + octets,
+        };
     }
     Err(DropReason::ExtensionHeader)
+}
+
+impl From<sctp::Wrong> for DropReason {
+    fn from(wrong: sctp::Wrong) -> Self {
+        match wrong {
+            sctp::Wrong::Truncated => Self::Truncated,
+            sctp::Wrong::Malformed => Self::Malformed,
+        }
+    }
 }
 
 /// What every IP packet has.
@@ -273,29 +307,45 @@ struct Payload<'f> {
 }
 
 impl Payload<'_> {
-    fn packet(&self, class: Class, common: Common, control: u8) -> Result<Packet, DropReason> {
-        let transport = u16::try_from(self.offset).map_err(|_| DropReason::Malformed)?;
-        let Common { ip_octets, ttl } = common;
-        Ok(Packet { class, transport, ip_octets, ttl, control, sides: Sides(0) })
+    #[inline]
+    fn packet(
+        &self,
+        class: Class,
+        common: Common,
+        control: u8,
+        packet: &mut Packet,
+    ) -> Result<(), DropReason> {
+        packet.transport = u16::try_from(self.offset).map_err(|_| DropReason::Malformed)?;
+        packet.class = class;
+        packet.ip_octets = common.ip_octets;
+        packet.ttl = common.ttl;
+        packet.control = control;
+        Ok(())
     }
 
-    fn icmp(&self, common: Common, class: impl FnOnce(u8) -> Class) -> Result<Packet, DropReason> {
+    fn icmp(
+        &self,
+        common: Common,
+        class: impl FnOnce(u8) -> Class,
+        packet: &mut Packet,
+    ) -> Result<(), DropReason> {
         if self.length < size_of::<IcmpHeader>() {
             return Err(DropReason::Malformed);
         }
         let (header, _) =
             IcmpHeader::ref_from_prefix(self.octets).map_err(|_| DropReason::Truncated)?;
-        self.packet(class(header.kind), common, 0)
+        self.packet(class(header.kind), common, 0, packet)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn flow<A: Address>(
         &self,
-        source: A,
-        destination: A,
+        (source, destination): (A, A),
         common: Common,
         class: impl FnOnce(FlowKey<A>) -> Class,
-    ) -> Result<Packet, DropReason> {
+        packet: &mut Packet,
+    ) -> Result<(), DropReason> {
         let (source_port, destination_port, control) = match self.protocol {
             protocol::TCP => {
                 let (header, _) =
@@ -315,11 +365,15 @@ impl Payload<'_> {
                 }
                 (header.source_port, header.destination_port, 0)
             }
+            protocol::SCTP => {
+                let (header, signal) = sctp::inspect(self.octets, self.length, false)?;
+                (header.source_port, header.destination_port, signal.control())
+            }
             // No service has it; it may be routed.
             _ => (U16::new(0), U16::new(0), 0),
         };
         let key =
             FlowKey { source, destination, source_port, destination_port, protocol: self.protocol };
-        self.packet(class(key), common, control)
+        self.packet(class(key), common, control, packet)
     }
 }

@@ -4,7 +4,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::ConnectionTable;
+use super::conn::{Candidate, ConnectionTable};
 use super::family::Family;
 use super::flow::Flow;
 use super::frame::{Frame, Outlet};
@@ -42,7 +42,8 @@ pub(super) fn receive<A: Family, F: Frame>(
     match flow_key::<A, F>(shared, packet, &frame) {
         Some(key) => {
             let hash = table.hash(&key);
-            let flow = Flow { packet, key: &key, hash, origin, now };
+            let candidate = Candidate::NONE;
+            let flow = Flow { packet, key: &key, hash, candidate, origin, now };
             shared.flow_off_line(table, &flow, frame, outlet);
         }
         None => local::receive(shared, packet, frame, outlet),

@@ -9,7 +9,8 @@ use super::next_hop::{AdjacencyId, Reachability};
 use super::shared::Shared;
 use super::split;
 use super::stats::DropReason;
-use crate::ids::InterfaceId;
+use super::vlan;
+use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::EthernetHeader;
 
 impl<F: Frame> Shared<F> {
@@ -28,28 +29,58 @@ impl<F: Frame> Shared<F> {
         if adjacency.reachability != Reachability::Reachable {
             return self.hold(hop, frame, outlet);
         }
-        let (interface, mtu) = (adjacency.interface, adjacency.mtu);
+        let (interface, vlan, mtu) = (adjacency.interface, adjacency.vlan, adjacency.mtu);
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
             link.destination = adjacency.destination;
             link.source = adjacency.source;
         }
         if ip_octets > mtu {
-            return self.send_split(interface, mtu, frame, outlet);
+            return self.send_split((interface, vlan), mtu, frame, outlet);
         }
-        outlet.transmit(interface, frame);
+        self.transmit(interface, vlan, frame, outlet);
+    }
+
+    /// Sends a complete frame by an interface, with the tag of its VLAN. All that leaves goes
+    /// through here.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path")]
+    pub(super) fn transmit(
+        &self,
+        interface: InterfaceId,
+        vlan: VlanId,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if vlan == VlanId::UNTAGGED {
+            return outlet.transmit(interface, frame);
+        }
+        self.transmit_tagged(interface, vlan, frame, outlet);
+    }
+
+    fn transmit_tagged(
+        &self,
+        interface: InterfaceId,
+        vlan: VlanId,
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if vlan::put_on(&mut frame, vlan) {
+            outlet.transmit(interface, frame);
+        } else {
+            self.drop(frame, DropReason::NoHeadroom, outlet);
+        }
     }
 
     /// Sends a packet that does not fit its link in pieces.
     #[cold]
     fn send_split(
         &mut self,
-        interface: InterfaceId,
+        link: (InterfaceId, VlanId),
         mtu: u16,
         frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        let stats = &self.stats;
-        match split::send(&frame, mtu, interface, outlet, || stats.originated.increment()) {
+        match split::send(self, &frame, link, mtu, outlet) {
             Ok(()) => {
                 self.stats.consumed.increment();
                 outlet.discard(frame);

@@ -87,6 +87,9 @@ pub(super) trait Family: Address {
     /// Looks into the packet that an ICMP error quotes, which begins at `at` of the frame.
     fn inspect_quoted(quote: &[u8], at: usize) -> Result<Quoted<Self>, DropReason>;
 
+    /// Writes the octets of the IP packet into its header.
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()>;
+
     /// Writes the IP header of a packet of our own.
     fn write_header(
         header: &mut [u8],
@@ -105,7 +108,9 @@ fn quoted_key<A: Family>(
     (source, destination): (A, A),
 ) -> Result<FlowKey<A>, DropReason> {
     let (source_port, destination_port) = match protocol {
-        protocol::TCP | protocol::UDP => ports(segment).ok_or(DropReason::Truncated)?,
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            ports(segment).ok_or(DropReason::Truncated)?
+        }
         _ if protocol == A::ICMP => echo::ports::<A>(segment).ok_or(DropReason::IcmpUnrelated)?,
         _ => return Err(DropReason::IcmpUnrelated),
     };
@@ -243,7 +248,18 @@ impl Family for V4 {
         }
         let segment = quote.get(length..).unwrap_or_default();
         let key = quoted_key(segment, ip.protocol, (ip.source, ip.destination))?;
-        Ok(Quoted { key, ip: at, transport: at + length })
+        let whole = usize::from(ip.total_length.get()).checked_sub(length);
+        let segment_octets = whole.filter(|_| !ip.is_fragment());
+        Ok(Quoted { key, ip: at, transport: at + length, segment_octets })
+    }
+
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()> {
+        let (ip, _) = Ipv4Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        let new = U16::new(octets);
+        let delta = Delta::between(ip.total_length.as_bytes(), new.as_bytes());
+        ip.checksum = delta.apply(ip.checksum);
+        ip.total_length = new;
+        Some(())
     }
 
     fn write_header(
@@ -383,13 +399,18 @@ impl Family for V6 {
         }
         let mut next = ip.next_header;
         let mut transport = at + ipv6::HEADER;
+        let mut segment_octets = Some(usize::from(ip.payload_length.get()));
         for _ in 0..extension::MAX_WALKED {
             let [following, length, offset, low, ..] = *rest else { break };
             let octets = match next {
                 extension::FRAGMENT if u16::from_be_bytes([offset, low]) & 0xfff8 != 0 => {
                     return Err(DropReason::IcmpUnrelated);
                 }
-                extension::FRAGMENT => 8,
+                extension::FRAGMENT => {
+                    // The last of its datagram, at offset 0, is all of it.
+                    segment_octets = segment_octets.filter(|_| low & 1 == 0);
+                    8
+                }
                 extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
                     8 + usize::from(length) * 8
                 }
@@ -398,9 +419,16 @@ impl Family for V6 {
             rest = rest.get(octets..).ok_or(DropReason::Truncated)?;
             next = following;
             transport += octets;
+            segment_octets = segment_octets.and_then(|length| length.checked_sub(octets));
         }
         let key = quoted_key(rest, next, (ip.source, ip.destination))?;
-        Ok(Quoted { key, ip: at, transport })
+        Ok(Quoted { key, ip: at, transport, segment_octets })
+    }
+
+    fn set_length(frame: &mut [u8], octets: u16) -> Option<()> {
+        let (ip, _) = Ipv6Header::mut_from_prefix(frame.get_mut(ethernet::HEADER..)?).ok()?;
+        ip.payload_length = U16::new(octets.checked_sub(u16::try_from(ipv6::HEADER).ok()?)?);
+        Some(())
     }
 
     fn write_header(

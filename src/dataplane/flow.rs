@@ -2,8 +2,9 @@
 
 use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
+use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Found};
+use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::mss;
@@ -16,6 +17,7 @@ use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::Signal;
 use crate::wire::tcp::flags;
 
 /// A packet of a flow, on its way.
@@ -23,6 +25,7 @@ pub(super) struct Flow<'p, A> {
     pub(super) packet: &'p Packet,
     pub(super) key: &'p FlowKey<A>,
     pub(super) hash: u64,
+    pub(super) candidate: Candidate,
     pub(super) origin: Origin,
     pub(super) now: Tick,
 }
@@ -55,7 +58,7 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 }
 
 impl<F: Frame> Shared<F> {
-    /// A TCP or UDP packet: to its owner, or translated and sent on, or dropped.
+    /// A packet of a flow: to its owner, or translated and sent on, or dropped.
     #[inline]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -68,7 +71,10 @@ impl<F: Frame> Shared<F> {
             return outlet.hand_over(owner, frame);
         }
         match self.translate(table, flow, &mut frame) {
-            Ok(hop) => self.send(hop, flow.packet.ip_octets, frame, outlet),
+            Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
+            Ok((_, Some(found))) => {
+                self.help(table, found, (flow.packet, flow.now), frame, outlet);
+            }
             Err(refusal) => {
                 let what = (flow.key, flow.packet);
                 own_error::tell(self, refusal, what, &frame, flow.now, outlet);
@@ -89,7 +95,8 @@ impl<F: Frame> Shared<F> {
         self.flow(table, flow, frame, outlet);
     }
 
-    /// Finds or opens the packet's connection, moves its state on, rewrites the packet.
+    /// Finds or opens the packet's connection, moves its state on, rewrites the packet. Gives the
+    /// connection too if a helper must read the packet.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn translate<A: Family>(
@@ -97,9 +104,9 @@ impl<F: Frame> Shared<F> {
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
         frame: &mut F,
-    ) -> Result<AdjacencyId, Refusal> {
+    ) -> Result<(AdjacencyId, Option<Found>), Refusal> {
         let packet = flow.packet;
-        let mut known = table.find(flow.hash, flow.key);
+        let mut known = table.find_from(flow.candidate, flow.hash, flow.key);
         if packet.ttl <= 1
             && let Some(found) = known
         {
@@ -112,7 +119,7 @@ impl<F: Frame> Shared<F> {
             Some(found) => found,
             None => match self.open(table, flow, frame)? {
                 Opened::Connection(found) => found,
-                Opened::Passed(hop) => return Ok(hop),
+                Opened::Passed(hop) => return Ok((hop, None)),
             },
         };
         let connection = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
@@ -120,18 +127,13 @@ impl<F: Frame> Shared<F> {
             return Err(DropReason::WrongSide.into());
         }
         let hop = next_hop(connection, found.direction);
+        let helped = connection.flags.has(Flags::HELPED).then_some(found);
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
+        nat::translate(frame.octets_mut(), packet, connection, found.direction)?;
         connection.last_seen = flow.now.0;
         self.count(connection, found.direction, packet.ip_octets);
-        nat::translate(
-            frame.octets_mut(),
-            usize::from(packet.transport),
-            connection,
-            found.direction,
-        )
-        .ok_or(DropReason::Truncated)?;
         if connection.protocol == protocol::TCP {
             let old = connection.state();
             let new = old.next(connection.opener_view(found.direction), packet.control);
@@ -141,8 +143,10 @@ impl<F: Frame> Shared<F> {
             if packet.control & flags::SYN != 0 {
                 self.clamp_mss::<A>(hop, packet, frame);
             }
+        } else if connection.protocol == protocol::SCTP {
+            self.move_association(table, found, packet);
         }
-        Ok(hop)
+        Ok((hop, helped))
     }
 
     /// A packet of no connection: opens one, or passes without.
@@ -160,9 +164,7 @@ impl<F: Frame> Shared<F> {
                 let hop = next_hop(&connection, direction);
                 self.check_size::<A>(hop, packet, frame)?;
                 self.count(&connection, direction, packet.ip_octets);
-                let transport = usize::from(packet.transport);
-                nat::translate(frame.octets_mut(), transport, &connection, direction)
-                    .ok_or(DropReason::Truncated)?;
+                nat::translate(frame.octets_mut(), packet, &connection, direction)?;
                 Ok(Opened::Passed(hop))
             }
             Admitted::Routed(hop) => {
@@ -181,7 +183,7 @@ impl<F: Frame> Shared<F> {
     fn clamp_mss<A: Family>(&self, hop: AdjacencyId, packet: &Packet, frame: &mut F) {
         let links = [
             self.next_hops.get(hop).and_then(|hop| self.interfaces.get(hop.interface)),
-            self.interfaces.of_port(frame.input()),
+            self.interfaces.of_frame(frame),
         ];
         let limits = links.into_iter().flatten();
         let limits = limits.filter_map(|link| link.largest_segment(A::IS_V6));
@@ -214,10 +216,14 @@ impl<F: Frame> Shared<F> {
         flow: &Flow<'_, A>,
         frame: &mut F,
     ) -> Result<AdjacencyId, Refusal> {
-        self.translate(table, flow, frame)
+        match self.translate(table, flow, frame)? {
+            (hop, None) => Ok(hop),
+            // Lines are read in whole segments; nobody fragments control connections.
+            (_, Some(_)) => Err(DropReason::HelperUnreadable.into()),
+        }
     }
 
-    /// Removes a connection that a SYN of the side that opened it shows to be over.
+    /// Removes a connection that a SYN or INIT of the side that opened it shows to be over.
     #[cold]
     fn give_way<A: Family>(
         &mut self,
@@ -233,6 +239,23 @@ impl<F: Frame> Shared<F> {
             self.connection_ends(&connection);
         }
         gives_way
+    }
+
+    /// Moves the state of an SCTP association on.
+    #[cold]
+    fn move_association<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        found: Found,
+        packet: &Packet,
+    ) {
+        let Some(connection) = table.get(found.id) else { return };
+        let old = connection.state();
+        let from = connection.opener_view(found.direction);
+        let new = sctp_state::next(old, from, Signal::of_control(packet.control));
+        if new != old {
+            self.change_state(table, found, old, new);
+        }
     }
 
     #[cold]

@@ -12,7 +12,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::{Class, Packet};
-use super::conn::{ConnectionTable, Flags};
+use super::conn::{Candidate, ConnectionTable, Flags};
 use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
 use super::echo;
 use super::family::Family;
@@ -22,7 +22,7 @@ use super::icmp_error::ports;
 use super::local;
 use super::nat;
 use super::next_hop::AdjacencyId;
-use super::own_error;
+use super::own_error::{self, Refusal};
 use super::pipeline::Origin;
 use super::shared::Shared;
 use super::stats::DropReason;
@@ -33,6 +33,7 @@ use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4;
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader};
 use crate::wire::udp;
 
@@ -70,22 +71,21 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             Ok(fragment) => fragment,
             Err(reason) => return shared.drop(frame, reason, outlet),
         };
-        if origin == Origin::Port {
-            let sides = shared.sides_towards(fragment.key.source);
-            if sides.is_some_and(|sides| !sides.meet(packet.sides)) {
-                // Before it can spoil a datagram of the true sender.
-                return shared.drop(frame, DropReason::WrongSide, outlet);
-            }
-            let owner = shared.fragment_owner(&fragment.key);
-            if owner != shared.worker {
-                return outlet.hand_over(owner, frame);
-            }
+        let sides = shared.sides_towards(fragment.key.source);
+        if origin == Origin::Port && sides.is_some_and(|sides| !sides.meet(packet.sides)) {
+            // Before it can spoil a datagram of the true sender.
+            return shared.drop(frame, DropReason::WrongSide, outlet);
         }
         let arrival = Arrival { fragment, packet: *packet, frame };
         if fragment.is_atomic() {
-            // Whatever else has its identification is none of its business (RFC 6946).
+            // Whatever else has its identification is none of its business (RFC 6946). So it
+            // goes the way of its flow's whole packets.
             settle_first(shared, table, arrival, now, outlet);
             return;
+        }
+        let owner = shared.fragment_owner(&fragment.key);
+        if origin == Origin::Port && owner != shared.worker {
+            return outlet.hand_over(owner, arrival.frame);
         }
         let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
             return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);
@@ -101,10 +101,10 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             self.datagrams.set_fate(id, fate);
             while let Some((packet, frame)) = self.datagrams.take_waiting(id) {
                 shared.stats.held.decrement();
-                settle_later(shared, table, fate, &packet, frame, outlet);
+                settle_later(shared, table, fate, (&packet, now), frame, outlet);
             }
         } else {
-            self.follow(shared, table, id, arrival, outlet);
+            self.follow(shared, table, id, (arrival, now), outlet);
         }
         if self.datagrams.is_done(id) {
             self.datagrams.forget(id);
@@ -135,13 +135,13 @@ impl<A: Family, F: Frame> Fragments<A, F> {
         shared: &mut Shared<F>,
         table: &mut ConnectionTable<A>,
         id: DatagramId,
-        arrival: Arrival<A, F>,
+        (arrival, now): (Arrival<A, F>, Tick),
         outlet: &mut impl Outlet<F>,
     ) {
         let Arrival { packet, frame, .. } = arrival;
         match self.datagrams.fate(id) {
             Some(Fate::Waiting) => self.hold(shared, id, packet, frame, outlet),
-            Some(fate) => settle_later(shared, table, fate, &packet, frame, outlet),
+            Some(fate) => settle_later(shared, table, fate, (&packet, now), frame, outlet),
             None => shared.drop(frame, DropReason::FragmentTableFull, outlet),
         }
     }
@@ -247,7 +247,8 @@ fn settle_first<A: Family, F: Frame>(
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
-    let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
+    let (origin, candidate) = (Origin::Worker, Candidate::NONE);
+    let flow = Flow { packet: &packet, key: &flow_key, hash, candidate, origin, now };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             let fate = fate_of(table, &flow_key, hash, frame.octets());
@@ -289,7 +290,7 @@ fn fate_of<A: Family>(
     Fate::Passed { source, destination }
 }
 
-/// Ports and control bits of a first fragment. One without a whole TCP or UDP header is an
+/// Ports and control bits of a first fragment. One without a whole transport header is an
 /// attack (RFC 1858), not a packet.
 fn transport<A: Family>(
     fragment: &Fragment<A>,
@@ -300,19 +301,29 @@ fn transport<A: Family>(
     let least = match key.protocol {
         protocol::TCP => tcp::HEADER,
         protocol::UDP => udp::HEADER,
+        protocol::SCTP => sctp::HEADER + sctp::CHUNK_HEADER,
         _ => icmpv4::HEADER,
     };
-    if usize::from(fragment.length) < least {
+    let length = usize::from(fragment.length);
+    if length < least {
         return Err(DropReason::Malformed);
     }
-    let control = if key.protocol == protocol::TCP {
-        let (header, _) = TcpHeader::ref_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-        header.flags
-    } else {
-        0
+    let control = match key.protocol {
+        protocol::TCP => {
+            let header = TcpHeader::ref_from_prefix(segment);
+            header.map_err(|_| DropReason::Truncated)?.0.flags
+        }
+        protocol::SCTP => {
+            let is_part = !fragment.is_atomic();
+            let (_, signal) = sctp::inspect(segment, length, is_part)?;
+            signal.control() | if is_part { sctp::FRAGMENT } else { 0 }
+        }
+        _ => 0,
     };
     let (source_port, destination_port) = match key.protocol {
-        protocol::TCP | protocol::UDP => ports(segment).ok_or(DropReason::Truncated)?,
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            ports(segment).ok_or(DropReason::Truncated)?
+        }
         _ if key.protocol == A::ICMP => {
             echo::ports::<A>(segment).ok_or(DropReason::IcmpUnsupported)?
         }
@@ -333,7 +344,7 @@ fn settle_later<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     table: &ConnectionTable<A>,
     fate: Fate<A>,
-    packet: &Packet,
+    (packet, now): (&Packet, Tick),
     mut frame: F,
     outlet: &mut impl Outlet<F>,
 ) {
@@ -350,12 +361,19 @@ fn settle_later<A: Family, F: Frame>(
         }
         Fate::Flow(key) => match translate_later(shared, table, &key, packet, &mut frame) {
             Ok(hop) => shared.send(hop, packet.ip_octets, frame, outlet),
-            Err(reason) => shared.drop(frame, reason, outlet),
+            Err(refusal) => {
+                if A::IS_V6 && refusal.mtu != 0 {
+                    // The first one fitted. (IPv4 has no errors about later fragments, RFC 1812
+                    // section 4.3.2.7.)
+                    own_error::tell(shared, refusal, (&key, packet), &frame, now, outlet);
+                }
+                shared.drop(frame, refusal.reason, outlet);
+            }
         },
         Fate::Passed { source, destination } => {
             match pass_later(shared, (source, destination), packet, &mut frame) {
                 Ok(hop) => shared.send(hop, packet.ip_octets, frame, outlet),
-                Err(reason) => shared.drop(frame, reason, outlet),
+                Err(refusal) => shared.drop(frame, refusal.reason, outlet),
             }
         }
     }
@@ -368,15 +386,15 @@ fn translate_later<A: Family, F: Frame>(
     key: &FlowKey<A>,
     packet: &Packet,
     frame: &mut F,
-) -> Result<AdjacencyId, DropReason> {
+) -> Result<AdjacencyId, Refusal> {
     if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return Err(DropReason::TtlExpired.into());
     }
     let found = table.find(table.hash(key), key).ok_or(DropReason::NoConnection)?;
     let connection = table.get(found.id).ok_or(DropReason::NoConnection)?;
     let direction = found.direction;
     if !connection.flags.admit(direction, packet.sides) {
-        return Err(DropReason::WrongSide);
+        return Err(DropReason::WrongSide.into());
     }
     let hop = next_hop(connection, direction);
     check_later::<A, F>(shared, hop, packet, frame)?;
@@ -402,11 +420,10 @@ fn check_later<A: Family, F: Frame>(
     hop: AdjacencyId,
     packet: &Packet,
     frame: &F,
-) -> Result<(), DropReason> {
-    let fits = shared.next_hops.get(hop).is_some_and(|link| packet.ip_octets <= link.mtu);
-    if !fits && !A::may_be_split(frame.octets()) {
-        // The first fragment, which is as large in practice, was answered.
-        return Err(DropReason::MtuExceeded);
+) -> Result<(), Refusal> {
+    let mtu = shared.next_hops.get(hop).map_or(0, |link| link.mtu);
+    if packet.ip_octets > mtu && !A::may_be_split(frame.octets()) {
+        return Err(Refusal::too_big(mtu));
     }
     Ok(())
 }
@@ -418,9 +435,9 @@ fn pass_later<A: Family, F: Frame>(
     (source, destination): (A, A),
     packet: &Packet,
     frame: &mut F,
-) -> Result<AdjacencyId, DropReason> {
+) -> Result<AdjacencyId, Refusal> {
     if packet.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
+        return Err(DropReason::TtlExpired.into());
     }
     // No connection keeps a neighbour in the table: it is looked up each time.
     let hop = shared.adjacency(destination)?;
@@ -434,12 +451,12 @@ fn pass_later<A: Family, F: Frame>(
         .and_then(|()| write(frame, Direction::Reply, source))
         .and_then(|()| A::decrement_ttl(frame.octets_mut()))
         .map(|()| hop)
-        .ok_or(DropReason::Truncated)
+        .ok_or_else(|| DropReason::Truncated.into())
 }
 
 /// Sends a frame back to the station that it came from.
 fn send_back<F: Frame>(shared: &Shared<F>, mut frame: F, outlet: &mut impl Outlet<F>) {
-    let Some(interface) = shared.interfaces.of_port(frame.input()) else {
+    let Some(interface) = shared.interfaces.of_frame(&frame) else {
         return shared.drop(frame, DropReason::NotForUs, outlet);
     };
     if let Ok((link, _)) = ethernet::EthernetHeader::mut_from_prefix(frame.octets_mut()) {
@@ -448,5 +465,5 @@ fn send_back<F: Frame>(shared: &Shared<F>, mut frame: F, outlet: &mut impl Outle
     }
     shared.stats.consumed.increment();
     shared.stats.originated.increment();
-    outlet.transmit(interface.id, frame);
+    shared.transmit(interface.id, interface.vlan, frame, outlet);
 }

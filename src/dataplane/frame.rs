@@ -2,7 +2,7 @@
 //! runs on mbufs and on plain vectors.
 
 use crate::dpdk::prefetch::prefetch_slot;
-use crate::ids::{InterfaceId, PortId, WorkerId};
+use crate::ids::{InterfaceId, PortId, VlanId, WorkerId};
 
 /// Packets that are processed together.
 pub const BURST: usize = 64;
@@ -25,8 +25,24 @@ pub trait Frame: Send + Sized {
     /// cannot be done in place.
     fn set_len(&mut self, len: usize) -> bool;
 
+    /// Takes octets off the front; `false`, and nothing changes, when the first buffer has fewer.
+    fn pop_front(&mut self, octets: usize) -> bool;
+
+    /// Puts octets of any value in front; `false`, and nothing changes, when there is no room.
+    fn push_front(&mut self, octets: usize) -> bool;
+
+    /// Copies the octets from `from` on, of whatever buffers; `false` when the frame has fewer.
+    fn copy_octets(&self, from: usize, into: &mut [u8]) -> bool;
+
     /// The port that the frame came from.
     fn input(&self) -> PortId;
+
+    /// The VLAN that the frame came by. Means something on a port with VLANs only, once the frame
+    /// has been looked at there.
+    fn vlan(&self) -> VlanId;
+
+    /// Notes the VLAN that the frame came by.
+    fn set_vlan(&mut self, vlan: VlanId);
 
     /// Fetches the headers into the cache.
     #[inline]
@@ -57,6 +73,8 @@ pub struct BufferFrame {
     pub octets: Vec<u8>,
     /// The port that it came from.
     pub input: PortId,
+    /// The VLAN that it came by; the pipeline writes it.
+    pub vlan: VlanId,
 }
 
 impl Frame for BufferFrame {
@@ -77,8 +95,38 @@ impl Frame for BufferFrame {
         true
     }
 
+    fn pop_front(&mut self, octets: usize) -> bool {
+        let Some(left) = self.octets.len().checked_sub(octets) else { return false };
+        self.octets.copy_within(octets.., 0);
+        self.octets.truncate(left);
+        true
+    }
+
+    fn push_front(&mut self, octets: usize) -> bool {
+        let before = self.octets.len();
+        self.octets.resize(before + octets, 0);
+        self.octets.copy_within(..before, octets);
+        true
+    }
+
+    fn copy_octets(&self, from: usize, into: &mut [u8]) -> bool {
+        let part = self.octets.get(from..).and_then(|rest| rest.get(..into.len()));
+        part.is_some_and(|part| {
+            into.copy_from_slice(part);
+            true
+        })
+    }
+
     fn input(&self) -> PortId {
         self.input
+    }
+
+    fn vlan(&self) -> VlanId {
+        self.vlan
+    }
+
+    fn set_vlan(&mut self, vlan: VlanId) {
+        self.vlan = vlan;
     }
 }
 
@@ -105,7 +153,31 @@ impl Frame for crate::dpdk::mbuf::Mbuf {
     }
 
     #[inline]
+    fn pop_front(&mut self, octets: usize) -> bool {
+        self.adj(octets)
+    }
+
+    #[inline]
+    fn push_front(&mut self, octets: usize) -> bool {
+        self.prepend(octets).is_some()
+    }
+
+    fn copy_octets(&self, from: usize, into: &mut [u8]) -> bool {
+        self.copy_octets(from, into)
+    }
+
+    #[inline]
     fn input(&self) -> PortId {
         self.port()
+    }
+
+    #[inline]
+    fn vlan(&self) -> VlanId {
+        self.vlan()
+    }
+
+    #[inline]
+    fn set_vlan(&mut self, vlan: VlanId) {
+        self.set_vlan(vlan);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
 use super::frame::{Frame, Outlet};
+use super::helper;
 use super::local;
 use super::mailbox::{Command, ConnectionPage, ConnectionRow, Event};
 use super::next_hop::AdjacencyId;
@@ -47,6 +48,7 @@ impl<F: Frame> Pipeline<F> {
         }
         self.expire(now, EXPIRY_BUDGET);
         self.sweep();
+        self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
         self.fragments_v4.expire(&self.shared, now, outlet);
         self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
@@ -57,11 +59,11 @@ impl<F: Frame> Pipeline<F> {
     #[inline]
     pub fn expire(&mut self, now: Tick, budget: u32) {
         let mut left = budget;
-        while let Some(connection) = self.v4.expire(now, &mut left) {
+        while let Some(connection) = self.shared.expire_one(&mut self.v4, now, &mut left) {
             self.shared.connection_ends(&connection);
         }
         let mut left = budget;
-        while let Some(connection) = self.v6.expire(now, &mut left) {
+        while let Some(connection) = self.shared.expire_one(&mut self.v6, now, &mut left) {
             self.shared.connection_ends(&connection);
         }
     }
@@ -168,6 +170,17 @@ fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
 }
 
 impl<F: Frame> Shared<F> {
+    /// Removes the next connection whose time is over, unless others need it.
+    fn expire_one<A: Address>(
+        &self,
+        table: &mut ConnectionTable<A>,
+        now: Tick,
+        budget: &mut u32,
+    ) -> Option<Connection<A>> {
+        let needed = |connection: &Connection<A>| self.helpers.needs(connection);
+        table.expire_unless(now, budget, (needed, helper::GRACE_MS))
+    }
+
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);
@@ -287,6 +300,8 @@ mod tests {
             steering: Steering::new(1, [2; 4]),
             services: Arc::new(ServiceTable::empty()),
             loads: Arc::new(ServerLoads::new(1)),
+            control_connections: 1,
+            expectations: Arc::new(helper::Expectations::for_workers(1, [3; 4])),
             stats: Arc::new(WorkerStats::new(1)),
             mailbox,
         };

@@ -32,9 +32,11 @@ pub(super) struct Quoted<A> {
     pub(super) ip: usize,
     /// Where its transport header begins.
     pub(super) transport: usize,
+    /// Octets of its transport packet, however many are quoted; `None` of a fragment.
+    pub(super) segment_octets: Option<usize>,
 }
 
-/// Ports, which TCP and UDP have at the same place.
+/// Ports, which TCP, UDP and SCTP have at the same place.
 pub(super) fn ports(segment: &[u8]) -> Option<(crate::wire::U16, crate::wire::U16)> {
     let [a, b, c, d, ..] = *segment else { return None };
     Some((u16::from_be_bytes([a, b]).into(), u16::from_be_bytes([c, d]).into()))
@@ -53,6 +55,10 @@ pub(super) fn receive<A: Family, F: Frame>(
         Ok(quoted) => quoted,
         Err(reason) => return shared.drop(frame, reason, outlet),
     };
+    // It goes to whom the quoted packet came from; what does not was not made by a router.
+    if A::addresses(frame.octets()).is_none_or(|(_, to)| to != quoted.key.source) {
+        return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
+    }
     // The flow's own packets in the other direction look like this.
     let key = quoted.key.reversed();
     if let Some(owner) = shared.other_owner(&key, origin) {
@@ -174,6 +180,9 @@ fn rewrite<A: Family>(
                 nat::write_port(segment, direction, far_port)?;
             }
         }
+        protocol::SCTP => {
+            nat::rewrite_quoted_sctp(segment, connection, direction, quoted.segment_octets)?;
+        }
         _ => segment.get_mut(4..6)?.copy_from_slice(&port.to_bytes()),
     }
     update_quoted_checksum(segment, quoted.key.protocol, transport_delta);
@@ -207,6 +216,8 @@ fn update_quoted_checksum(segment: &mut [u8], protocol: u8, delta: Delta) {
         {
             *field = delta.apply(*field);
         }
+    } else if protocol == protocol::SCTP {
+        // Done with the ports.
     } else if protocol == protocol::UDP {
         if let Some(field) = segment.get_mut(6..).and_then(<[u8]>::first_chunk_mut) {
             *field = delta.apply_udp(*field);

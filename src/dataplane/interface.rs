@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::ids::{InterfaceId, PortId};
+use super::frame::Frame;
+use crate::ids::{InterfaceId, PortId, VlanId};
 use crate::service::{MssClamp, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
@@ -35,9 +36,11 @@ impl Sides {
 pub struct Interface {
     /// Its number.
     pub id: InterfaceId,
-    /// The DPDK port behind it.
+    /// The DPDK port behind it; another interface may have it too, with another VLAN.
     pub port: PortId,
-    /// Its Ethernet address.
+    /// The VLAN whose frames it has on that port.
+    pub vlan: VlanId,
+    /// Its Ethernet address: that of the port.
     pub mac: Mac,
     /// Largest IP packet, octets.
     pub mtu: u16,
@@ -103,12 +106,65 @@ impl Interface {
     }
 }
 
+/// The interfaces of one port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PortInterfaces {
+    /// The port's Ethernet address.
+    pub(super) mac: Mac,
+    /// Whether there are interfaces with VLANs; if not there is one without.
+    pub(super) has_vlans: bool,
+    /// Where the interface of frames without a tag leads.
+    pub(super) sides: Sides,
+    /// The interface of frames without a tag.
+    untagged: Option<InterfaceId>,
+    /// Sorted by VLAN.
+    tagged: Vec<(VlanId, InterfaceId, Sides)>,
+}
+
+impl PortInterfaces {
+    /// The interface of a VLAN.
+    #[inline]
+    pub(super) fn of_vlan(&self, vlan: VlanId) -> Option<InterfaceId> {
+        if vlan == VlanId::UNTAGGED {
+            return self.untagged;
+        }
+        self.tagged(vlan).map(|(_, id, _)| *id)
+    }
+
+    /// Where the interface of a VLAN leads.
+    #[inline]
+    pub(super) fn sides_of(&self, vlan: VlanId) -> Sides {
+        if vlan == VlanId::UNTAGGED {
+            return self.sides;
+        }
+        self.tagged(vlan).map_or(Sides::default(), |(_, _, sides)| *sides)
+    }
+
+    #[inline]
+    fn tagged(&self, vlan: VlanId) -> Option<&(VlanId, InterfaceId, Sides)> {
+        let place = self.tagged.binary_search_by_key(&vlan, |(vlan, ..)| *vlan).ok()?;
+        self.tagged.get(place)
+    }
+
+    fn add(&mut self, interface: &Interface) {
+        self.mac = interface.mac;
+        if interface.vlan == VlanId::UNTAGGED {
+            self.untagged = Some(interface.id);
+            self.sides = interface.sides;
+        } else {
+            self.has_vlans = true;
+            self.tagged.push((interface.vlan, interface.id, interface.sides));
+            self.tagged.sort_unstable_by_key(|(vlan, ..)| *vlan);
+        }
+    }
+}
+
 /// All interfaces.
 #[derive(Clone, Debug)]
 pub struct Interfaces {
     list: Vec<Interface>,
     /// By port number.
-    by_port: Vec<Option<InterfaceId>>,
+    by_port: Vec<PortInterfaces>,
     /// Every interface's own addresses, link-local ones included.
     own: Vec<IpAddr>,
 }
@@ -117,10 +173,10 @@ impl Interfaces {
     /// The interfaces in the order of their numbers.
     pub fn new(list: Vec<Interface>) -> Self {
         let ports = list.iter().map(|interface| interface.port.index() + 1).max().unwrap_or(0);
-        let mut by_port = vec![None; ports];
+        let mut by_port = vec![PortInterfaces::default(); ports];
         for interface in &list {
             if let Some(entry) = by_port.get_mut(interface.port.index()) {
-                *entry = Some(interface.id);
+                entry.add(interface);
             }
         }
         let own = list
@@ -139,10 +195,18 @@ impl Interfaces {
         self.list.get(id.index())
     }
 
-    /// The interface of a port.
+    /// What is known of a port.
     #[inline]
-    pub fn of_port(&self, port: PortId) -> Option<&Interface> {
-        self.by_port.get(port.index()).copied().flatten().and_then(|id| self.get(id))
+    pub(super) fn port(&self, port: PortId) -> Option<&PortInterfaces> {
+        self.by_port.get(port.index())
+    }
+
+    /// The interface that a frame came in by, after its tag was taken off.
+    #[inline]
+    pub fn of_frame<F: Frame>(&self, frame: &F) -> Option<&Interface> {
+        let port = self.port(frame.input())?;
+        let vlan = if port.has_vlans { frame.vlan() } else { VlanId::UNTAGGED };
+        self.get(port.of_vlan(vlan)?)
     }
 
     /// All of them.

@@ -2,15 +2,19 @@
 
 use zerocopy::FromBytes;
 
+use super::classify::Packet;
 use super::conn::{Connection, Flags};
 use super::family::Family;
+use super::stats::DropReason;
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::checksum::Delta;
+use crate::wire::crc32c;
 use crate::wire::ethernet;
 use crate::wire::flow_key::Direction;
 use crate::wire::icmpv4::IcmpHeader;
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::{self, SctpHeader};
 use crate::wire::tcp::TcpHeader;
 use crate::wire::udp::UdpHeader;
 
@@ -28,24 +32,31 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
 
 /// Translates a frame of a connection: on the way in its destination becomes the real server,
 /// on the way back its source becomes the virtual service; with full NAT the other end changes,
-/// too. `transport` is the offset of the transport header. `None`: the frame is shorter than its headers, which classification excludes.
-#[inline]
+/// too.
+///
+/// # Errors
+/// The frame is shorter than its headers, which classification excludes; or it is an SCTP fragment
+/// whose checksum cannot be updated.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path")]
 pub(super) fn translate<A: Family>(
     frame: &mut [u8],
-    transport: usize,
+    packet: &Packet,
     connection: &Connection<A>,
     direction: Direction,
-) -> Option<()> {
+) -> Result<(), DropReason> {
     let (address, port) = match direction {
         Direction::Inbound => (connection.server, connection.server_port),
         Direction::Reply => (connection.vip, connection.vip_port),
     };
     let (address_delta, delta) = deltas(connection, direction);
-    A::rewrite(frame, direction, address, address_delta)?;
-    let segment = frame.get_mut(transport..)?;
+    A::rewrite(frame, direction, address, address_delta).ok_or(DropReason::Truncated)?;
+    let transport = usize::from(packet.transport);
+    let segment = frame.get_mut(transport..).ok_or(DropReason::Truncated)?;
     match connection.protocol {
         protocol::TCP => {
-            let (tcp, _) = TcpHeader::mut_from_prefix(segment).ok()?;
+            let (tcp, _) =
+                TcpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
             match direction {
                 Direction::Inbound => tcp.destination_port = port,
                 Direction::Reply => tcp.source_port = port,
@@ -53,19 +64,102 @@ pub(super) fn translate<A: Family>(
             tcp.checksum = delta.apply(tcp.checksum);
         }
         protocol::UDP => {
-            let (udp, _) = UdpHeader::mut_from_prefix(segment).ok()?;
+            let (udp, _) =
+                UdpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
             match direction {
                 Direction::Inbound => udp.destination_port = port,
                 Direction::Reply => udp.source_port = port,
             }
             udp.checksum = delta.apply_udp(udp.checksum);
         }
-        _ => translate_echo(segment, port, delta)?,
+        protocol::SCTP => rewrite_sctp(segment, packet, connection, direction)?,
+        _ => translate_echo(segment, port, delta).ok_or(DropReason::Truncated)?,
     }
     if connection.flags.has(Flags::FULL_NAT) {
-        translate_far_end(frame, transport, connection, direction)?;
+        translate_far_end(frame, transport, connection, direction).ok_or(DropReason::Truncated)?;
+    }
+    Ok(())
+}
+
+/// Writes the ports of an SCTP packet. Its CRC32c covers no address, and all that follows the
+/// ports: where one changes, the length of the packet must be known, which a fragment does not
+/// tell.
+#[cold]
+fn rewrite_sctp<A: Address>(
+    segment: &mut [u8],
+    packet: &Packet,
+    connection: &Connection<A>,
+    direction: Direction,
+) -> Result<(), DropReason> {
+    let ports = match direction {
+        Direction::Inbound => [connection.local_port, connection.server_port],
+        Direction::Reply => [connection.vip_port, connection.client_port],
+    };
+    let exchanged = Exchanged::write(segment, ports).ok_or(DropReason::Truncated)?;
+    if exchanged.is_nothing() {
+        return Ok(());
+    }
+    if packet.control & sctp::FRAGMENT != 0 {
+        return Err(DropReason::SctpFragment);
+    }
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    let length = end.checked_sub(usize::from(packet.transport)).ok_or(DropReason::Truncated)?;
+    let (header, _) = SctpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
+    exchanged.update(header, length).ok_or(DropReason::Malformed)
+}
+
+/// Writes the ports of an SCTP packet that an ICMP error of this direction quotes. Its CRC32c is
+/// made right as far as it is quoted, however much of the packet is: `length` is what its IP
+/// header says, `None` of a fragment.
+#[cold]
+pub(super) fn rewrite_quoted_sctp<A: Address>(
+    segment: &mut [u8],
+    connection: &Connection<A>,
+    direction: Direction,
+    length: Option<usize>,
+) -> Option<()> {
+    let ports = match direction {
+        Direction::Inbound => [connection.server_port, connection.local_port],
+        Direction::Reply => [connection.client_port, connection.vip_port],
+    };
+    let exchanged = Exchanged::write(segment, ports)?;
+    if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment)
+        && let Some(length) = length
+        // Rather the padding of RFC 4884 behind eight octets than the one CRC32c in 2^32.
+        && header.checksum != [0; 4]
+    {
+        exchanged.update(header, length)?;
     }
     Some(())
+}
+
+/// The ports of an SCTP packet before and after.
+struct Exchanged {
+    old: [u8; 4],
+    new: [u8; 4],
+}
+
+impl Exchanged {
+    /// Writes source and destination port.
+    fn write(segment: &mut [u8], [source, destination]: [U16; 2]) -> Option<Self> {
+        let ports: &mut [u8; 4] = segment.first_chunk_mut()?;
+        let old = *ports;
+        let ([a, b], [c, d]) = (source.to_bytes(), destination.to_bytes());
+        *ports = [a, b, c, d];
+        Some(Self { old, new: *ports })
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.old == self.new
+    }
+
+    /// Updates the CRC32c of a packet of `length` octets.
+    fn update(&self, header: &mut SctpHeader, length: usize) -> Option<()> {
+        let length = u16::try_from(length).ok()?;
+        let change = crc32c::change(self.old, self.new, length);
+        header.checksum = (u32::from_le_bytes(header.checksum) ^ change).to_le_bytes();
+        Some(())
+    }
 }
 
 /// Writes the identifier of an echo request or reply.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use zerocopy::FromZeros;
 
 use super::interface::Interfaces;
-use crate::ids::InterfaceId;
+use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::Mac;
 
 /// A neighbour's number in its worker's table.
@@ -35,6 +35,8 @@ pub struct Adjacency {
     pub source: Mac,
     /// The interface that it is reached by.
     pub interface: InterfaceId,
+    /// The VLAN that the interface has on its port.
+    pub vlan: VlanId,
     /// Whether `destination` is known.
     pub reachability: Reachability,
     /// Largest IP packet on the link, octets.
@@ -139,6 +141,7 @@ impl NextHops {
             destination: [0; 6],
             source: link.mac,
             interface,
+            vlan: link.vlan,
             reachability: Reachability::Unresolved,
             mtu: link.mtu,
             address,

@@ -18,6 +18,7 @@ use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::flow_key::FlowKey;
 use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::ipv4::protocol;
+use crate::wire::sctp::Signal;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::{U16, U32};
 
@@ -104,10 +105,17 @@ fn answer_to<A: Family>(
         DropReason::NoConnection if refusal.reset && !is_reset => Some(Answer::Reset),
         DropReason::NoService if closed == ClosedPorts::Drop || is_reset => None,
         DropReason::NoService if is_tcp && closed == ClosedPorts::Reject => Some(Answer::Reset),
+        DropReason::NoService if key.protocol == protocol::SCTP && is_last_word(packet) => None,
         DropReason::NoService | DropReason::NoServer if is_v6 => Some(Answer::Icmp(1, 4, [0; 4])),
         DropReason::NoService | DropReason::NoServer => Some(Answer::Icmp(3, 3, [0; 4])),
         _ => None,
     }
+}
+
+/// Whether an SCTP packet ends an association, known or not: nobody answers that (RFC 9260
+/// section 8.4).
+fn is_last_word(packet: &Packet) -> bool {
+    matches!(Signal::of_control(packet.control), Signal::Abort | Signal::ShutdownComplete)
 }
 
 /// Tells the sender of a packet why it is not forwarded, if that is told at all and the rate
@@ -126,7 +134,7 @@ pub(super) fn tell<A: Family, F: Frame>(
     if !shared.error_limit.allows(now) {
         return shared.stats.errors_suppressed.increment();
     }
-    let Some(interface) = shared.interfaces.of_port(frame.input()) else { return };
+    let Some(interface) = shared.interfaces.of_frame(frame) else { return };
     // As the kernel does: from the address that was spoken to, or that of the link.
     let from = if shared.is_ours(key.destination) {
         Some(key.destination)
@@ -158,7 +166,7 @@ pub(super) fn tell<A: Family, F: Frame>(
     }
     shared.stats.errors_sent.increment();
     shared.stats.originated.increment();
-    outlet.transmit(interface.id, error);
+    shared.transmit(interface.id, interface.vlan, error, outlet);
 }
 
 /// An ICMP error that quotes as much of the packet as may be.
@@ -169,10 +177,8 @@ fn write_icmp<A: Family, F: Frame>(
     (from, to): (A, A),
     header: IcmpHeader,
 ) -> Option<()> {
-    let end = (ethernet::HEADER + usize::from(packet.ip_octets)).min(frame.octets().len());
-    let original = frame.octets().get(ethernet::HEADER..end)?;
-    let quote = original.get(..original.len().min(A::ERROR_LIMIT - A::HEADER - icmpv4::HEADER))?;
-    let length = icmpv4::HEADER + quote.len();
+    let quote = usize::from(packet.ip_octets).min(A::ERROR_LIMIT - A::HEADER - icmpv4::HEADER);
+    let length = icmpv4::HEADER + quote;
     if !error.set_len(ethernet::HEADER + A::HEADER + length) {
         return None;
     }
@@ -180,7 +186,10 @@ fn write_icmp<A: Family, F: Frame>(
     A::write_header(ip, from, to, A::ICMP, length)?;
     let message = ip.get_mut(A::HEADER..)?;
     header.write_to_prefix(message).ok()?;
-    message.get_mut(icmpv4::HEADER..)?.copy_from_slice(quote);
+    // The packet may lie in several buffers.
+    if !frame.copy_octets(ethernet::HEADER, message.get_mut(icmpv4::HEADER..length)?) {
+        return None;
+    }
     let pseudo = A::icmp_pseudo_header(error.octets(), length)?;
     let message = error.octets_mut().get_mut(ethernet::HEADER + A::HEADER..)?;
     let sum = checksum::finish(message, pseudo);

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::classify::{Class, Packet, classify};
-use super::conn::ConnectionTable;
+use super::conn::{Candidate, ConnectionTable};
 use super::echo;
 use super::flow::Flow;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::Sweep;
 use super::icmp_error;
-use super::interface::Interfaces;
+use super::interface::{Interfaces, PortInterfaces};
 use super::local;
 use super::mailbox::WorkerMailbox;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
@@ -19,6 +20,7 @@ use super::port_choice::PortChoice;
 use super::shared::Shared;
 use super::stats::{DropReason, WorkerStats};
 use super::steering::Steering;
+use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
 use crate::ids::WorkerId;
@@ -54,6 +56,10 @@ pub struct PipelineSettings {
     pub services: Arc<ServiceTable>,
     /// Connections per server, over all workers.
     pub loads: Arc<ServerLoads>,
+    /// Control connections that helpers read on this worker.
+    pub control_connections: u32,
+    /// The data connections that helpers expect, of all workers.
+    pub expectations: Arc<Expectations>,
     /// This worker's counters.
     pub stats: Arc<WorkerStats>,
     /// This worker's mailbox.
@@ -77,11 +83,33 @@ pub struct Pipeline<F> {
     pub(super) v6: ConnectionTable<V6>,
     pub(super) fragments_v4: Fragments<V4, F>,
     pub(super) fragments_v6: Fragments<V6, F>,
-    /// The packets of the burst at hand, with the hash of their flow.
-    packets: [(Packet, u64); BURST],
+    /// The packets of the burst at hand.
+    packets: [Looked; BURST],
 }
 
-const NO_PACKET: Packet = Packet::of(Class::Drop(DropReason::Truncated));
+/// What is known of a packet before its connection is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    packet: Packet,
+    /// Of its flow.
+    hash: u64,
+    /// The connection that it most probably belongs to.
+    candidate: Candidate,
+}
+
+const NOTHING: Looked = Looked {
+    packet: Packet::of(Class::Drop(DropReason::Truncated)),
+    hash: 0,
+    candidate: Candidate::NONE,
+};
+
+impl Looked {
+    /// The packet is to be dropped.
+    fn drop(&mut self, reason: DropReason) {
+        self.packet = Packet::of(Class::Drop(reason));
+        self.hash = 0;
+    }
+}
 
 impl<F: Frame> Pipeline<F> {
     /// Allocates everything that the pipeline will ever need.
@@ -91,6 +119,9 @@ impl<F: Frame> Pipeline<F> {
     pub fn new(settings: PipelineSettings, now: Tick) -> Result<Self, MemoryError> {
         let (v4, v6) = settings.connections;
         let [seed, ..] = settings.table_secret;
+        let controls = settings.control_connections;
+        let first = u32::from(settings.worker.0) * controls;
+        let controls = Controls::new(controls, first, settings.expectations)?;
         let stats = settings.stats;
         stats.table_v4.capacity.set(u64::from(v4));
         stats.table_v6.capacity.set(u64::from(v6));
@@ -112,10 +143,11 @@ impl<F: Frame> Pipeline<F> {
                 steering: settings.steering,
                 port_choice: PortChoice::new(seed),
                 sweep: Sweep::default(),
+                helpers: Helpers::new(controls),
             },
             fragments_v4: Fragments::new(settings.fragment_timeout_ms),
             fragments_v6: Fragments::new(settings.fragment_timeout_ms),
-            packets: [(NO_PACKET, 0); BURST],
+            packets: [NOTHING; BURST],
         })
     }
 
@@ -131,13 +163,13 @@ impl<F: Frame> Pipeline<F> {
             frame.prefetch();
         }
         for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
-            *slot = self.shared.look_up_class(frame, &self.v4, &self.v6);
+            self.shared.look_up_class(frame, origin, (&self.v4, &self.v6), slot);
         }
         let count = burst.len();
-        for (packet, hash) in self.packets.iter().take(count) {
+        for Looked { packet, hash, candidate } in self.packets.iter_mut().take(count) {
             match packet.class {
-                Class::FlowV4(_) => self.v4.prefetch_record(*hash),
-                Class::FlowV6(_) => self.v6.prefetch_record(*hash),
+                Class::FlowV4(_) => *candidate = self.v4.prefetch_record(*hash),
+                Class::FlowV6(_) => *candidate = self.v6.prefetch_record(*hash),
                 Class::Arp
                 | Class::Icmp
                 | Class::Icmpv6
@@ -149,13 +181,17 @@ impl<F: Frame> Pipeline<F> {
             }
         }
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets } = self;
-        for (frame, (packet, hash)) in burst.drain(..).zip(packets.iter()) {
+        for (frame, looked) in burst.drain(..).zip(packets.iter()) {
+            let Looked { packet, hash, candidate } = looked;
+            let (hash, candidate) = (*hash, *candidate);
             match &packet.class {
                 Class::FlowV4(key) => {
-                    shared.flow(v4, &Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
+                    let flow = Flow { packet, key, hash, candidate, origin, now };
+                    shared.flow(v4, &flow, frame, outlet);
                 }
                 Class::FlowV6(key) => {
-                    shared.flow(v6, &Flow { packet, key, hash: *hash, origin, now }, frame, outlet);
+                    let flow = Flow { packet, key, hash, candidate, origin, now };
+                    shared.flow(v6, &flow, frame, outlet);
                 }
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
@@ -175,18 +211,28 @@ impl<F: Frame> Pipeline<F> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// Classifies a frame, and fetches the index line of its flow.
+    /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
+    /// has no VLAN tag any more.
     #[inline]
     fn look_up_class(
         &self,
         frame: &mut F,
-        v4: &ConnectionTable<V4>,
-        v6: &ConnectionTable<V6>,
-    ) -> (Packet, u64) {
-        let link = self.interfaces.of_port(frame.input());
-        let (mac, sides) = link.map_or(Default::default(), |link| (link.mac, link.sides));
-        let packet = classify(frame, &mac, sides);
-        let hash = match &packet.class {
+        origin: Origin,
+        (v4, v6): (&ConnectionTable<V4>, &ConnectionTable<V6>),
+        looked: &mut Looked,
+    ) {
+        let Some(port) = self.interfaces.port(frame.input()) else {
+            return looked.drop(DropReason::NotForUs);
+        };
+        let sides = if !port.has_vlans {
+            port.sides
+        } else if origin == Origin::Port {
+            return self.look_up_tagged(frame, port, (v4, v6), looked);
+        } else {
+            port.sides_of(frame.vlan())
+        };
+        classify(frame, &port.mac, sides, &mut looked.packet);
+        looked.hash = match &looked.packet.class {
             Class::FlowV4(key) => {
                 let hash = v4.hash(key);
                 v4.prefetch_index(hash);
@@ -197,6 +243,9 @@ impl<F: Frame> Shared<F> {
                 v6.prefetch_index(hash);
                 hash
             }
+            Class::Drop(DropReason::UnknownVlan) if origin == Origin::Port => {
+                return self.look_up_tagged(frame, port, (v4, v6), looked);
+            }
             Class::Arp
             | Class::Icmp
             | Class::Icmpv6
@@ -206,6 +255,20 @@ impl<F: Frame> Shared<F> {
             | Class::FragmentV6
             | Class::Drop(_) => 0,
         };
-        (packet, hash)
+    }
+
+    /// As [`Shared::look_up_class`], of a frame that may have a VLAN tag.
+    #[inline(never)]
+    fn look_up_tagged(
+        &self,
+        frame: &mut F,
+        port: &PortInterfaces,
+        tables: (&ConnectionTable<V4>, &ConnectionTable<V6>),
+        looked: &mut Looked,
+    ) {
+        match vlan::take_off(frame, port) {
+            Ok(()) => self.look_up_class(frame, Origin::Worker, tables, looked),
+            Err(reason) => looked.drop(reason),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::conn::Connection;
 use super::datagrams::FragmentKey;
 use super::frame::{Frame, Outlet};
+use super::helper::Helpers;
 use super::housekeeping::Sweep;
 use super::interface::Interfaces;
 use super::mailbox::{Event, WorkerMailbox};
@@ -43,6 +44,8 @@ pub(super) struct Shared<F> {
     pub(super) port_choice: PortChoice,
     /// Connections that are looked through after servers were removed.
     pub(super) sweep: Sweep,
+    /// What reads the text of control connections.
+    pub(super) helpers: Helpers,
 }
 
 impl<F: Frame> Shared<F> {
@@ -130,6 +133,9 @@ impl<F: Frame> Shared<F> {
         gauges.states.of(state).decrement();
         self.next_hops.release(connection.to_server);
         self.next_hops.release(connection.to_client);
+        if connection.helper != 0 {
+            self.helped_ends(connection);
+        }
     }
 
     /// Whether an address is a VIP, one that masquerades appear with, or one of the director's

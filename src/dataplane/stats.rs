@@ -83,6 +83,10 @@ drop_reasons! {
     Truncated = "truncated",
     /// The Ethernet address is another station's, or a group that the director does not listen to.
     NotForUs = "not_for_us",
+    /// A VLAN tag that no interface of the port has, two tags, or no tag on a port on which every interface has one.
+    UnknownVlan = "unknown_vlan",
+    /// No room in front of a packet for a VLAN tag.
+    NoHeadroom = "no_headroom",
     /// Neither IPv4, IPv6 nor ARP.
     UnknownEtherType = "unknown_ether_type",
     /// A header contradicts itself (version, header length, total length, data offset), or a fragment cannot be part of a datagram.
@@ -103,6 +107,8 @@ drop_reasons! {
     FragmentQueueFull = "fragment_queue_full",
     /// The first fragment did not come in time.
     FragmentTimeout = "fragment_timeout",
+    /// A fragment of an SCTP packet whose port must change: its CRC32c cannot be updated without the rest.
+    SctpFragment = "sctp_fragment",
     /// No packet buffer was free for the pieces of a packet that must be fragmented.
     NoBuffer = "no_buffer",
     /// More IPv6 extension headers than are walked.
@@ -111,13 +117,13 @@ drop_reasons! {
     UnknownProtocol = "unknown_protocol",
     /// An ICMP message that is neither an echo request to an address of the director nor an error.
     IcmpUnsupported = "icmp_unsupported",
-    /// An ICMP error about a packet of no connection.
+    /// An ICMP error about a packet of no connection, or to another than the packet's sender.
     IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
     /// To an address that the director neither owns nor has a connection for.
     NotOwned = "not_owned",
-    /// A TCP segment that belongs to no connection and may not open one.
+    /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
     /// No real server of the service has a weight above 0.
     NoServer = "no_server",
@@ -129,6 +135,16 @@ drop_reasons! {
     TableFull = "table_full",
     /// The real server already has a connection with this client address and port, of another service.
     ReplyTupleTaken = "reply_tuple_taken",
+    /// A segment of a connection that a helper reads came before those before it; it will come again.
+    HelperOutOfOrder = "helper_out_of_order",
+    /// Too many changed texts of a control connection are not acknowledged yet; the segment will come again.
+    HelperBusy = "helper_busy",
+    /// A fragment of a connection that a helper reads, or a segment that it has no room to change.
+    HelperUnreadable = "helper_unreadable",
+    /// As many connections as fit have a helper.
+    HelperTableFull = "helper_table_full",
+    /// As many data connections as fit are expected.
+    ExpectationTableFull = "expectation_table_full",
     /// No network, route or gateway leads to the destination.
     NoRoute = "no_route",
     /// The neighbour table is full.
@@ -267,6 +283,10 @@ pub struct WorkerStats {
     pub table_v4: TableGauges,
     /// The IPv6 connection table.
     pub table_v6: TableGauges,
+    /// Gauge: control connections that a helper reads.
+    pub helped: Counter,
+    /// Gauge: data connections that helpers expect, of all workers; told by the first one.
+    pub expected: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

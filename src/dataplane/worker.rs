@@ -31,7 +31,7 @@ pub enum IdlePolicy {
     Sleep(u32),
 }
 
-/// How a worker reaches an interface.
+/// How a worker reaches a port.
 #[derive(Debug)]
 pub enum Egress {
     /// By a transmit queue of its own.
@@ -47,9 +47,9 @@ pub struct Peer {
     pub to_owner: Option<RingProducer>,
     /// Packets of our flows that the other received.
     pub from_owner: Option<RingConsumer>,
-    /// Packets that leave by the other's transmit queue, by interface.
+    /// Packets that leave by the other's transmit queue, by port.
     pub to_proxy: Vec<Option<RingProducer>>,
-    /// Packets of the other that leave by our transmit queue, by interface.
+    /// Packets of the other that leave by our transmit queue, by port.
     pub from_proxy: Vec<Option<RingConsumer>>,
 }
 
@@ -62,8 +62,10 @@ pub struct WorkerParts {
     pub pipeline: Pipeline<Mbuf>,
     /// Its receive queues.
     pub rx: Vec<RxQueue>,
-    /// By interface.
+    /// By port.
     pub egress: Vec<Egress>,
+    /// The port of each interface, as its place in `egress`; VLANs of one NIC share theirs.
+    pub ports: Vec<usize>,
     /// By worker; `None` for itself.
     pub peers: Vec<Option<Peer>>,
     /// Buffers for packets of its own.
@@ -81,7 +83,10 @@ pub struct WorkerParts {
 /// The way out of a worker: buffers before queues and rings.
 #[derive(Debug)]
 struct Exits {
+    /// By port.
     egress: Vec<Egress>,
+    /// By interface.
+    ports: Vec<usize>,
     /// By interface.
     transmit: Vec<Burst>,
     peers: Vec<Option<Peer>>,
@@ -113,8 +118,9 @@ impl Worker {
             pipeline: parts.pipeline,
             rx: parts.rx,
             exits: Exits {
-                transmit: buffers(parts.egress.len()),
+                transmit: buffers(parts.ports.len()),
                 egress: parts.egress,
+                ports: parts.ports,
                 hand_over: buffers(parts.peers.len()),
                 peers: parts.peers,
                 discarded: Burst::new(),
@@ -302,19 +308,19 @@ impl Exits {
     /// Sends a buffer by its queue, or by the ring to the worker that has the queue.
     #[inline]
     fn flush_interface(&mut self, interface: usize) {
-        let (Some(burst), Some(egress)) =
-            (self.transmit.get_mut(interface), self.egress.get_mut(interface))
-        else {
-            return;
-        };
+        let Some(burst) = self.transmit.get_mut(interface) else { return };
         if burst.is_empty() {
             return;
         }
+        let port = self.ports.get(interface).copied().unwrap_or(usize::MAX);
+        let Some(egress) = self.egress.get_mut(port) else {
+            return give_up(burst, DropReason::NoRoute, &self.stats);
+        };
         match egress {
             Egress::Queue(queue) => send(queue, burst, &self.stats),
             Egress::Proxy(worker) => {
                 let peer = self.peers.get_mut(worker.index()).and_then(Option::as_mut);
-                let ring = peer.and_then(|peer| peer.to_proxy.get_mut(interface)?.as_mut());
+                let ring = peer.and_then(|peer| peer.to_proxy.get_mut(port)?.as_mut());
                 push(ring, burst, DropReason::TransmitFull, &self.stats);
             }
         }

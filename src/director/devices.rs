@@ -1,6 +1,6 @@
 //! What the control thread may know of ports and pools.
 
-use crate::control::config::{Config, MacAddress};
+use crate::control::config::{Config, MacAddress, PortConfig};
 use crate::control::{DeviceSource, PoolReport, PortCounters, PortReport};
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::{Port, PortStatsReader};
@@ -8,7 +8,7 @@ use crate::dpdk::port::{Port, PortStatsReader};
 /// One port's fixed facts and its counters.
 #[derive(Debug)]
 struct Device {
-    interface: String,
+    interfaces: Vec<String>,
     driver: String,
     mac: MacAddress,
     rx_queues: u16,
@@ -25,19 +25,23 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn new(config: &Config, ports: &[Port], pool: &Mempool) -> Self {
-        let device = |(interface, port): (&crate::control::config::InterfaceConfig, &Port)| {
+        let device = |(wanted, port): (PortConfig<'_>, &Port)| {
             let granted = port.granted();
             Device {
-                interface: interface.name.clone(),
+                interfaces: wanted
+                    .interfaces
+                    .iter()
+                    .map(|(_, on_port)| on_port.name.clone())
+                    .collect(),
                 driver: port.capabilities().driver,
-                mac: interface.mac.unwrap_or(MacAddress(port.mac())),
+                mac: wanted.mac().unwrap_or(MacAddress(port.mac())),
                 rx_queues: granted.map_or(0, |granted| granted.rx_queues),
                 tx_queues: granted.map_or(0, |granted| granted.tx_queues),
                 reader: port.stats_reader(),
             }
         };
         Self {
-            ports: config.interfaces.iter().zip(ports).map(device).collect(),
+            ports: config.ports().into_iter().zip(ports).map(device).collect(),
             pool: pool.clone(),
         }
     }
@@ -49,7 +53,7 @@ impl DeviceSource for Devices {
             let stats = device.reader.read().unwrap_or_default();
             let link = device.reader.link().unwrap_or_default();
             PortReport {
-                interface: device.interface.clone(),
+                interfaces: device.interfaces.clone(),
                 driver: device.driver.clone(),
                 mac: device.mac,
                 link_up: link.up,

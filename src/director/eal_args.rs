@@ -19,14 +19,13 @@ pub(super) fn of(config: &Config) -> EalArgs {
     args.extend(["-m".to_owned(), config.dpdk.memory_mib.to_string()]);
     args.push("--no-telemetry".to_owned());
     let mut has_pci = false;
-    for interface in &config.interfaces {
-        let device = &interface.device;
-        match device {
+    for port in config.ports() {
+        match port.device {
             Device::Pci(address) => {
                 has_pci = true;
                 args.extend(["-a".to_owned(), address.clone()]);
             }
-            Device::Vdev { .. } => args.push(format!("--vdev={device}")),
+            device @ Device::Vdev { .. } => args.push(format!("--vdev={device}")),
         }
     }
     if !has_pci {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::DirectorError;
-use crate::control::config::{Config, Device, InterfaceConfig};
+use crate::control::config::{Config, Device, PortConfig};
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::DpdkError;
 use crate::dpdk::mempool::Mempool;
@@ -28,7 +28,7 @@ pub(super) fn packet_pool(eal: &Arc<Eal>, config: &Config) -> Result<Mempool, Di
     })
 }
 
-/// Opens, configures and starts every interface's port, in their order. Asks `interrupted` while
+/// Opens, configures and starts every port, in the order of [`Config::ports`]. Asks `interrupted` while
 /// it waits for the other side of a device.
 pub(super) fn start(
     eal: &Arc<Eal>,
@@ -37,14 +37,14 @@ pub(super) fn start(
     interrupted: &mut impl FnMut() -> bool,
 ) -> Result<Vec<Port>, DirectorError> {
     config
-        .interfaces
+        .ports()
         .iter()
-        .map(|interface| {
-            start_one(eal, config, interface, pool, interrupted).map_err(|cause| {
+        .map(|wanted| {
+            start_one(eal, config, wanted, pool, interrupted).map_err(|cause| {
                 if matches!(cause, DpdkError::NoSuchPort { .. }) {
-                    return DirectorError::no_port(&interface.name, &interface.device);
+                    return DirectorError::no_port(&wanted.name(), wanted.device);
                 }
-                DirectorError::Interface { interface: interface.name.clone(), cause }
+                DirectorError::Interface { interface: wanted.name(), cause }
             })
         })
         .collect()
@@ -53,35 +53,35 @@ pub(super) fn start(
 fn start_one(
     eal: &Arc<Eal>,
     config: &Config,
-    interface: &InterfaceConfig,
+    wanted: &PortConfig<'_>,
     pool: &Mempool,
     interrupted: &mut impl FnMut() -> bool,
 ) -> Result<Port, DpdkError> {
-    let name = match &interface.device {
+    let name = match wanted.device {
         Device::Pci(address) => address,
         Device::Vdev { name, .. } => name,
     };
-    if interface.device.driver() == Some("net_af_packet") {
+    if wanted.device.driver() == Some("net_af_packet") {
         tracing::warn!(
-            interface = interface.name,
+            interface = wanted.name(),
             "the kernel puts fragments together before net_af_packet sees them; use net_af_xdp \
              or a NIC where fragments matter"
         );
     }
     let mut port = Port::open(eal, name)?;
     let workers = u16::try_from(config.director.workers.len()).unwrap_or(u16::MAX);
-    let queues = interface.queues.unwrap_or(workers).min(workers);
+    let queues = wanted.queues().unwrap_or(workers).min(workers);
     let settings = PortSettings {
         rx_queues: queues,
         tx_queues: queues,
         rx_descriptors: config.dpdk.rx_descriptors,
         tx_descriptors: config.dpdk.tx_descriptors,
-        mtu: interface.mtu,
-        promiscuous: interface.promiscuous,
-        mac: interface.mac.map(|mac| mac.0),
+        mtu: wanted.mtu(),
+        promiscuous: wanted.promiscuous(),
+        mac: wanted.mac().map(|mac| mac.0),
     };
     port.configure(&settings, std::slice::from_ref(pool))?;
-    start_when_ready(&mut port, &interface.name, interrupted)?;
+    start_when_ready(&mut port, &wanted.name(), interrupted)?;
     Ok(port)
 }
 

@@ -8,6 +8,7 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
+use crate::dataplane::helper::{self, Expectations};
 use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
@@ -38,6 +39,13 @@ pub(super) struct Shop<'d> {
     pub(super) table: &'d Arc<ServiceTable>,
     pub(super) loads: &'d Arc<ServerLoads>,
     pub(super) stop: &'d Arc<AtomicBool>,
+}
+
+/// What is the same for all workers.
+struct Common {
+    interfaces: Arc<Interfaces>,
+    steering: Steering,
+    expectations: Arc<Expectations>,
 }
 
 /// The workers that run.
@@ -103,6 +111,8 @@ impl Shop<'_> {
         let mut ports = ports;
         let interfaces = Arc::new(self.interfaces(&ports));
         let steering = Steering::new(self.worker_number(self.count()), secret()?);
+        let expectations = Expectations::for_workers(self.worker_number(self.count()), secret()?);
+        let common = Common { interfaces, steering, expectations: Arc::new(expectations) };
         let hands = self.hands(&mut ports)?;
         let epoch = tsc::now();
         let mut crew =
@@ -116,8 +126,7 @@ impl Shop<'_> {
             let id = WorkerId(self.worker_number(number));
             let stats = Arc::new(WorkerStats::new(self.loads.capacity()));
             let (inner, outer) = mailbox();
-            let settings =
-                self.settings(id, (&interfaces, &steering), Arc::clone(&stats), inner)?;
+            let settings = self.settings(id, &common, Arc::clone(&stats), inner)?;
             let (started, start) = mpsc::sync_channel(1);
             let job = self.job(settings, hands, epoch, started);
             crew.lcores.running.push(self.eal.launch(LcoreId(lcore_of(number)), job)?);
@@ -152,6 +161,7 @@ impl Shop<'_> {
     ) -> impl FnOnce() -> Result<Leftovers, MemoryError> + Send + 'static {
         let pool = self.pool.clone();
         let stop = Arc::clone(self.stop);
+        let ports = self.places();
         let idle = match self.config.director.idle {
             Idle::Busy => IdlePolicy::Busy,
             Idle::Adaptive(pause) => {
@@ -168,6 +178,7 @@ impl Shop<'_> {
                 pipeline,
                 rx,
                 egress,
+                ports,
                 peers,
                 pool,
                 stats,
@@ -184,7 +195,7 @@ impl Shop<'_> {
     fn settings(
         &self,
         worker: WorkerId,
-        (interfaces, steering): (&Arc<Interfaces>, &Steering),
+        common: &Common,
         stats: Arc<WorkerStats>,
         mailbox: WorkerMailbox,
     ) -> Result<PipelineSettings, DirectorError> {
@@ -195,7 +206,7 @@ impl Shop<'_> {
         let v6 = u32::try_from(v6).unwrap_or(each);
         Ok(PipelineSettings {
             worker,
-            interfaces: Arc::clone(interfaces),
+            interfaces: Arc::clone(&common.interfaces),
             routes: routes(config),
             neighbors: NEIGHBORS,
             fragment_timeout_ms: u32::try_from(config.director.fragment_timeout.as_millis())
@@ -204,18 +215,21 @@ impl Shop<'_> {
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
             table_secret: secret()?,
-            steering: steering.clone(),
+            steering: common.steering.clone(),
             services: Arc::clone(self.table),
             loads: Arc::clone(self.loads),
+            control_connections: helper::CONTROL_CONNECTIONS,
+            expectations: Arc::clone(&common.expectations),
             stats,
             mailbox,
         })
     }
 
     fn interfaces(&self, ports: &[Port]) -> Interfaces {
-        let one = |(id, (config, port)): (u8, (&InterfaceConfig, &Port))| Interface {
-            id: InterfaceId(id),
+        let one = |(id, config): (InterfaceId, &InterfaceConfig), port: &Port| Interface {
+            id,
             port: port.id(),
+            vlan: config.vlan,
             mac: config.mac.map_or_else(|| port.mac(), |mac| mac.0),
             mtu: port.granted().map_or(config.mtu, |granted| granted.mtu.min(config.mtu)),
             sides: match config.role {
@@ -226,7 +240,19 @@ impl Shop<'_> {
             mss_clamp: config.mss_clamp,
             addresses: config.addresses.clone(),
         };
-        Interfaces::new((0..).zip(self.config.interfaces.iter().zip(ports)).map(one).collect())
+        let places = self.places();
+        let configured = (0..).map(InterfaceId).zip(&self.config.interfaces).zip(places);
+        let all = configured.filter_map(|(numbered, place)| Some(one(numbered, ports.get(place)?)));
+        Interfaces::new(all.collect())
+    }
+
+    /// The port of every interface, as its place among the ports.
+    fn places(&self) -> Vec<usize> {
+        let ports = self.config.ports();
+        let of = |interface: &InterfaceConfig| {
+            ports.iter().position(|port| *port.device == interface.device).unwrap_or(0)
+        };
+        self.config.interfaces.iter().map(of).collect()
     }
 
     /// Deals out queues: queue i of a port to worker i; where a port has fewer queues than there
@@ -258,8 +284,8 @@ impl Shop<'_> {
         Ok(())
     }
 
-    /// The rings from one worker to another: for flows, and for each interface that the one
-    /// reaches by the other's queue.
+    /// The rings from one worker to another: for flows, and for each port that the one reaches by
+    /// the other's queue.
     fn connect_pair(
         &self,
         hands: &mut [Hands],
@@ -270,9 +296,9 @@ impl Shop<'_> {
             ring(self.eal, &format!("flow{from}-{to}"), RING as usize, None)?;
         let (mut to_proxy, mut from_proxy) = (Vec::new(), Vec::new());
         let egress = hands.get(from).map(|hand| &hand.egress[..]).unwrap_or_default();
-        for (interface, egress) in egress.iter().enumerate() {
+        for (port, egress) in egress.iter().enumerate() {
             let is_proxied = matches!(egress, Egress::Proxy(worker) if worker.index() == to);
-            let name = format!("tx{from}-{to}-{interface}");
+            let name = format!("tx{from}-{to}-{port}");
             let ends =
                 if is_proxied { Some(ring(self.eal, &name, RING as usize, None)?) } else { None };
             let (producer, consumer) = ends.unzip();

@@ -4,15 +4,16 @@
 //! for the installed release: no call leaves Rust per packet.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use dpdk_sys::{
     SHIM_MBUF_BUF_ADDR, SHIM_MBUF_BUF_LEN, SHIM_MBUF_DATA_LEN, SHIM_MBUF_DATA_OFF,
-    SHIM_MBUF_NB_SEGS, SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PKT_LEN, SHIM_MBUF_PORT, SHIM_MBUF_RSS,
-    rte_mbuf,
+    SHIM_MBUF_NB_SEGS, SHIM_MBUF_NEXT, SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PKT_LEN, SHIM_MBUF_PORT,
+    SHIM_MBUF_RSS, SHIM_MBUF_VLAN_TCI, rte_mbuf,
 };
 
-use crate::ids::PortId;
+use crate::ids::{PortId, VlanId};
 
 /// A packet buffer; dropping it gives it back to its pool.
 ///
@@ -58,6 +59,8 @@ impl Mbuf {
     field!(segment_octets, set_segment_octets, u16, SHIM_MBUF_DATA_LEN);
     field!(hash, u32, SHIM_MBUF_RSS);
     field!(buffer_octets, u16, SHIM_MBUF_BUF_LEN);
+    field!(vlan_number, set_vlan_number, u16, SHIM_MBUF_VLAN_TCI);
+    field!(next, *mut rte_mbuf, SHIM_MBUF_NEXT);
 
     /// Takes over a buffer that DPDK handed out.
     ///
@@ -123,6 +126,42 @@ impl Mbuf {
     #[inline]
     pub fn set_port(&mut self, port: PortId) {
         self.set_port_number(port.0);
+    }
+
+    /// The VLAN that was written last. Drivers leave anything here: only what
+    /// [`set_vlan`](Self::set_vlan) wrote since the packet was received means something.
+    #[inline]
+    pub fn vlan(&self) -> VlanId {
+        VlanId(self.vlan_number())
+    }
+
+    /// Notes the VLAN that the packet came by.
+    #[inline]
+    pub fn set_vlan(&mut self, vlan: VlanId) {
+        self.set_vlan_number(vlan.0);
+    }
+
+    /// Copies the octets from `from` on, of whatever segments, and fills `into`; `false` if the
+    /// packet is too short, and what `into` holds then means nothing.
+    pub fn copy_octets(&self, mut from: usize, mut into: &mut [u8]) -> bool {
+        let mut segment = self.0;
+        for _ in 0..self.segments() {
+            // Not to be dropped: it belongs to the packet.
+            let this = ManuallyDrop::new(Self(segment));
+            let octets = this.octets();
+            if let Some(part) = octets.get(from..) {
+                let (now, later) = into.split_at_mut(part.len().min(into.len()));
+                now.copy_from_slice(part.get(..now.len()).unwrap_or_default());
+                into = later;
+            }
+            from = from.saturating_sub(octets.len());
+            if into.is_empty() {
+                return true;
+            }
+            let Some(next) = NonNull::new(this.next()) else { return false };
+            segment = next;
+        }
+        false
     }
 
     /// The hash that the NIC computed, where it computes one.

@@ -20,4 +20,4 @@ pub use rules::{ClosedPorts, Masquerade, MssClamp, Policy, Rules};
 pub use scheduler::SchedulerState;
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable};
 pub use timeouts::{TimeoutPreset, Timeouts};
-pub use virtual_service::{Listen, NonSyn, Protocol, SchedulerKind, VirtualService};
+pub use virtual_service::{Helper, Listen, NonSyn, Protocol, SchedulerKind, VirtualService};

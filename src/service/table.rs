@@ -8,8 +8,8 @@ use hashbrown::{HashMap, HashSet};
 use super::registry::SlotRegistry;
 use super::scheduler::{Scheduler, SchedulerState};
 use super::{
-    Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads, Timeouts,
-    VirtualService,
+    Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads,
+    Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -40,12 +40,14 @@ pub struct Service<A> {
     pub vip: A,
     /// The service's port.
     pub port: U16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// What is done with TCP segments that belong to no connection and are no SYN.
     pub non_syn: NonSyn,
     /// Every datagram is scheduled anew.
     pub one_packet: bool,
+    /// What reads the text of its connections.
+    pub helper: Option<Helper>,
     /// In scheduling order: the last configured first.
     servers: Box<[Server<A>]>,
     scheduler: Scheduler,
@@ -353,6 +355,7 @@ fn compile_service<A: Address>(
         protocol: listen.protocol,
         non_syn: service.non_syn,
         one_packet: service.one_packet,
+        helper: service.helper,
         scheduler: Scheduler::new(service.scheduler, &servers),
         servers: servers.into_boxed_slice(),
         state,

@@ -9,15 +9,15 @@ const fn secs(seconds: u64) -> Duration {
 /// A named set of timeouts to start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TimeoutPreset {
-    /// What Linux IPVS does: established TCP 900 s, UDP 300 s.
+    /// What Linux IPVS does: established TCP and SCTP 900 s, UDP 300 s.
     #[default]
     Lvs,
     /// What RFC 5382 (REQ-5), RFC 7857 and RFC 4787 (REQ-5) ask of a NAT: established TCP
-    /// 7440 s, transitory states 240 s, UDP 300 s.
+    /// 7440 s, transitory states 240 s, UDP 300 s. No RFC speaks of SCTP: the times of TCP.
     Rfc,
 }
 
-/// Idle time per TCP state and for UDP. States are those of IPVS.
+/// Idle time per TCP state, for UDP, and per group of SCTP states. States are those of IPVS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Both sides have acknowledged the handshake.
@@ -44,6 +44,18 @@ pub struct Timeouts {
     pub udp: Duration,
     /// Echo requests that were masqueraded (RFC 5508 REQ-1: 60 seconds at least).
     pub icmp: Duration,
+    /// SCTP: the client's first INIT was forwarded (INIT1).
+    pub sctp_first_init: Duration,
+    /// SCTP: the handshake is under way (INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED).
+    pub sctp_init: Duration,
+    /// SCTP: both sides have the cookie.
+    pub sctp_established: Duration,
+    /// SCTP: SHUTDOWN or its answer was sent (S-SENT, S-RECEIVED, S-ACK-SENT).
+    pub sctp_shutdown: Duration,
+    /// SCTP: the first INIT was answered with ABORT.
+    pub sctp_rejected: Duration,
+    /// SCTP: shut down or aborted.
+    pub sctp_closed: Duration,
 }
 
 impl Timeouts {
@@ -63,6 +75,12 @@ impl Timeouts {
                 synack: secs(120),
                 udp: secs(300),
                 icmp: secs(60),
+                sctp_first_init: secs(4),
+                sctp_init: secs(61),
+                sctp_established: secs(900),
+                sctp_shutdown: secs(61),
+                sctp_rejected: secs(4),
+                sctp_closed: secs(61),
             },
             TimeoutPreset::Rfc => Self {
                 established: secs(7440),
@@ -77,6 +95,12 @@ impl Timeouts {
                 synack: secs(240),
                 udp: secs(300),
                 icmp: secs(60),
+                sctp_first_init: secs(240),
+                sctp_init: secs(240),
+                sctp_established: secs(7440),
+                sctp_shutdown: secs(240),
+                sctp_rejected: secs(240),
+                sctp_closed: secs(240),
             },
         }
     }

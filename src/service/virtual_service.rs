@@ -14,6 +14,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP, IP protocol 17.
     Udp = 17,
+    /// SCTP, IP protocol 132.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -22,6 +24,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -36,7 +39,7 @@ impl fmt::Display for Protocol {
 /// `udp://[2001:db8::10]:53`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Listen {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// The VIP and its port (never 0).
     pub address: SocketAddr,
@@ -52,13 +55,14 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected tcp://ADDRESS:PORT or udp://ADDRESS:PORT \
-                        (an IPv6 address in brackets)";
+        let expected = "expected tcp://ADDRESS:PORT, udp://ADDRESS:PORT or \
+                        sctp://ADDRESS:PORT (an IPv6 address in brackets)";
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| format!("no protocol in {text:?}: {expected}"))?;
         let protocol = match scheme {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             _ => return Err(format!("unknown protocol {scheme:?}: {expected}")),
         };
         let address: SocketAddr = rest
@@ -151,6 +155,25 @@ impl NonSyn {
     }
 }
 
+/// What reads the text of a service's connections, for the sake of further connections that it
+/// names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Helper {
+    /// FTP (RFC 959, RFC 2428).
+    Ftp,
+}
+
+impl Helper {
+    /// The well-known port of FTP.
+    pub const FTP_PORT: u16 = 21;
+
+    /// The helper of a service that names none.
+    pub fn default_of(listen: Listen) -> Option<Self> {
+        let is_ftp = listen.protocol == Protocol::Tcp && listen.address.port() == Self::FTP_PORT;
+        is_ftp.then_some(Self::Ftp)
+    }
+}
+
 /// A virtual service: clients connect to `listen`, one of `servers` answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualService {
@@ -166,6 +189,8 @@ pub struct VirtualService {
     pub non_syn: NonSyn,
     /// UDP: every datagram is scheduled anew, and no connection is kept (`ipvsadm -o`).
     pub one_packet: bool,
+    /// TCP: what reads the text of its connections.
+    pub helper: Option<Helper>,
     /// Idle times of this service's connections; `None`: the director's.
     pub timeouts: Option<Timeouts>,
 }
@@ -180,6 +205,7 @@ impl VirtualService {
             servers: Vec::new(),
             non_syn: NonSyn::default(),
             one_packet: false,
+            helper: Helper::default_of(listen),
             timeouts: None,
         }
     }

@@ -64,6 +64,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 
     /// The name of a protocol that connections have.
     pub const fn name(number: u8) -> &'static str {
@@ -72,6 +74,7 @@ pub mod protocol {
             TCP => "tcp",
             UDP => "udp",
             ICMPV6 => "icmpv6",
+            SCTP => "sctp",
             _ => "other",
         }
     }

@@ -59,4 +59,8 @@ pub mod option {
     pub const NO_OPERATION: u8 = 1;
     /// The largest segment that the sender takes, four octets in all.
     pub const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    /// Blocks that came out of order (RFC 2018).
+    pub const SACK: u8 = 5;
+    /// Timestamps (RFC 7323), ten octets in all.
+    pub const TIMESTAMPS: u8 = 8;
 }

@@ -4,7 +4,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from scapy.all import IP, TCP, UDP, IPv6, Ether, Raw, raw
+from scapy.all import IP, TCP, UDP, Dot1Q, IPv6, Ether, Raw, raw
 
 # Payloads are octets, whatever the port.
 TCP.payload_guess.clear()
@@ -17,8 +17,25 @@ SERVER_MAC = {
     "10.0.0.11": "02:00:00:00:01:11", "10.0.0.12": "02:00:00:00:01:12",
     "fd00::11": "02:00:00:00:01:11", "fd00::12": "02:00:00:00:01:12",
     "10.0.0.20": "02:00:00:00:01:20",
+    "10.0.1.11": "02:00:00:00:01:31", "fd00:1::11": "02:00:00:00:01:31",
 }
 PORT0, PORT1 = "02:70:63:61:70:00", "02:70:63:61:70:01"
+
+
+class Port:
+    """A port, and the VLAN of an interface on it."""
+
+    def __init__(self, name, vlan=None):
+        self.name, self.vlan = name, vlan
+
+    def frame(self, frame):
+        if self.vlan is None:
+            return frame
+        octets = raw(frame)
+        old = Ether(octets)
+        (kind,) = struct.unpack("!H", octets[12:14])
+        link = Ether(src=old.src, dst=old.dst, type=0x8100) / Dot1Q(vlan=self.vlan, type=kind)
+        return link / Raw(octets[14:])
 
 
 class Topology:
@@ -30,6 +47,7 @@ class Topology:
 
 TWO_NICS = Topology("two-nics", ("outside", PORT0), ("inside", PORT1))
 ONE_NIC = Topology("one-nic", ("lan", PORT0), ("lan", PORT0))
+VLANS = Topology("vlans", (Port("outside+inside", 10), PORT0), (Port("outside+inside", 20), PORT0))
 
 
 class Case:
@@ -46,6 +64,8 @@ class Case:
         Case.all.append(self)
 
     def _add(self, interface, way, frame):
+        if isinstance(interface, Port):
+            frame, interface = interface.frame(frame), interface.name
         self.sides.setdefault((interface, way), []).append((self.now, raw(frame)))
 
     def send(self, interface, frame, *expected, dropped=None, consumed=0):
@@ -145,4 +165,4 @@ DNS, DNS6 = ("192.0.2.100", 53), ("2001:db8:1::100", 53)
 OF_WEB, OF_WEB6 = ("10.0.0.12", 8080), ("fd00::11", 8080)
 OF_DNS, OF_DNS6 = ("10.0.0.12", 5353), ("fd00::12", 5353)
 MSS = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (17, 0)), ("NOP", None), ("WScale", 7)]
-NAMES = {TWO_NICS: "", ONE_NIC: "_one_nic"}
+NAMES = {TWO_NICS: "", ONE_NIC: "_one_nic", VLANS: "_vlans"}

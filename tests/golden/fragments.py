@@ -11,7 +11,7 @@ from cases import (
     CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, OF_DNS, OF_DNS6, OF_WEB, OF_WEB6, PORT0, TWO_NICS,
     WEB, WEB6, Case, Flow,
 )
-from own_errors import NARROW, split, time_exceeded
+from own_errors import NARROW, split, time_exceeded, too_big
 
 
 def piece(frame, ident, offset, part, more):
@@ -246,7 +246,7 @@ def errors():
     first, expected = (piece(frame, 1, 0, payload_of(frame)[:800], True) for frame in pair)
     later = piece(pair[0], 1, 800, payload_of(pair[0])[800:2200], True)
     case.outside(first, ("inside", expected))
-    case.outside(later, dropped="mtu_exceeded")
+    case.outside(later, ("outside", too_big(later, DNS6[0], 1280)), dropped="mtu_exceeded")
 
 
 ALL = (orders, wrong, echo, errors)

@@ -18,7 +18,9 @@ import fragments
 import icmp_errors
 import masquerade
 import own_errors
+import sctp_cases
 import settings
+import vlans
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
     OF_WEB6, ONE_NIC, PORT0, PORT1, SERVER_MAC, TWO_NICS, WEB, WEB6, Case, Flow,
@@ -187,6 +189,10 @@ def arp_cases():
                 consumed=1)
     for target in ("192.0.2.100", "192.0.2.1", "198.51.100.80", "10.0.0.2"):
         case.inside(who_has(target, "10.0.0.9"), dropped="not_for_us")
+        # Nor to one who asks from the other side's network, or whether it may be that.
+        case.inside(who_has(target), dropped="not_for_us")
+        case.inside(who_has(target, "0.0.0.0"), dropped="not_for_us")
+        case.inside(who_has(target, "10.0.0.9", to=PORT1), dropped="not_for_us")
 
     case = Case("arp_one_nic", "One NIC answers for both sides", ONE_NIC)
     for target in ("192.0.2.1", "10.0.0.1", "192.0.2.100", "198.51.100.80"):
@@ -248,22 +254,33 @@ def advertisement(target, mac, to="2001:db8:1::9", link=ASKER, solicited=1):
 
 
 def neighbor_discovery():
-    own, vip = "2001:db8:1::1", "2001:db8:1::100"
-    link_local = "fe80::70:63ff:fe61:7000"
+    own, vip, routed = "2001:db8:1::1", "2001:db8:1::100", "2001:db8:2::80"
+    link_local, inside_link_local = "fe80::70:63ff:fe61:7000", "fe80::70:63ff:fe61:7001"
     case = Case("nd_outside", "Own addresses and VIPs, by multicast and unicast; others not")
-    for target in (own, vip, link_local):
+    for target in (own, vip, routed, link_local):
         case.outside(solicitation(target), ("outside", advertisement(target, PORT0)), consumed=1)
     case.outside(solicitation(own, destination=own, link=PORT0),
                  ("outside", advertisement(own, PORT0)), consumed=1)
     case.outside(solicitation(own, destination=own, link=PORT0, option=False),
                  ("outside", advertisement(own, PORT0)), consumed=1)
-    for target in ("2001:db8:1::2", "fd00::1"):
+    for target in ("2001:db8:1::2", "fd00::1", "fd00::11", inside_link_local):
         case.outside(solicitation(target), dropped="not_for_us")
 
     case = Case("nd_inside", "The inside answers for its own address, never for a VIP")
     case.inside(solicitation("fd00::1", "fd00::9"),
                 ("inside", advertisement("fd00::1", PORT1, "fd00::9")), consumed=1)
-    case.inside(solicitation(vip, "fd00::9"), dropped="not_for_us")
+    case.inside(solicitation(inside_link_local, "fe80::9"),
+                ("inside", advertisement(inside_link_local, PORT1, "fe80::9")), consumed=1)
+    for target in (vip, routed, own, link_local, "fd00::2"):
+        case.inside(solicitation(target, "fd00::9"), dropped="not_for_us")
+        case.inside(solicitation(target, "::", option=False), dropped="not_for_us")
+        case.inside(solicitation(target, "fd00::9", destination=target, link=PORT1),
+                    dropped="not_for_us")
+
+    case = Case("nd_one_nic", "One NIC answers for both sides", ONE_NIC)
+    for target in (own, "fd00::1", vip, routed, link_local):
+        case.outside(solicitation(target), ("lan", advertisement(target, PORT0)), consumed=1)
+    case.outside(solicitation("fd00::2"), dropped="not_for_us")
 
     case = Case("nd_duplicate_address_detection", "RFC 4862: the answer goes to all nodes")
     answer = advertisement(own, PORT0, "ff02::1", "33:33:00:00:00:01", solicited=0)
@@ -378,15 +395,15 @@ def refusals():
                  dropped="not_owned")
     case.inside(Flow(ONE_NIC, TCP, CLIENT, WEB, OF_WEB).reply(flags="A")[0], dropped="not_owned")
 
-    case = Case("unknown_protocols", "Neither TCP, UDP nor ICMP; neither IP nor ARP")
+    case = Case("unknown_protocols", "Neither TCP, UDP, SCTP nor ICMP; neither IP nor ARP")
     link = Ether(src=CLIENT_SIDE, dst=PORT0)
-    for protocol in (0, 2, 47, 50, 132, 255):
+    for protocol in (0, 2, 47, 50, 136, 255):
         case.outside(link / IP(src="198.18.7.7", dst="192.0.2.100", proto=protocol) / Raw(b"x" * 20),
                      dropped="unknown_protocol")
-    for header in (47, 50, 59, 132):
+    for header in (47, 50, 59, 136):
         packet = link / IPv6(src="2001:db8:ffff::7", dst="2001:db8:1::100", nh=header)
         case.outside(packet / Raw(b"x" * 20), dropped="unknown_protocol")
-    for ether_type in (0x8100, 0x88CC, 0x05FF, 0x0000, 0x8847):
+    for ether_type in (0x88CC, 0x05FF, 0x0000, 0x8847):
         case.outside(Ether(src=CLIENT_SIDE, dst=PORT0, type=ether_type) / Raw(b"x" * 46),
                      dropped="unknown_ether_type")
 
@@ -504,7 +521,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *masquerade.ALL, *settings.ALL):
+                 *fragments.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

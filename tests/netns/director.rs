@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus_parse::{Scrape, Value};
 use toml::Table;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, eventually, forget_soon};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_pointsman");
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -14,15 +14,42 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// It runs until `stop`, or until the laboratory goes.
 pub(crate) struct Director<'l> {
     lab: &'l Lab,
+    /// `net_af_xdp` forgets the buffers in its rings when it closes.
+    forgets_buffers: bool,
+}
+
+/// One worker, and three on two CPUs.
+const WORKERS: [&str; 2] = ["0", "0, 1, 0"];
+
+/// Runs a scenario with one worker and with three, in one laboratory. Each time every packet is
+/// accounted for, and no connection, packet or buffer is left at the end.
+pub(crate) fn with_one_and_three_workers(
+    lab: &Lab,
+    change: impl Fn(&mut Table),
+    scenario: impl Fn(&Director<'_>),
+) {
+    for workers in WORKERS {
+        eprintln!("workers: {workers}");
+        let mut config = lab.config(workers);
+        forget_soon(&mut config);
+        change(&mut config);
+        let director = lab.direct(&config);
+        scenario(&director);
+        director.balanced_metrics();
+        director.is_empty_again();
+        director.stop();
+    }
 }
 
 impl<'l> Director<'l> {
     pub(crate) fn start(lab: &'l Lab, config: &Table) -> Self {
         let file = lab.state().join("pointsman.toml");
-        fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+        let text = toml::to_string(config).unwrap();
+        let forgets_buffers = text.contains("net_af_xdp");
+        fs::write(&file, text).unwrap();
         let file = file.to_str().unwrap();
         lab.lab(&["start", "director", "pointsman", BINARY, "run", "--config", file]);
-        let director = Self { lab };
+        let director = Self { lab, forgets_buffers };
         eventually(READY_WITHIN, "the director is ready", || {
             let ended = lab.state().join("pointsman.exit").exists();
             assert!(!ended, "the director ended at once:\n{}", lab.log("pointsman"));
@@ -51,14 +78,36 @@ impl<'l> Director<'l> {
         })
     }
 
+    /// All connections are forgotten, by the tables, the services and the servers.
+    pub(crate) fn is_empty_again(&self) {
+        let metrics =
+            eventually(Duration::from_secs(20), "the connection tables are empty", || {
+                let metrics = self.metrics();
+                (metrics.sum("connection_table_used", &[]) == 0).then_some(metrics)
+            });
+        let gauges = [
+            "connections",
+            "service_active_connections",
+            "service_inactive_connections",
+            "packets_held",
+        ];
+        for gauge in gauges {
+            assert_eq!(metrics.sum(gauge, &[]), 0, "{gauge}");
+        }
+        let scheduled = metrics.sum("service_connections_total", &[]);
+        assert_eq!(metrics.sum("connections_expired_total", &[]), scheduled);
+    }
+
     /// SIGTERM: it ends with code 0, and says that every packet and every buffer is accounted for.
     pub(crate) fn stop(self) {
+        let forgets_buffers = self.forgets_buffers;
         let account = self.stop_with_account();
-        assert!(account.contains("imbalance=0 buffers_in_use=0"), "{account}");
+        assert!(account.contains("imbalance=0 "), "{account}");
+        assert!(forgets_buffers || account.contains("imbalance=0 buffers_in_use=0"), "{account}");
     }
 
     /// SIGTERM: it ends with code 0; its account.
-    pub(crate) fn stop_with_account(self) -> String {
+    fn stop_with_account(self) -> String {
         let code = self.lab.end("pointsman");
         let log = self.lab.log("pointsman");
         assert_eq!(code, 0, "{log}");

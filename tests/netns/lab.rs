@@ -19,18 +19,23 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("traceroute", "traceroute"),
     ("tracepath", "iputils-tracepath"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("socat", "socat"),
     ("curl", "curl"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx-light"),
     ("python3", "python3"),
     ("sha256sum", "coreutils"),
+    ("vsftpd", "vsftpd"),
+    ("lftp", "lftp"),
 ];
 
 pub(crate) struct Lab {
@@ -47,6 +52,11 @@ impl Lab {
     /// All on one network.
     pub(crate) fn one_nic(test: &str) -> Self {
         Self::up(test, "one-nic")
+    }
+
+    /// As [`Lab::two_nic`], with a router between the client and the director.
+    pub(crate) fn routed(test: &str) -> Self {
+        Self::up(test, "routed")
     }
 
     fn up(test: &str, topology: &str) -> Self {
@@ -178,6 +188,32 @@ pub(crate) fn eventually<T>(
         assert!(Instant::now() < deadline, "not within {longest:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Connections that are silent for three seconds are forgotten, those that are over and UDP flows
+/// after one.
+pub(crate) fn forget_soon(config: &mut Table) {
+    let timeouts = section(config, &["timeouts"]);
+    for state in ["established", "syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack"] {
+        timeouts.insert(state.into(), "3s".into());
+    }
+    for state in ["time_wait", "close", "udp"] {
+        timeouts.insert(state.into(), "1s".into());
+    }
+}
+
+/// Another service of a configuration, with these servers.
+pub(crate) fn add_service(config: &mut Table, name: &str, listen: &str, servers: &[&str]) {
+    let servers = servers
+        .iter()
+        .map(|server| Value::Table(Table::from_iter([("address".to_owned(), (*server).into())])));
+    let service = Table::from_iter([
+        ("name".to_owned(), name.into()),
+        ("listen".to_owned(), listen.into()),
+        ("scheduler".to_owned(), "rr".into()),
+        ("servers".to_owned(), Value::Array(servers.collect())),
+    ]);
+    config["service"].as_array_mut().unwrap().push(Value::Table(service));
 }
 
 /// A section of a configuration.

@@ -1,10 +1,11 @@
 //! The director with real clients and servers: kernels in network namespaces (`scripts/lab/lab`),
-//! nginx, curl, wrk, iperf3, ping. Needs root, and says so without it.
+//! nginx, curl, wrk, iperf3, ping, dig, socat and others. Needs root, and says so without it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::excessive_nesting,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests; the lints' own exemption does not reach helper functions"
@@ -15,9 +16,12 @@ mod lab;
 
 mod corners;
 mod devices;
+mod ftp;
 mod lifecycle;
 mod masquerade;
 mod neighbors;
 mod refusals;
+mod routers;
+mod tools;
 mod traffic;
 mod workers;

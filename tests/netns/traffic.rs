@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::lab::{Lab, VIP4, VIPS, eventually, schedule, script, section};
+use crate::lab::{Lab, VIP4, VIPS, eventually, forget_soon, schedule, script};
 
 /// Who answers `count` requests to a VIP, each over a connection of its own.
 pub(crate) fn answers(lab: &Lab, vip: &str, count: usize) -> BTreeMap<String, usize> {
@@ -137,13 +137,7 @@ assert answer.decode() == hashlib.sha256(data).hexdigest(), answer";
 fn a_load_leaves_no_connection_and_no_packet_behind() {
     let lab = Lab::two_nic("load");
     let mut config = lab.config("0");
-    let timeouts = section(&mut config, &["timeouts"]);
-    for state in ["established", "syn_recv", "fin_wait", "time_wait", "close", "close_wait"] {
-        timeouts.insert(state.into(), "2s".into());
-    }
-    for state in ["last_ack", "udp"] {
-        timeouts.insert(state.into(), "2s".into());
-    }
+    forget_soon(&mut config);
     let director = lab.direct(&config);
     for vip in VIPS {
         // Kept connections, then one connection for each request.
@@ -153,15 +147,7 @@ fn a_load_leaves_no_connection_and_no_packet_behind() {
     }
     let metrics = director.balanced_metrics();
     assert!(metrics.connections("web").iter().all(|connections| *connections > 100));
-    let used = eventually(Duration::from_secs(20), "the connection tables are empty", || {
-        let metrics = director.metrics();
-        (metrics.sum("connection_table_used", &[]) == 0).then_some(metrics)
-    });
-    assert_eq!(used.sum("connections", &[]), 0);
-    assert_eq!(used.sum("service_active_connections", &[]), 0);
-    assert_eq!(used.sum("service_inactive_connections", &[]), 0);
-    let scheduled = used.sum("service_connections_total", &[]);
-    assert_eq!(used.sum("connections_expired_total", &[]), scheduled);
+    director.is_empty_again();
     director.stop();
 }
 

@@ -10,6 +10,7 @@ use pointsman::clock::Tick;
 use pointsman::control::config::{Config, Listing, Machine, Role, parse};
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{
     Command, ConnectionPage, ConnectionRow, ControlMailbox, Event, mailbox,
@@ -66,15 +67,23 @@ fn is_fragment(octets: &[u8]) -> bool {
     }
 }
 
+/// The comment of an interface on the port of the one before it.
+const SAME_PORT: &str = "# On the same port.";
+
 /// The text of a configuration file in which the interfaces lack their devices, with these.
 pub fn with_devices(text: &str, devices: &[String]) -> String {
     let mut devices = devices.iter();
+    let mut device = None;
     let mut whole = String::new();
-    for line in text.lines() {
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
         whole.push_str(line);
         whole.push('\n');
         if line.starts_with("[interface.") && line.matches('.').count() == 1 {
-            let device = devices.next().expect("a device for every interface");
+            if lines.peek() != Some(&SAME_PORT) {
+                device = devices.next();
+            }
+            let device = device.expect("a device for every port");
             whole.push_str(&format!("device = {device:?}\n"));
         }
     }
@@ -99,6 +108,10 @@ pub struct Setup {
     pub connections: (u32, u32),
     /// Neighbours of each worker.
     pub neighbors: usize,
+    /// Control connections of each worker.
+    pub control_connections: u32,
+    /// Data connections that are expected at once.
+    pub expectations: usize,
     /// Ethernet addresses of the ports that the configuration does not give one.
     pub macs: Vec<Mac>,
     pub start: Tick,
@@ -111,6 +124,8 @@ impl Setup {
             workers: 1,
             connections: (4096, 4096),
             neighbors: 256,
+            control_connections: 64,
+            expectations: 256,
             macs: vec![OUTSIDE, INSIDE],
             start: Tick(1000),
         }
@@ -162,6 +177,21 @@ pub struct RecordingOutlet {
     pub has_buffers: bool,
 }
 
+impl RecordingOutlet {
+    fn new(stats: Arc<WorkerStats>) -> Self {
+        Self {
+            stats,
+            transmitted: Vec::new(),
+            handed: Vec::new(),
+            discarded: 0,
+            allocated: 0,
+            came: 0,
+            left: 0,
+            has_buffers: true,
+        }
+    }
+}
+
 impl Outlet<BufferFrame> for RecordingOutlet {
     fn allocate(&mut self) -> Option<BufferFrame> {
         self.has_buffers.then(|| {
@@ -199,6 +229,7 @@ struct TestWorker {
 pub struct TestDirector {
     pub now: Tick,
     pub loads: Arc<ServerLoads>,
+    pub expectations: Arc<Expectations>,
     /// Neighbours that answer when they are asked.
     pub answering: HashMap<IpAddr, Mac>,
     /// Whether those are asked on the wire that do not answer of themselves, and what the wire
@@ -207,6 +238,8 @@ pub struct TestDirector {
     /// Every event but retired tables and pages.
     pub events: Vec<Event>,
     pub config: Config,
+    /// By interface.
+    ports: Vec<PortId>,
     slots: SlotRegistry,
     version: u64,
     workers: Vec<TestWorker>,
@@ -230,14 +263,22 @@ fn routes(config: &Config) -> Vec<RouteSpec> {
     all
 }
 
+/// The port of every interface.
+fn ports(config: &Config) -> Vec<PortId> {
+    let ports = config.ports();
+    let of = |device| ports.iter().position(|port| port.device == device).unwrap();
+    config.interfaces.iter().map(|interface| PortId(of(&interface.device) as u16)).collect()
+}
+
 fn interfaces(setup: &Setup) -> Interfaces {
-    let configured = setup.config.interfaces.iter().zip(&setup.macs).enumerate();
+    let configured = setup.config.interfaces.iter().zip(ports(&setup.config)).enumerate();
     Interfaces::new(
         configured
-            .map(|(place, (interface, mac))| Interface {
+            .map(|(place, (interface, port))| Interface {
                 id: InterfaceId(place as u8),
-                port: PortId(place as u16),
-                mac: interface.mac.map_or(*mac, |mac| mac.0),
+                port,
+                vlan: interface.vlan,
+                mac: interface.mac.map_or(setup.macs[port.index()], |mac| mac.0),
                 mtu: interface.mtu,
                 sides: match interface.role {
                     Role::Outside => Sides::OUTSIDE,
@@ -251,54 +292,75 @@ fn interfaces(setup: &Setup) -> Interfaces {
     )
 }
 
+/// What all workers of a director are made of.
+pub struct Common {
+    interfaces: Arc<Interfaces>,
+    services: Arc<ServiceTable>,
+    loads: Arc<ServerLoads>,
+    expectations: Arc<Expectations>,
+    slots: SlotRegistry,
+}
+
+impl Common {
+    pub fn new(setup: &Setup) -> Self {
+        let mut slots = SlotRegistry::new(256);
+        let controls = usize::from(setup.workers) * setup.control_connections as usize;
+        let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
+        Self {
+            interfaces: Arc::new(interfaces(setup)),
+            services: Arc::new(table.unwrap()),
+            loads: Arc::new(ServerLoads::new(256)),
+            expectations: Arc::new(Expectations::new(setup.expectations, controls, SECRET)),
+            slots,
+        }
+    }
+
+    /// What a worker is made of, and the control thread's end of its mailbox.
+    pub fn settings(&self, setup: &Setup, number: u16) -> (PipelineSettings, ControlMailbox) {
+        let (inner, outer) = mailbox();
+        let settings = PipelineSettings {
+            worker: WorkerId(number),
+            interfaces: Arc::clone(&self.interfaces),
+            routes: routes(&setup.config),
+            neighbors: setup.neighbors,
+            fragment_timeout_ms: setup.config.director.fragment_timeout.as_millis() as u32,
+            errors_per_second: setup.config.director.errors_per_second,
+            connections: setup.connections,
+            huge_pages: HugePages::Never,
+            table_secret: [1 + u64::from(number), 2, 3, 4]
+                .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            steering: Steering::new(setup.workers, SECRET),
+            services: Arc::clone(&self.services),
+            loads: Arc::clone(&self.loads),
+            control_connections: setup.control_connections,
+            expectations: Arc::clone(&self.expectations),
+            stats: Arc::new(WorkerStats::new(256)),
+            mailbox: inner,
+        };
+        (settings, outer)
+    }
+}
+
 impl TestDirector {
     fn new(setup: Setup) -> Self {
-        let interfaces = Arc::new(interfaces(&setup));
-        let mut slots = SlotRegistry::new(256);
-        let loads = Arc::new(ServerLoads::new(256));
-        let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
-        let services = Arc::new(table.unwrap());
+        let common = Common::new(&setup);
         let worker = |number: u16| {
-            let stats = Arc::new(WorkerStats::new(256));
-            let (inner, mailbox) = mailbox();
-            let settings = PipelineSettings {
-                worker: WorkerId(number),
-                interfaces: Arc::clone(&interfaces),
-                routes: routes(&setup.config),
-                neighbors: setup.neighbors,
-                fragment_timeout_ms: setup.config.director.fragment_timeout.as_millis() as u32,
-                errors_per_second: setup.config.director.errors_per_second,
-                connections: setup.connections,
-                huge_pages: HugePages::Never,
-                table_secret: [1 + u64::from(number), 2, 3, 4]
-                    .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                steering: Steering::new(setup.workers, SECRET),
-                services: Arc::clone(&services),
-                loads: Arc::clone(&loads),
-                stats: Arc::clone(&stats),
-                mailbox: inner,
-            };
+            let (settings, mailbox) = common.settings(&setup, number);
+            let stats = Arc::clone(&settings.stats);
             TestWorker {
                 pipeline: Pipeline::new(settings, setup.start).unwrap(),
                 mailbox,
-                outlet: RecordingOutlet {
-                    stats: Arc::clone(&stats),
-                    transmitted: Vec::new(),
-                    handed: Vec::new(),
-                    discarded: 0,
-                    allocated: 0,
-                    came: 0,
-                    left: 0,
-                    has_buffers: true,
-                },
+                outlet: RecordingOutlet::new(Arc::clone(&stats)),
                 stats,
                 ring: VecDeque::new(),
             }
         };
         let workers = (0..setup.workers).map(worker).collect();
+        let Common { loads, expectations, slots, .. } = common;
         let mut director = Self {
             now: setup.start,
             loads,
+            expectations,
             answering: HashMap::new(),
             solicits: false,
             events: Vec::new(),
@@ -308,6 +370,7 @@ impl TestDirector {
             sent: Vec::new(),
             rows: Vec::new(),
             next_receiver: 0,
+            ports: ports(&setup.config),
             config: setup.config,
         };
         director.install_static_neighbors();
@@ -378,8 +441,8 @@ impl TestDirector {
     pub fn poll(&mut self, worker: usize, interface: InterfaceId, frames: &[Vec<u8>]) {
         let mut burst = FrameBurst::new();
         for octets in frames {
-            let input = PortId(interface.0.into());
-            burst.push(BufferFrame { octets: octets.clone(), input });
+            let input = self.ports[interface.index()];
+            burst.push(BufferFrame { octets: octets.clone(), input, ..BufferFrame::default() });
         }
         let this = &mut self.workers[worker];
         this.stats.received.add(burst.len() as u64);

@@ -17,6 +17,7 @@ pub const SERVER_SIDE: Mac = [2, 0, 0, 0, 1, 1];
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
 
 /// RFC 1071, octet pair by octet pair.
 pub fn internet_checksum(octets: &[u8]) -> u16 {
@@ -44,7 +45,7 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, segment: &[u
     octets
 }
 
-/// Makes a TCP or UDP packet over IPv4 or IPv6.
+/// Makes a TCP, UDP or SCTP packet over IPv4 or IPv6.
 #[derive(Clone, Debug)]
 pub struct PacketBuilder {
     from: SocketAddr,
@@ -52,8 +53,11 @@ pub struct PacketBuilder {
     protocol: u8,
     flags: u8,
     sequence: u32,
+    acknowledgement: u32,
+    window: u16,
     ttl: u8,
     payload: Vec<u8>,
+    tcp_options: Vec<u8>,
     ip_options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     macs: (Mac, Mac),
@@ -70,8 +74,11 @@ impl PacketBuilder {
             protocol,
             flags: ACK,
             sequence: 1000,
+            acknowledgement: 2000,
+            window: 0x2000,
             ttl: 64,
             payload: Vec::new(),
+            tcp_options: Vec::new(),
             ip_options: Vec::new(),
             extensions: Vec::new(),
             macs: (CLIENT_SIDE, OUTSIDE),
@@ -88,6 +95,12 @@ impl PacketBuilder {
 
     pub fn udp(from: &str, to: &str) -> Self {
         Self::new(UDP, from, to)
+    }
+
+    /// An SCTP packet with one chunk, of a type by [`PacketBuilder::flags`] (else DATA), whose
+    /// value is the payload.
+    pub fn sctp(from: &str, to: &str) -> Self {
+        Self::new(SCTP, from, to).flags(0)
     }
 
     /// Comes from the servers' side.
@@ -107,6 +120,23 @@ impl PacketBuilder {
 
     pub fn sequence(mut self, sequence: u32) -> Self {
         self.sequence = sequence;
+        self
+    }
+
+    pub fn acknowledgement(mut self, acknowledgement: u32) -> Self {
+        self.acknowledgement = acknowledgement;
+        self
+    }
+
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// TCP options, a multiple of four octets.
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        assert_eq!(options.len() % 4, 0);
+        self.tcp_options = options.to_vec();
         self
     }
 
@@ -150,13 +180,34 @@ impl PacketBuilder {
         self
     }
 
+    fn sctp_segment(&self) -> Vec<u8> {
+        let mut segment = Vec::new();
+        segment.extend(self.from.port().to_be_bytes());
+        segment.extend(self.to.port().to_be_bytes());
+        segment.extend(self.sequence.to_be_bytes());
+        segment.extend([0, 0, 0, 0, self.flags, 0]);
+        segment.extend((4 + self.payload.len() as u16).to_be_bytes());
+        segment.extend(&self.payload);
+        segment.resize(segment.len().next_multiple_of(4), 0);
+        let checksum = crc32c::crc32c(&segment);
+        segment[8..12].copy_from_slice(&checksum.to_le_bytes());
+        segment
+    }
+
     fn segment(&self) -> Vec<u8> {
+        if self.protocol == SCTP {
+            return self.sctp_segment();
+        }
         let mut segment = Vec::new();
         segment.extend(self.from.port().to_be_bytes());
         segment.extend(self.to.port().to_be_bytes());
         let checksum_at = if self.protocol == TCP {
             segment.extend(self.sequence.to_be_bytes());
-            segment.extend([0, 0, 7, 0xd0, 0x50, self.flags, 0x20, 0, 0, 0, 0, 0]);
+            segment.extend(self.acknowledgement.to_be_bytes());
+            segment.extend([((5 + self.tcp_options.len() / 4) << 4) as u8, self.flags]);
+            segment.extend(self.window.to_be_bytes());
+            segment.extend([0; 4]);
+            segment.extend(&self.tcp_options);
             16
         } else {
             segment.extend((8 + self.payload.len() as u16).to_be_bytes());
@@ -401,7 +452,7 @@ pub fn error(router: &str, about: &[u8], interface: InterfaceId, mtu: u16) -> Ve
     frame
 }
 
-/// Where the transport header of an IPv4 or IPv6 frame with TCP or UDP begins, and its protocol.
+/// Where the transport header of an IPv4 or IPv6 frame begins, and its protocol.
 fn transport(frame: &[u8]) -> (usize, u8, usize) {
     if frame[12..14] == [8, 0] {
         let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
@@ -409,8 +460,10 @@ fn transport(frame: &[u8]) -> (usize, u8, usize) {
     }
     let end = 54 + usize::from(u16::from_be_bytes([frame[18], frame[19]]));
     let (mut at, mut next) = (54, frame[20]);
-    while [0, 43, 60].contains(&next) {
-        (next, at) = (frame[at], at + 8 + usize::from(frame[at + 1]) * 8);
+    while [0, 43, 44, 60].contains(&next) {
+        // A fragment header has no length; the second octet is reserved.
+        let more = if next == 44 { 0 } else { usize::from(frame[at + 1]) * 8 };
+        (next, at) = (frame[at], at + 8 + more);
     }
     (at, next, end)
 }
@@ -427,7 +480,7 @@ fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
     }
 }
 
-/// Source and destination of a TCP or UDP packet.
+/// Source and destination of a TCP, UDP or SCTP packet.
 pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let (at, ..) = transport(frame);
     let (source, destination) = addresses(frame);
@@ -435,20 +488,31 @@ pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(source, port(at)), SocketAddr::new(destination, port(at + 2)))
 }
 
-/// The payload of a TCP or UDP packet.
+/// The payload of a TCP or UDP packet, or the value of an SCTP packet's first chunk.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let (at, protocol, end) = transport(frame);
+    if protocol == SCTP {
+        let length = usize::from(u16::from_be_bytes([frame[at + 14], frame[at + 15]]));
+        return &frame[at + 16..at + 12 + length];
+    }
     let header = if protocol == TCP { usize::from(frame[at + 12] >> 4) * 4 } else { 8 };
     &frame[at + header..end]
 }
 
-/// Recomputes every checksum of a TCP or UDP packet from nothing and compares.
+/// Recomputes every checksum of a TCP, UDP or SCTP packet from nothing and compares.
 pub fn assert_checksums(frame: &[u8]) {
     let (at, protocol, end) = transport(frame);
     if frame[12..14] == [8, 0] {
         assert_eq!(internet_checksum(&frame[14..at]), 0, "IPv4 header of {}", hex(frame));
     }
     let segment = &frame[at..end];
+    if protocol == SCTP {
+        let mut segment = segment.to_vec();
+        let field = u32::from_le_bytes(segment[8..12].try_into().unwrap());
+        segment[8..12].fill(0);
+        assert_eq!(crc32c::crc32c(&segment), field, "CRC32c of {}", hex(frame));
+        return;
+    }
     if protocol == UDP && segment[6..8] == [0, 0] {
         return;
     }

@@ -20,7 +20,7 @@ use pointsman::control::{
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
-use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
+use pointsman::ids::{CpuId, ServerSlot, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     NonSyn, Policy, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
     VirtualService,
@@ -64,6 +64,7 @@ pub fn config(directory: &Path) -> Config {
         name: name.into(),
         role,
         device: Device::Vdev { name: format!("net_null_{name}"), args: String::new() },
+        vlan: VlanId::UNTAGGED,
         addresses: vec![address.parse().unwrap()],
         gateways: Vec::new(),
         routes: Vec::new(),
@@ -84,6 +85,7 @@ pub fn config(directory: &Path) -> Config {
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     };
     Config {
@@ -126,7 +128,7 @@ struct FakeDevices {
 impl DeviceSource for FakeDevices {
     fn ports(&self) -> Vec<PortReport> {
         let port = |interface: &str, base: u64| PortReport {
-            interface: interface.into(),
+            interfaces: vec![interface.into()],
             driver: "net_null".into(),
             mac: MacAddress([2, 0, 0, 0, 0, 1]),
             link_up: self.link_up,

@@ -95,7 +95,8 @@ pub struct PacketRates {
     pub out_bits: f64,
 }
 
-/// An interface and its port.
+/// A port and the interface on it; where several are on it (VLANs of one NIC), their names and
+/// roles are joined by `+`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
     /// The configured name.
@@ -217,7 +218,7 @@ pub struct Connections {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// tcp or udp.
+    /// tcp, udp or sctp.
     pub protocol: String,
     /// As `ipvsadm -lnc` names it.
     pub state: String,

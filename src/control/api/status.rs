@@ -3,6 +3,7 @@
 use super::message::{
     Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Worker,
 };
+use crate::control::config::InterfaceConfig;
 use crate::control::observed::{self, Observed};
 use crate::control::rates::{Rates, traffic};
 use crate::control::state::InventoryService;
@@ -77,12 +78,14 @@ fn totals(stats: &WorkerStats) -> PacketTotals {
 }
 
 fn of_port(observed: &Observed, port: PortReport, rates: &Rates) -> Interface {
-    let mut sections = observed.config.interfaces.iter();
-    let section = sections.find(|section| section.name == port.interface);
-    let networks = section.map_or(&[][..], |section| &section.addresses);
+    let on_port = |section: &&InterfaceConfig| port.interfaces.contains(&section.name);
+    let sections: Vec<_> = observed.config.interfaces.iter().filter(on_port).collect();
+    let roles: Vec<_> = sections.iter().map(|section| section.role.name()).collect();
+    let networks = sections.iter().flat_map(|section| &section.addresses);
+    let name = port.name();
     Interface {
-        role: section.map_or("", |section| section.role.name()).to_owned(),
-        addresses: networks.iter().map(ipnet::IpNet::addr).collect(),
+        role: roles.join("+"),
+        addresses: networks.map(ipnet::IpNet::addr).collect(),
         driver: port.driver,
         mac: port.mac.to_string(),
         link_up: port.link_up,
@@ -90,8 +93,8 @@ fn of_port(observed: &Observed, port: PortReport, rates: &Rates) -> Interface {
         rx_queues: port.rx_queues,
         tx_queues: port.tx_queues,
         counters: of_counters(port.counters),
-        rates: rates.port(&port.interface),
-        name: port.interface,
+        rates: rates.port(&name),
+        name,
     }
 }
 

@@ -11,15 +11,14 @@ use super::draft::{
 use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
-use crate::service::{Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
+use crate::ids::VlanId;
+use crate::service::{Helper, Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
 
 /// `None`: a required value is missing, which a check should have found.
 pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
     let interfaces: Option<Vec<_>> = draft.interfaces.into_iter().map(interface).collect();
     let mut interfaces = interfaces?;
-    let mut devices: Vec<_> =
-        interfaces.iter_mut().map(|interface| &mut interface.device).collect();
-    number_virtual_devices(&mut devices);
+    share_ports(&mut interfaces);
     let policy = Policy {
         closed_ports: draft
             .director
@@ -30,7 +29,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         routing: draft.director.routing.as_ref().is_some_and(|routing| *routing.get_ref()),
     };
     let director = director(draft.director, &draft.services, machine);
-    let otherwise = (director.non_syn, draft.timeouts);
+    let otherwise = (director.non_syn, &draft.timeouts);
     let services: Option<Vec<_>> =
         draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
     Some(Config {
@@ -98,6 +97,7 @@ fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
         name: draft.name.into_inner(),
         role: draft.role?.into_inner(),
         device: draft.device?.into_inner(),
+        vlan: VlanId(or(draft.vlan, VlanId::UNTAGGED.0)),
         addresses: draft.addresses.items.into_iter().map(Spanned::into_inner).collect(),
         gateways: draft.gateways.items.into_iter().map(Spanned::into_inner).collect(),
         routes: routes?,
@@ -110,7 +110,50 @@ fn interface(draft: InterfaceDraft) -> Option<InterfaceConfig> {
     })
 }
 
-fn service(draft: ServiceDraft, (non_syn, timeouts): (NonSyn, Timeouts)) -> Option<VirtualService> {
+/// Gives each port's device a name of its own, and what one interface says of the port to the
+/// others on it.
+fn share_ports(interfaces: &mut [InterfaceConfig]) {
+    let first_of_port: Vec<usize> = (0..interfaces.len())
+        .map(|number| {
+            let device = &interfaces[number].device;
+            let mut same = interfaces.iter().filter(|other| other.device == *device);
+            let is_shared = same.any(|other| other.vlan != VlanId::UNTAGGED);
+            let first = interfaces.iter().position(|other| other.device == *device);
+            first.filter(|_| is_shared).unwrap_or(number)
+        })
+        .collect();
+    let mut devices: Vec<_> = interfaces
+        .iter_mut()
+        .zip(&first_of_port)
+        .enumerate()
+        .filter(|(number, (_, first))| number == *first)
+        .map(|(_, (interface, _))| &mut interface.device)
+        .collect();
+    number_virtual_devices(&mut devices);
+    for (number, first) in first_of_port.iter().enumerate() {
+        interfaces[number].device = interfaces[*first].device.clone();
+    }
+    let of_ports: Vec<_> = first_of_port
+        .iter()
+        .map(|first| {
+            let on_port = || {
+                let all = interfaces.iter().zip(&first_of_port);
+                all.filter(|(_, other)| *other == first).map(|(interface, _)| interface)
+            };
+            let mac = on_port().find_map(|interface| interface.mac);
+            let queues = on_port().find_map(|interface| interface.queues);
+            (mac, queues, on_port().any(|interface| interface.promiscuous))
+        })
+        .collect();
+    for (interface, (mac, queues, promiscuous)) in interfaces.iter_mut().zip(of_ports) {
+        (interface.mac, interface.queues, interface.promiscuous) = (mac, queues, promiscuous);
+    }
+}
+
+fn service(
+    draft: ServiceDraft,
+    (non_syn, timeouts): (NonSyn, &Timeouts),
+) -> Option<VirtualService> {
     let servers = draft.servers.items.into_iter().map(|server| {
         let server = server.into_inner();
         Some(RealServer {
@@ -118,13 +161,15 @@ fn service(draft: ServiceDraft, (non_syn, timeouts): (NonSyn, Timeouts)) -> Opti
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
         })
     });
+    let listen = draft.listen?.into_inner();
     Some(VirtualService {
         name: draft.name?.into_inner(),
-        listen: draft.listen?.into_inner(),
+        listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),
+        helper: or(draft.helper, Helper::default_of(listen)),
         timeouts: draft.timeouts.map(|own| own.over(timeouts)),
     })
 }

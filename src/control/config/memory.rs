@@ -35,9 +35,10 @@ impl Config {
     pub fn memory_need(&self) -> MemoryNeed {
         let workers = self.director.workers.len() as u64;
         let rings = u64::from(self.dpdk.rx_descriptors) + u64::from(self.dpdk.tx_descriptors);
-        let queues = self.interfaces.iter().map(|interface| {
-            interface.queues.map_or(workers, |queues| u64::from(queues).min(workers))
-        });
+        let queues = self
+            .ports()
+            .into_iter()
+            .map(|port| port.queues().map_or(workers, |queues| u64::from(queues).min(workers)));
         let between = (workers * workers.saturating_sub(1) * u64::from(RING)).min(RING_MBUFS);
         let needed = queues.sum::<u64>() * rings + between + workers * WORKER_MBUFS;
         let needed = needed.next_power_of_two().max(LEAST_MBUFS) - 1;

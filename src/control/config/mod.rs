@@ -14,6 +14,7 @@ mod machine;
 mod validate;
 mod build;
 mod memory;
+mod ports;
 mod host;
 pub mod preflight;
 
@@ -29,6 +30,7 @@ pub use model::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat,
     MacAddress, Role, Route,
 };
+pub use ports::PortConfig;
 pub use validate::MAX_SERVERS;
 
 use diagnostic::{Finding, Source};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::ids::CpuId;
+use crate::ids::{CpuId, VlanId};
 use crate::service::{Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService};
 
 /// A whole configuration file, valid.
@@ -18,7 +18,7 @@ pub struct Config {
     pub director: DirectorConfig,
     /// What EAL is started with.
     pub dpdk: DpdkConfig,
-    /// One DPDK port each, in the order of the file; at least one.
+    /// In the order of the file; at least one. [`Config::ports`] says which share a DPDK port.
     pub interfaces: Vec<InterfaceConfig>,
     /// In the order of the file; may be empty.
     pub services: Vec<VirtualService>,
@@ -239,8 +239,11 @@ pub struct InterfaceConfig {
     pub name: String,
     /// Side of the director.
     pub role: Role,
-    /// The DPDK device.
+    /// The DPDK device. Interfaces with the same one are VLANs of one port, and say the same of
+    /// it (`mac`, `queues`, `promiscuous`).
     pub device: Device,
+    /// The VLAN whose frames it has; [`VlanId::UNTAGGED`]: those without a tag.
+    pub vlan: VlanId,
     /// The director's own addresses with their networks.
     pub addresses: Vec<IpNet>,
     /// Default gateways, at most one per address family and director.

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::diagnostic::{Diagnostic, Severity};
-use super::model::{Config, Device, InterfaceConfig};
+use super::model::{Config, Device};
+use super::ports::PortConfig;
 
 pub use super::host::ThisHost;
 
@@ -65,8 +66,8 @@ pub fn check(config: &Config, file: &str, host: &dyn Host) -> Vec<Diagnostic> {
     let running = host.socket(&config.director.socket) == SocketState::InUse;
     let mut report = Report { file, running, found: Vec::new() };
     check_memory(config, host, &mut report);
-    for interface in &config.interfaces {
-        check_device(interface, host, &mut report);
+    for port in config.ports() {
+        check_device(&port, host, &mut report);
     }
     check_listeners(config, host, &mut report);
     report.found
@@ -143,11 +144,12 @@ fn check_memory(config: &Config, host: &dyn Host, report: &mut Report<'_>) {
     }
 }
 
-fn check_device(interface: &InterfaceConfig, host: &dyn Host, report: &mut Report<'_>) {
-    let key = format!("interface.{}.device", interface.name);
-    match &interface.device {
+fn check_device(port: &PortConfig<'_>, host: &dyn Host, report: &mut Report<'_>) {
+    let first = port.interfaces.first().map_or("", |(_, interface)| &interface.name);
+    let key = format!("interface.{first}.device");
+    match port.device {
         Device::Pci(address) => check_pci(&key, address, host, report),
-        Device::Vdev { name, .. } => check_vdev(&key, name, &interface.device, host, report),
+        Device::Vdev { name, .. } => check_vdev(&key, name, port.device, host, report),
     }
 }
 

@@ -155,6 +155,8 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.put(Metric::WorkerCyclesPerPacket, &[id], rates.worker(place).cycles_per_packet);
     samples.count(Metric::EventsLost, &[id], stats.events_lost.get());
     samples.count(Metric::Neighbors, &[id], stats.neighbors.get());
+    samples.count(Metric::ControlConnections, &[id], stats.helped.get());
+    samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
 }
 
 fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
@@ -169,7 +171,7 @@ fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
 
 fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samples) {
     for state in ConnectionState::ALL {
-        let labels = [id, family, state.name()];
+        let labels = [id, family, state.label()];
         samples.count(Metric::Connections, &labels, table.states.of(state).get());
     }
     samples.count(Metric::ConnectionTableUsed, &[id, family], table.used.get());
@@ -216,7 +218,7 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
 
 fn collect_devices(observed: &Observed, samples: &mut Samples) {
     for port in observed.ports() {
-        let labels = [&*port.interface, &*port.driver];
+        let labels = [&*port.name(), &*port.driver];
         let counters = port.counters;
         samples.count(Metric::PortRxPackets, &labels, counters.rx_packets);
         samples.count(Metric::PortTxPackets, &labels, counters.tx_packets);

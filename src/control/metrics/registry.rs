@@ -84,7 +84,7 @@ metrics! {
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
-    Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them.";
+    Connections Gauge "connections" "connections" ["worker", "family", "state"] "Live connections by state, as IPVS names them; the states of SCTP begin with SCTP_.";
     ConnectionTableUsed Gauge "connection_table_used" "connections" ["worker", "family"] "Live connections.";
     ConnectionTableCapacity Gauge "connection_table_capacity" "connections" ["worker", "family"] "Connections that fit.";
     ConnectionsExpired Counter "connections_expired_total" "connections" ["worker", "family"] "Connections forgotten after their timeout.";
@@ -120,6 +120,8 @@ metrics! {
     TscHertz Gauge "tsc_hertz" "hertz" [] "TSC cycles in a second.";
     EventsLost Counter "events_lost_total" "events" ["worker"] "Events lost because the control thread did not empty the worker's queue.";
     Neighbors Gauge "neighbors" "neighbors" ["worker"] "Known and wanted neighbours.";
+    ControlConnections Gauge "control_connections" "connections" ["worker"] "Control connections that a helper (FTP) reads.";
+    ExpectedConnections Gauge "expected_connections" "connections" ["worker"] "Data connections that helpers expect; the first worker tells those of all.";
 
     PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";
     PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";
@@ -148,6 +150,8 @@ pub fn document() -> String {
          For each worker, and for their sum, no packet vanishes:\n\
          `received + handed_over{in} + originated = transmitted + handed_over{out} + consumed + \
          dropped + held`.\n\n\
+         `interface` is the interface on the port. A port with several, which are VLANs of it, is \
+         counted once, under all their names: `outside+inside`.\n\n\
          | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in Metric::ALL {

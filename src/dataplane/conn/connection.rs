@@ -65,7 +65,8 @@ pub struct Connection<A> {
     slot: u16,
     /// The service, whose idle times apply; [`Connection::NO_SERVICE`]: the director's do.
     service: u16,
-    /// What a helper knows of the connection; 0: no helper looks at it.
+    /// With [`Flags::HELPED`] where the helper keeps what it knows of it, else the control
+    /// connection of a data connection, both plus one; 0: nothing yet, or neither.
     pub helper: u32,
     /// In its slot of the timer wheel, or in the list of free records.
     pub(super) links: Links,
@@ -81,6 +82,8 @@ impl Flags {
     pub const OUTBOUND: Self = Self(1);
     /// `local` differs from `client`: both ends of a packet are rewritten.
     pub const FULL_NAT: Self = Self(2);
+    /// A helper reads the connection's text.
+    pub const HELPED: Self = Self(4);
     /// First of the bits that say on which sides packets arrive: two for the way in, two for
     /// replies.
     const SIDES_SHIFT: u8 = 4;

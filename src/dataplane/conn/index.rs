@@ -174,16 +174,16 @@ impl Index {
         prefetch_slot(&self.buckets, self.primary(hash));
     }
 
-    /// The record of the first entry with the hash's tag in its primary bucket: worth fetching.
+    /// The first entry with the hash's tag in its primary bucket: worth fetching.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+    pub(super) fn candidate(&self, hash: u64) -> Option<Reference> {
         let bucket = self.buckets.get(self.primary(hash))?;
         let matches = bucket.matches(Self::tag(hash));
         if matches == 0 {
             return None;
         }
         let way = way_of_bit(matches);
-        Some(Reference(*bucket.references.get(way)?).record())
+        Some(Reference(*bucket.references.get(way)?))
     }
 
     /// The first entry of this hash that `accept` recognises.

@@ -2,12 +2,13 @@
 
 mod connection;
 mod index;
+pub mod sctp_state;
 mod table;
 pub mod tcp_state;
 mod timer_wheel;
 
 pub use connection::{Connection, Endpoints, Flags};
-pub use table::{ConnectionId, ConnectionTable, Found, InsertError, Room};
+pub use table::{Candidate, ConnectionId, ConnectionTable, Found, InsertError, Room};
 
 #[cfg(test)]
 mod tests;

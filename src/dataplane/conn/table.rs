@@ -15,6 +15,15 @@ use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(u32);
 
+/// What a lookup will most probably find.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate(Option<Reference>);
+
+impl Candidate {
+    /// Nothing.
+    pub const NONE: Self = Self(None);
+}
+
 /// What a lookup finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -147,10 +156,33 @@ impl<A: Address> ConnectionTable<A> {
 
     /// Second half: fetches the record that the lookup will most probably read.
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
-        if let Some(record) = self.index.candidate(hash) {
-            prefetch_slot(&self.records.slab, record as usize);
+    pub fn prefetch_record(&self, hash: u64) -> Candidate {
+        let candidate = self.index.candidate(hash);
+        if let Some(reference) = candidate {
+            prefetch_slot(&self.records.slab, reference.record() as usize);
         }
+        Candidate(candidate)
+    }
+
+    /// As [`ConnectionTable::find`], by the candidate if that is it. Whatever has happened to the
+    /// table since, a live connection with this 5-tuple is the one.
+    #[inline]
+    pub fn find_from(&self, candidate: Candidate, hash: u64, key: &FlowKey<A>) -> Option<Found> {
+        if let Some(reference) = candidate.0
+            && let Some(connection) = self.records.slab.get(reference.record() as usize)
+            && connection.key(reference.direction()) == *key
+            // A free record keeps its addresses.
+            && key.protocol != 0
+        {
+            let id = ConnectionId(reference.record());
+            return Some(Found { id, direction: reference.direction() });
+        }
+        self.find_cold(hash, key)
+    }
+
+    #[inline(never)]
+    fn find_cold(&self, hash: u64, key: &FlowKey<A>) -> Option<Found> {
+        self.find(hash, key)
     }
 
     /// The connection that a packet with this 5-tuple belongs to.
@@ -247,14 +279,31 @@ impl<A: Address> ConnectionTable<A> {
     /// Removes the next connection whose time is over. Looks at no more than `budget` records
     /// and takes from it what it looked at.
     pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
+        self.expire_unless(now, budget, (|_: &_| false, 0))
+    }
+
+    /// As [`ConnectionTable::expire`]; a connection that is `needed` gets another `grace`
+    /// milliseconds.
+    pub fn expire_unless(
+        &mut self,
+        now: Tick,
+        budget: &mut u32,
+        (needed, grace): (impl Fn(&Connection<A>) -> bool, u32),
+    ) -> Option<Connection<A>> {
         while *budget > 0 {
             let record = self.wheel.pop_due(&mut self.records, now)?;
             *budget -= 1;
-            let connection = *self.records.slab.get(record as usize)?;
-            if now.reached(connection.deadline()) {
+            let live = self.records.slab.get_mut(record as usize)?;
+            let is_over = now.reached(live.deadline());
+            if is_over && needed(live) {
+                let grace = grace.min(live.timeout_ms);
+                live.last_seen = now.after(grace).0.wrapping_sub(live.timeout_ms);
+            } else if is_over {
+                let connection = *live;
                 self.forget(record, &connection);
                 return Some(connection);
             }
+            let connection = *live;
             self.wheel.link(&mut self.records, record, connection.deadline());
         }
         None

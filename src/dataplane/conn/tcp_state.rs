@@ -1,4 +1,5 @@
-//! The states of a connection: those of Linux IPVS, as one table.
+//! The states of a connection, and TCP's way through them: those of Linux IPVS, as one table.
+//! (SCTP's way: `sctp_state.rs`.)
 
 use std::fmt;
 
@@ -37,11 +38,37 @@ pub enum ConnectionState {
     Udp = 11,
     /// Echo requests and their replies.
     Icmp = 12,
+    /// SCTP: the client's first INIT went to the server.
+    SctpInit1 = 13,
+    /// SCTP: the client sent INIT again.
+    SctpInit = 14,
+    /// SCTP: the server answered with INIT ACK and its cookie.
+    SctpCookieSent = 15,
+    /// SCTP: the client sent the cookie back.
+    SctpCookieReplied = 16,
+    /// SCTP: the server sent an INIT first.
+    SctpCookieWait = 17,
+    /// SCTP: the client answered that with INIT ACK.
+    SctpCookie = 18,
+    /// SCTP: the server sent the cookie back.
+    SctpCookieEchoed = 19,
+    /// SCTP: the association is established.
+    SctpEstablished = 20,
+    /// SCTP: the server sent SHUTDOWN.
+    SctpShutdownSent = 21,
+    /// SCTP: the client sent SHUTDOWN.
+    SctpShutdownReceived = 22,
+    /// SCTP: the server sent SHUTDOWN ACK.
+    SctpShutdownAckSent = 23,
+    /// SCTP: an INIT was answered with ABORT.
+    SctpRejected = 24,
+    /// SCTP: the association is over.
+    SctpClosed = 25,
 }
 
 impl ConnectionState {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 26;
 
     /// All of them, by their number.
     pub const ALL: [Self; Self::COUNT] = [
@@ -58,6 +85,19 @@ impl ConnectionState {
         Self::SynAck,
         Self::Udp,
         Self::Icmp,
+        Self::SctpInit1,
+        Self::SctpInit,
+        Self::SctpCookieSent,
+        Self::SctpCookieReplied,
+        Self::SctpCookieWait,
+        Self::SctpCookie,
+        Self::SctpCookieEchoed,
+        Self::SctpEstablished,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownReceived,
+        Self::SctpShutdownAckSent,
+        Self::SctpRejected,
+        Self::SctpClosed,
     ];
 
     /// The state with this number; [`ConnectionState::None`] for a number that is none.
@@ -70,7 +110,7 @@ impl ConnectionState {
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
+            Self::Established | Self::SctpEstablished => "ESTABLISHED",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
             Self::FinWait => "FIN_WAIT",
@@ -82,6 +122,40 @@ impl ConnectionState {
             Self::SynAck => "SYNACK",
             Self::Udp => "UDP",
             Self::Icmp => "ICMP",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
+        }
+    }
+
+    /// The value of label `state` in metrics: the name; SCTP's with a prefix, for some are those
+    /// of TCP.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the name, unless said otherwise")]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SctpInit1 => "SCTP_INIT1",
+            Self::SctpInit => "SCTP_INIT",
+            Self::SctpCookieSent => "SCTP_C_SENT",
+            Self::SctpCookieReplied => "SCTP_C_REPLIED",
+            Self::SctpCookieWait => "SCTP_C_WAIT",
+            Self::SctpCookie => "SCTP_COOKIE",
+            Self::SctpCookieEchoed => "SCTP_C_ECHOED",
+            Self::SctpEstablished => "SCTP_ESTABLISHED",
+            Self::SctpShutdownSent => "SCTP_S_SENT",
+            Self::SctpShutdownReceived => "SCTP_S_RECEIVED",
+            Self::SctpShutdownAckSent => "SCTP_S_ACK_SENT",
+            Self::SctpRejected => "SCTP_REJECTED",
+            Self::SctpClosed => "SCTP_CLOSED",
+            _ => self.name(),
         }
     }
 
@@ -89,7 +163,14 @@ impl ConnectionState {
     /// and connections that are closing count as inactive, as in IPVS.
     #[inline]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::SynAck)
+        matches!(
+            self,
+            Self::Established
+                | Self::SynSent
+                | Self::SynRecv
+                | Self::SynAck
+                | Self::SctpEstablished
+        )
     }
 
     /// The state after a TCP segment with these control bits.
@@ -169,6 +250,19 @@ impl ConnectionState {
             Self::SynAck => timeouts.synack,
             Self::Udp => timeouts.udp,
             Self::Icmp => timeouts.icmp,
+            Self::SctpInit1 => timeouts.sctp_first_init,
+            Self::SctpInit
+            | Self::SctpCookieSent
+            | Self::SctpCookieReplied
+            | Self::SctpCookieWait
+            | Self::SctpCookie
+            | Self::SctpCookieEchoed => timeouts.sctp_init,
+            Self::SctpEstablished => timeouts.sctp_established,
+            Self::SctpShutdownSent | Self::SctpShutdownReceived | Self::SctpShutdownAckSent => {
+                timeouts.sctp_shutdown
+            }
+            Self::SctpRejected => timeouts.sctp_rejected,
+            Self::SctpClosed => timeouts.sctp_closed,
         };
         let limited = idle.min(crate::clock::Tick::MAX_SPAN);
         u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
@@ -184,6 +278,24 @@ mod tests {
         for (number, state) in ConnectionState::ALL.into_iter().enumerate() {
             assert_eq!(state as usize, number);
             assert_eq!(ConnectionState::from_number(u8::try_from(number).unwrap()), state);
+        }
+    }
+
+    #[test]
+    fn labels_are_distinct() {
+        let mut labels: Vec<_> = S::ALL.into_iter().map(S::label).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), S::COUNT);
+    }
+
+    #[test]
+    fn a_segment_moves_no_state_of_another_protocol() {
+        for state in S::ALL.into_iter().skip(S::Udp as usize) {
+            for control in 0..=0x1f {
+                assert_eq!(state.next(Direction::Inbound, control), state);
+                assert_eq!(state.next(Direction::Reply, control), state);
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn receive<F: Frame>(
     outlet: &mut impl Outlet<F>,
 ) {
     let interfaces = Arc::clone(&shared.interfaces);
-    let Some(interface) = interfaces.of_port(frame.input()) else {
+    let Some(interface) = interfaces.of_frame(&frame) else {
         return shared.drop(frame, DropReason::NotForUs, outlet);
     };
     let outcome = match packet.class {
@@ -58,7 +58,7 @@ pub(super) fn receive<F: Frame>(
         Outcome::Answered => {
             shared.stats.consumed.increment();
             shared.stats.originated.increment();
-            outlet.transmit(interface.id, frame);
+            shared.transmit(interface.id, interface.vlan, frame, outlet);
         }
         Outcome::Consumed => {
             shared.stats.consumed.increment();
@@ -106,7 +106,7 @@ fn originate<F: Frame>(
     let Some(mut frame) = outlet.allocate() else { return shared.stats.no_buffer.increment() };
     if build(link, &mut frame).is_some() {
         shared.stats.originated.increment();
-        outlet.transmit(interface, frame);
+        shared.transmit(interface, link.vlan, frame, outlet);
     } else {
         shared.stats.no_buffer.increment();
         outlet.discard(frame);

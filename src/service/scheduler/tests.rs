@@ -23,6 +23,7 @@ fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> Vi
             .collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
+        helper: None,
         timeouts: None,
     }
 }

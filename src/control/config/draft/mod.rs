@@ -18,6 +18,7 @@ use crate::control::config::diagnostic::{Finding, Span};
 use crate::control::config::model::{Device, Idle, LogFormat, MacAddress, Role};
 use crate::control::config::reader::{List, Problems, Section, Wrong};
 use crate::control::config::value;
+use crate::ids::VlanId;
 use crate::service::{ClosedPorts, MssClamp, NonSyn, Timeouts};
 
 /// A value that is absent, or wrong (which has been noted), or there.
@@ -83,6 +84,9 @@ pub(super) struct InterfaceDraft {
     pub(super) name: Spanned<String>,
     pub(super) role: Value<Role>,
     pub(super) device: Value<Device>,
+    pub(super) vlan: Value<u16>,
+    /// What is said of the VLAN, or that nothing is said, is not wrong.
+    pub(super) vlan_known: bool,
     pub(super) addresses: List<IpNet>,
     pub(super) gateways: List<IpAddr>,
     pub(super) routes: Vec<RouteDraft>,
@@ -125,7 +129,7 @@ impl Draft {
         let masquerades = masquerades.into_iter().map(Spanned::into_inner);
         let masquerades = masquerades.map(MasqueradeDraft::read).collect();
         let timeouts = file.section("timeouts").map(TimeoutsDraft::read).unwrap_or_default();
-        let timeouts = timeouts.over(Timeouts::default());
+        let timeouts = timeouts.over(&Timeouts::default());
         file.not_yet("failover", "remove it: this version runs as a single director");
         file.finish();
         Self { director, dpdk, interfaces, any_interface, services, masquerades, timeouts }
@@ -249,6 +253,8 @@ impl InterfaceDraft {
         let roles = [Role::Outside, Role::Inside, Role::Both].map(|role| (role.name(), role));
         let role = section.required("role", "\"outside\"", value::word(&roles));
         let device = section.required("device", "\"0000:3b:00.0\"", device);
+        let vlan = section.value("vlan", value::integer(1..=i64::from(VlanId::MAX.0)));
+        let vlan_known = vlan.is_some() || !section.has("vlan");
         section.require("addresses", "[\"10.0.0.1/24\"]");
         let addresses = section.list("addresses", "[\"10.0.0.1/24\"]", value::own_address);
         if let (true, true, Some(span)) =
@@ -271,6 +277,8 @@ impl InterfaceDraft {
             name,
             role,
             device,
+            vlan,
+            vlan_known,
             addresses,
             gateways,
             routes,

@@ -12,7 +12,7 @@ use super::{SECOND, Value};
 use crate::control::config::diagnostic::Span;
 use crate::control::config::reader::{List, Section, Wrong};
 use crate::control::config::value;
-use crate::service::{Listen, NonSyn, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
+use crate::service::{Helper, Listen, NonSyn, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
 
@@ -25,6 +25,7 @@ pub(in crate::control::config) struct ServiceDraft {
     pub(in crate::control::config) servers: List<ServerDraft>,
     pub(in crate::control::config) non_syn: Value<NonSyn>,
     pub(in crate::control::config) one_packet: Value<bool>,
+    pub(in crate::control::config) helper: Value<Option<Helper>>,
     pub(in crate::control::config) timeouts: Option<TimeoutsDraft>,
 }
 
@@ -63,6 +64,12 @@ const TIMEOUTS: &[(&str, Field)] = &[
     ("synack", |timeouts| &mut timeouts.synack),
     ("udp", |timeouts| &mut timeouts.udp),
     ("icmp", |timeouts| &mut timeouts.icmp),
+    ("sctp_first_init", |timeouts| &mut timeouts.sctp_first_init),
+    ("sctp_init", |timeouts| &mut timeouts.sctp_init),
+    ("sctp_established", |timeouts| &mut timeouts.sctp_established),
+    ("sctp_shutdown", |timeouts| &mut timeouts.sctp_shutdown),
+    ("sctp_rejected", |timeouts| &mut timeouts.sctp_rejected),
+    ("sctp_closed", |timeouts| &mut timeouts.sctp_closed),
 ];
 
 impl TimeoutsDraft {
@@ -80,8 +87,8 @@ impl TimeoutsDraft {
     }
 
     /// The idle times where these hold unless the file says otherwise.
-    pub(in crate::control::config) fn over(self, otherwise: Timeouts) -> Timeouts {
-        let mut timeouts = self.preset.map_or(otherwise, Timeouts::preset);
+    pub(in crate::control::config) fn over(self, otherwise: &Timeouts) -> Timeouts {
+        let mut timeouts = self.preset.map_or(*otherwise, Timeouts::preset);
         for (field, idle) in self.own {
             *field(&mut timeouts) = idle;
         }
@@ -96,6 +103,7 @@ pub(super) fn non_syn(value: &DeValue<'_>) -> Result<NonSyn, Wrong> {
 impl ServiceDraft {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         const EXAMPLE: &str = "[{ address = \"10.0.0.11:8080\" }]";
+        let helpers = [("ftp", Some(Helper::Ftp)), ("none", None)];
         let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
         section.require("servers", EXAMPLE);
         let servers = section.tables("servers", "a server of `servers`");
@@ -112,6 +120,7 @@ impl ServiceDraft {
             servers,
             non_syn: section.value("non_syn", non_syn),
             one_packet: section.value("one_packet", value::boolean),
+            helper: section.value("helper", value::word(&helpers)),
             timeouts: section.section("timeouts").map(TimeoutsDraft::read),
         };
         section.finish();

@@ -4,21 +4,20 @@ use std::net::IpAddr;
 
 use toml::Spanned;
 
+use super::devices;
 use super::networks::Networks;
-use crate::control::config::diagnostic::{Finding, Span};
+use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft};
 use crate::control::config::model::{DpdkConfig, InterfaceConfig, Role};
 use crate::control::config::reader::Problems;
 
-/// As many ports as Debian's DPDK has (`RTE_MAX_ETHPORTS`).
-const MAX_INTERFACES: usize = 32;
 /// RFC 8200, section 5.
 const LEAST_IPV6_MTU: u16 = 1280;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     let interfaces = &draft.interfaces;
     check_roles(draft, problems);
-    check_devices(interfaces, problems);
+    devices::check(interfaces, problems);
     check_addresses(interfaces, problems);
     check_gateways(interfaces, problems);
     for interface in interfaces {
@@ -42,10 +41,6 @@ fn check_roles(draft: &Draft, problems: &Problems) {
         problems.add(finding.help("add [interface.outside] and [interface.inside]"));
         return;
     }
-    if let Some(extra) = interfaces.get(MAX_INTERFACES) {
-        let message = format!("DPDK has {MAX_INTERFACES} ports at most");
-        problems.add(Finding::error(extra.name.span(), message));
-    }
     let roles: Option<Vec<Role>> = interfaces
         .iter()
         .map(|interface| interface.role.as_ref().map(|role| *role.get_ref()))
@@ -68,22 +63,6 @@ fn check_roles(draft: &Draft, problems: &Problems) {
         )
     };
     problems.add(Finding::absence(Some(span), message).help(help));
-}
-
-fn check_devices(interfaces: &[InterfaceDraft], problems: &Problems) {
-    let mut taken: Vec<(String, Span)> = Vec::new();
-    for device in interfaces.iter().filter_map(|interface| interface.device.as_ref()) {
-        for resource in device.get_ref().resources() {
-            match taken.iter().find(|(other, _)| *other == resource) {
-                Some((_, first)) => {
-                    let message = format!("{resource} belongs to another interface already");
-                    let finding = Finding::error(device.span(), message);
-                    problems.add(finding.first_stated(first.clone()));
-                }
-                None => taken.push((resource, device.span())),
-            }
-        }
-    }
 }
 
 fn check_addresses(interfaces: &[InterfaceDraft], problems: &Problems) {

@@ -2,6 +2,7 @@
 //! a check whose input is missing or wrong is left out, because that has been noted already.
 
 mod director;
+mod devices;
 mod interfaces;
 mod masquerades;
 mod networks;

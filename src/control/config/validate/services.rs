@@ -9,7 +9,7 @@ use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, ServerDraft, ServiceDraft};
 use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
-use crate::service::Protocol;
+use crate::service::{NonSyn, Protocol};
 
 /// Real servers that there is room for, over all services.
 pub const MAX_SERVERS: usize = 16_384;
@@ -106,11 +106,27 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
         return;
     };
-    let idle = match protocol {
-        Protocol::Tcp => service.one_packet.as_ref().map(|value| ("one_packet", value.span())),
-        Protocol::Udp => service.non_syn.as_ref().map(|value| ("non_syn", value.span())),
-    };
-    if let Some((key, span)) = idle {
+    if let Some(helper) = &service.helper
+        && protocol != Protocol::Tcp
+        && helper.get_ref().is_some()
+    {
+        let message = "helper: only tcp services have one".to_owned();
+        problems.add(Finding::error(helper.span(), message).help("remove it, or listen on tcp://"));
+    }
+    let one_packet = service.one_packet.as_ref().filter(|_| protocol != Protocol::Udp);
+    let non_syn = service.non_syn.as_ref().filter(|value| match protocol {
+        Protocol::Tcp => false,
+        Protocol::Udp => true,
+        Protocol::Sctp => *value.get_ref() == NonSyn::Reset,
+    });
+    let idle = [
+        one_packet.map(|value| ("one_packet".to_owned(), value.span())),
+        non_syn.map(|value| match protocol {
+            Protocol::Sctp => ("non_syn = \"reset\"".to_owned(), value.span()),
+            Protocol::Tcp | Protocol::Udp => ("non_syn".to_owned(), value.span()),
+        }),
+    ];
+    for (key, span) in idle.into_iter().flatten() {
         let message = format!("{key} has no effect on a {protocol} service");
         problems.add(Finding::warning(span, message).help("remove it"));
     }

@@ -1,0 +1,362 @@
+//! One direction of a helped connection: finds lines across segments, replaces their text, and
+//! keeps the two sequence spaces apart that come of it.
+//!
+//! *Here* is the sender's sequence space, *there* the receiver's. A line that may still become one
+//! that matters is held until it is whole. What the receiver gets instead of what the sender sent
+//! is an [`Edit`], kept until the receiver has acknowledged it: a retransmission of any part of
+//! the line is given the same text again.
+
+use arrayvec::ArrayVec;
+use zerocopy::FromZeros;
+
+use super::emission::{Edit, Emission, Segment, Writer, before};
+use crate::dataplane::stats::DropReason;
+use crate::wire::U16;
+
+/// Octets of the longest line that is looked at.
+pub(super) const MAX_LINE: usize = 512;
+/// Octets by which a text may grow: `227` with the longest address, or `EPRT` with one.
+pub(super) const GROWTH: usize = 64;
+/// Texts that are not acknowledged yet.
+const EDITS: usize = 4;
+/// Their octets, and those that are held.
+const TEXTS: usize = MAX_LINE + 2 * GROWTH + 128;
+
+/// What is written in the place of a line.
+pub(super) type Text = ArrayVec<u8, { MAX_LINE + GROWTH }>;
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It goes on as it is.
+    Unchanged,
+    /// The text that was written takes its place.
+    Replaced,
+}
+
+/// What knows the lines.
+pub(super) trait LineReader {
+    /// Whether there are no lines any more: what follows is encrypted.
+    fn is_over(&self) -> bool;
+
+    /// Whether a line that begins so may matter.
+    fn may_matter(&self, beginning: &[u8]) -> bool;
+
+    /// Looks at a whole line that may matter, its end included.
+    ///
+    /// # Errors
+    /// The segment is dropped for this reason; the line comes again.
+    fn read(&mut self, line: &[u8], text: &mut Text) -> Result<Line, DropReason>;
+}
+
+/// One direction.
+#[derive(Clone, Debug, FromZeros)]
+#[repr(C)]
+pub(super) struct Way {
+    /// What was looked at ends here.
+    next: u32,
+    /// What is added to the sequence numbers before the first edit.
+    offset: u32,
+    /// What the receiver has acknowledged, there.
+    acked: u32,
+    /// What was acknowledged to the sender, here.
+    told: u32,
+    edits: [Edit; EDITS],
+    /// The receive window that this sender stated last, as it stands in its segments.
+    pub(super) window: U16,
+    /// The timestamp that this sender sent last (RFC 7323); 0: none.
+    pub(super) timestamp: [u8; 4],
+    held: u16,
+    used: u16,
+    count: u8,
+    /// In a line that does not matter.
+    skips: u8,
+    texts: [u8; TEXTS],
+}
+
+impl Way {
+    /// The sender's first octet will be `sequence`.
+    pub(super) fn begin(&mut self, sequence: u32) {
+        self.next = sequence;
+        self.offset = 0;
+        self.acked = sequence;
+        self.told = sequence;
+        self.held = 0;
+        self.used = 0;
+        self.count = 0;
+        self.skips = 0;
+        self.window = U16::new(0);
+        self.timestamp = [0; 4];
+    }
+
+    /// What may have been sent on ends here.
+    fn passed(&self) -> u32 {
+        self.next.wrapping_sub(self.held.into())
+    }
+
+    fn edits(&self) -> &[Edit] {
+        self.edits.get(..usize::from(self.count)).unwrap_or_default()
+    }
+
+    /// Looks at what is new in a segment.
+    ///
+    /// # Errors
+    /// The segment is to be dropped; what was looked at before the error stays so.
+    pub(super) fn take(
+        &mut self,
+        segment: Segment<'_>,
+        reader: &mut impl LineReader,
+    ) -> Result<(), DropReason> {
+        if before(self.next, segment.sequence) {
+            if segment.end() == segment.sequence {
+                return Ok(());
+            }
+            if self.held > 0 || !reader.is_over() {
+                return Err(DropReason::HelperOutOfOrder);
+            }
+            self.next = segment.sequence;
+        }
+        let known = self.next.wrapping_sub(segment.sequence) as usize;
+        let mut fresh = segment.data.get(known..).unwrap_or_default();
+        while !fresh.is_empty() {
+            let line = fresh.iter().position(|octet| *octet == b'\n').map(|at| at + 1);
+            let (now, later) =
+                fresh.split_at_checked(line.unwrap_or(fresh.len())).unwrap_or_default();
+            self.look(now, line.is_some(), reader)?;
+            fresh = later;
+        }
+        if segment.fin && segment.data_end() == self.next {
+            self.release()?;
+            self.next = self.next.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// Looks at a line or what there is of it.
+    fn look(
+        &mut self,
+        part: &[u8],
+        is_whole: bool,
+        reader: &mut impl LineReader,
+    ) -> Result<(), DropReason> {
+        if self.skips != 0 {
+            self.advance(part);
+            self.skips = (!is_whole).into();
+            return Ok(());
+        }
+        let mut line = ArrayVec::<u8, MAX_LINE>::new();
+        let fits = line.try_extend_from_slice(self.held()).is_ok()
+            && line.try_extend_from_slice(part).is_ok();
+        if !fits || reader.is_over() || !reader.may_matter(&line) {
+            self.release()?;
+            self.advance(part);
+            self.skips = (!is_whole).into();
+            return Ok(());
+        }
+        // Before the reader does anything that cannot be done twice.
+        let room = usize::from(self.used) + part.len() + GROWTH <= TEXTS;
+        if !room || usize::from(self.count) >= EDITS {
+            return Err(DropReason::HelperBusy);
+        }
+        if !is_whole {
+            self.put(part);
+            self.held = self.held.saturating_add(u16::try_from(part.len()).unwrap_or(0));
+            self.advance(part);
+            return Ok(());
+        }
+        let mut text = Text::new();
+        let outcome = reader.read(&line, &mut text)?;
+        if outcome == Line::Replaced && text.as_slice() != line.as_slice() {
+            self.used = self.used.saturating_sub(self.held);
+            self.put(&text);
+            self.add_edit(line.len(), text.len());
+            self.held = 0;
+        } else {
+            self.release()?;
+        }
+        self.advance(part);
+        Ok(())
+    }
+
+    fn advance(&mut self, part: &[u8]) {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "an IP packet has less than 2^16 octets"
+        )]
+        let octets = part.len() as u32;
+        self.next = self.next.wrapping_add(octets);
+    }
+
+    fn held(&self) -> &[u8] {
+        let from = usize::from(self.used.saturating_sub(self.held));
+        self.texts.get(from..usize::from(self.used)).unwrap_or_default()
+    }
+
+    /// Appends to the texts; the caller has checked the room.
+    fn put(&mut self, octets: &[u8]) {
+        let from = usize::from(self.used);
+        if let Some(room) = self.texts.get_mut(from..from + octets.len()) {
+            room.copy_from_slice(octets);
+            self.used += u16::try_from(octets.len()).unwrap_or(0);
+        }
+    }
+
+    /// Octets from the first held one on became others.
+    fn add_edit(&mut self, old: usize, new: usize) {
+        let start = self.passed();
+        let (old, new) = (u16::try_from(old).unwrap_or(0), u16::try_from(new).unwrap_or(0));
+        if let Some(edit) = self.edits.get_mut(usize::from(self.count)) {
+            *edit = Edit { start, old, new };
+            self.count += 1;
+        }
+    }
+
+    /// What was held goes on as it is.
+    fn release(&mut self) -> Result<(), DropReason> {
+        if self.held > 0 {
+            if usize::from(self.count) >= EDITS {
+                return Err(DropReason::HelperBusy);
+            }
+            self.add_edit(self.held.into(), self.held.into());
+            self.held = 0;
+        }
+        Ok(())
+    }
+
+    /// What a segment that was looked at becomes. Data that is not the sender's is written to
+    /// `out`, at most `limit` octets: the sender will send again what does not fit.
+    ///
+    /// # Errors
+    /// Not even the first text fits.
+    pub(super) fn emit(
+        &self,
+        segment: Segment<'_>,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Emission, DropReason> {
+        let passed = self.passed();
+        let (end, fin) = (segment.data_end(), segment.fin);
+        let plain = |sequence| Emission { sequence, changed: false, fin };
+        if segment.data.is_empty() && !fin {
+            return Ok(plain(self.probe_there(segment.sequence)));
+        }
+        if self.count == 0 && !before(passed, end) {
+            return Ok(plain(segment.sequence.wrapping_add(self.offset)));
+        }
+        out.clear();
+        let (edits, texts, offset) = (self.edits(), &self.texts, self.offset);
+        let (start, is_text) = (None, false);
+        let mut writer = Writer { segment, edits, texts, offset, limit, out, start, is_text };
+        let is_whole = writer.write(self.told, if before(passed, end) { passed } else { end })?;
+        let (start, is_text) = (writer.start, writer.is_text);
+        let sequence = start.unwrap_or_else(|| {
+            let at = segment.sequence;
+            self.there(if before(passed, at) { passed } else { at })
+        });
+        let is_all = is_whole && !before(passed, end);
+        Ok(Emission { sequence, changed: is_text || !is_all, fin: fin && is_all })
+    }
+
+    /// The sequence number there of one here; within an edit: where that begins.
+    pub(super) fn there(&self, here: u32) -> u32 {
+        let mut offset = self.offset;
+        for edit in self.edits() {
+            if !before(here, edit.end()) {
+                offset = offset.wrapping_add(edit.growth());
+            } else if before(edit.start, here) {
+                return edit.start.wrapping_add(offset);
+            }
+        }
+        here.wrapping_add(offset)
+    }
+
+    /// As [`Way::there`], for a segment without data: an acknowledgement, or a probe, which lies
+    /// before what the receiver expects (RFC 9293 section 3.8.4).
+    fn probe_there(&self, here: u32) -> u32 {
+        let passed = self.passed();
+        if !before(passed, here) {
+            return self.there(here);
+        }
+        let expected = self.there(passed);
+        // What lies beyond a gap may be of another length there.
+        if before(here, self.next) { expected.wrapping_sub(1) } else { expected }
+    }
+
+    /// The sequence number here of one there; within an edit: where that begins, or ends.
+    fn here(&self, there: u32, round_up: bool) -> u32 {
+        let mut offset = self.offset;
+        for edit in self.edits() {
+            let start = edit.start.wrapping_add(offset);
+            if !before(start, there) {
+                break;
+            }
+            if before(there, start.wrapping_add(edit.new.into())) {
+                return edit.edge(round_up);
+            }
+            offset = offset.wrapping_add(edit.growth());
+        }
+        there.wrapping_sub(offset)
+    }
+
+    /// The receiver acknowledges `there`: what the sender is told.
+    pub(super) fn acknowledge(&mut self, there: u32) -> u32 {
+        let end = self.there(self.passed());
+        if before(end, there) {
+            return self.catch_up(there.wrapping_sub(end));
+        }
+        if before(self.acked, there) {
+            self.acked = there;
+        }
+        let here = if there == end { self.next } else { self.here(there, false) };
+        self.forget_acknowledged();
+        if before(self.told, here) {
+            self.told = here;
+        }
+        if before(here, self.told) { self.told } else { here }
+    }
+
+    /// The receiver has more than was seen here: what came before this began, and crossed it.
+    /// Reading goes on behind it. (Where something is kept that cannot be, and the sender will
+    /// know what to think of it.)
+    fn catch_up(&mut self, unseen: u32) -> u32 {
+        let here = self.next.wrapping_add(unseen);
+        if self.count == 0 && self.held == 0 {
+            self.next = here;
+            self.told = here;
+            self.acked = here.wrapping_add(self.offset);
+            self.skips = 0;
+        }
+        here
+    }
+
+    fn forget_acknowledged(&mut self) {
+        while let [edit, ..] = *self.edits() {
+            let end = edit.start.wrapping_add(self.offset).wrapping_add(edit.new.into());
+            if before(self.acked, end) {
+                return;
+            }
+            self.offset = self.offset.wrapping_add(edit.growth());
+            self.edits.copy_within(1.., 0);
+            self.count -= 1;
+            self.texts.copy_within(usize::from(edit.new)..usize::from(self.used), 0);
+            self.used = self.used.saturating_sub(edit.new);
+        }
+    }
+
+    /// What the sender can be told in the receiver's place, because octets are held and the
+    /// receiver has everything before them. Else a sender that waits for an acknowledgement
+    /// before it sends the rest of a line (RFC 896) would wait for its timer.
+    pub(super) fn acknowledge_held(&mut self) -> Option<u32> {
+        let has_all = self.held > 0 && self.acked == self.there(self.passed());
+        has_all.then(|| {
+            self.told = self.next;
+            self.next
+        })
+    }
+
+    /// A SACK block (RFC 2018) as the sender understands it; a text counts whole.
+    pub(super) fn selective(&self, (left, right): (u32, u32)) -> (u32, u32) {
+        let (left, right) = (self.here(left, true), self.here(right, false));
+        (left, if before(right, left) { left } else { right })
+    }
+}
