@@ -144,6 +144,24 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     }
 }
 
+fn services() -> Vec<VirtualService> {
+    vec![
+        service("tcp://192.0.2.100:80", "10.0.0.11:8080"),
+        service("udp://192.0.2.100:53", "10.0.0.11:5353"),
+        service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
+        service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
+        service("udp://192.0.2.100:54", "10.0.0.77:5353"),
+        VirtualService { one_packet: true, ..service("udp://192.0.2.100:55", "10.0.0.11:5355") },
+        VirtualService {
+            one_packet: true,
+            ..service("udp://[2001:db8:1::100]:55", "[fd00::11]:5355")
+        },
+        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
+        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
+        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
+    ]
+}
+
 fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
     worker_with(workers, &[], Policy::default())
 }
@@ -171,21 +189,7 @@ fn worker_in(
         interface: InterfaceId(interface),
         via: via.map(|via| via.parse().unwrap()),
     };
-    let services = [
-        service("tcp://192.0.2.100:80", "10.0.0.11:8080"),
-        service("udp://192.0.2.100:53", "10.0.0.11:5353"),
-        service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
-        service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
-        service("udp://192.0.2.100:54", "10.0.0.77:5353"),
-        VirtualService { one_packet: true, ..service("udp://192.0.2.100:55", "10.0.0.11:5355") },
-        VirtualService {
-            one_packet: true,
-            ..service("udp://[2001:db8:1::100]:55", "[fd00::11]:5355")
-        },
-        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
-        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
-        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
-    ];
+    let services = services();
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
     let rules = Rules { masquerades, policy, ..Rules::of(&services) };
