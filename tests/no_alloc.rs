@@ -24,12 +24,12 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Helper, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
-    SlotRegistry, VirtualService,
+    Helper, Masquerade, NonSyn, Policy, Protocol, RealServer, Rules, SchedulerKind, ServerLoads,
+    ServiceTable, SlotRegistry, VirtualService,
 };
 use support::packet::{
-    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, error, fragments,
-    icmpv6,
+    ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, echo, error,
+    fragments, icmpv6,
 };
 
 struct Counting;
@@ -144,14 +144,42 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
     }
 }
 
+fn services() -> Vec<VirtualService> {
+    vec![
+        service("tcp://192.0.2.100:80", "10.0.0.11:8080"),
+        service("udp://192.0.2.100:53", "10.0.0.11:5353"),
+        service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
+        service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
+        service("udp://192.0.2.100:54", "10.0.0.77:5353"),
+        VirtualService { one_packet: true, ..service("udp://192.0.2.100:55", "10.0.0.11:5355") },
+        VirtualService {
+            one_packet: true,
+            ..service("udp://[2001:db8:1::100]:55", "[fd00::11]:5355")
+        },
+        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
+        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
+        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
+    ]
+}
+
 fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
-    worker_in(workers, [VlanId::UNTAGGED; 2])
+    worker_with(workers, &[], Policy::default())
+}
+
+fn worker_with(
+    workers: u16,
+    masquerades: &[Masquerade],
+    policy: Policy,
+) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
+    worker_in(workers, [VlanId::UNTAGGED; 2], masquerades, policy)
 }
 
 /// A worker whose interfaces are these VLANs.
 fn worker_in(
     workers: u16,
     vlans: [VlanId; 2],
+    masquerades: &[Masquerade],
+    policy: Policy,
 ) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
     let mut outside = interface(0, OUTSIDE, &["192.0.2.1/24", "2001:db8:1::1/64"]);
     let mut inside = interface(1, INSIDE, &["10.0.0.1/24", "fd00::1/64"]);
@@ -161,19 +189,11 @@ fn worker_in(
         interface: InterfaceId(interface),
         via: via.map(|via| via.parse().unwrap()),
     };
-    let services = [
-        service("tcp://192.0.2.100:80", "10.0.0.11:8080"),
-        service("udp://192.0.2.100:53", "10.0.0.11:5353"),
-        service("tcp://[2001:db8:1::100]:80", "[fd00::11]:8080"),
-        service("udp://[2001:db8:1::100]:53", "[fd00::11]:5353"),
-        service("udp://192.0.2.100:54", "10.0.0.77:5353"),
-        service("tcp://192.0.2.100:21", "10.0.0.11:21"),
-        service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
-        service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
-    ];
+    let services = services();
     assert_eq!(services[0].listen.protocol, Protocol::Tcp);
     let mut slots = SlotRegistry::new(16);
-    let table = ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).unwrap();
+    let rules = Rules { masquerades, policy, ..Rules::of(&services) };
+    let table = ServiceTable::compile(TableVersion(1), rules, &mut slots).unwrap();
     let stats = Arc::new(WorkerStats::new(16));
     let (inner, control) = mailbox();
     let settings = PipelineSettings {
@@ -401,7 +421,8 @@ fn packets_change_hands_without_an_allocation() {
 
 #[test]
 fn tags_are_taken_off_and_put_on_without_an_allocation() {
-    let (mut pipeline, _control, stats) = worker_in(1, [VlanId(10), VlanId(20)]);
+    let (mut pipeline, _control, stats) =
+        worker_in(1, [VlanId(10), VlanId(20)], &[], Policy::default());
     let mut shelf = Shelf::new();
     let tagged = |mut frames: FrameBurst<BufferFrame>, vlan: u8| {
         for frame in &mut frames {
@@ -512,6 +533,130 @@ fn packets_are_split_and_refused_without_an_allocation() {
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "split and refused");
     assert_eq!((stats.consumed.get(), stats.errors_sent.get()), (20, 44));
     assert_eq!(shelf.transmitted, 84, "20 in two pieces each, 20 too big, 24 resets");
+}
+
+fn masquerades() -> [Masquerade; 1] {
+    [Masquerade {
+        sources: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()],
+        addresses: vec!["192.0.2.100".parse().unwrap(), "2001:db8:1::100".parse().unwrap()],
+        ports: 61_000..=61_001,
+    }]
+}
+
+#[test]
+fn inside_hosts_open_connections_without_an_allocation() {
+    let (mut pipeline, _control, stats) = worker_with(1, &masquerades(), Policy::default());
+    let mut shelf = Shelf::new();
+    // TCP, UDP and echo, IPv4 and IPv6, the second and third time with another port, then none.
+    for (host, what) in [(11, "kept ports"), (12, "others"), (13, "others"), (14, "exhausted")] {
+        let frame = |number: u16| {
+            let is_v6 = number % 2 == 1;
+            let (from, to) = if is_v6 {
+                (format!("fd00::{host}"), format!("2001:db8:ffff::{number:x}"))
+            } else {
+                (format!("10.0.0.{host}"), format!("198.18.7.{}", number - 999))
+            };
+            let ends = if is_v6 {
+                (format!("[{from}]:40000"), format!("[{to}]:443"))
+            } else {
+                (format!("{from}:40000"), format!("{to}:443"))
+            };
+            match number % 6 {
+                0 | 1 => PacketBuilder::tcp(&ends.0, &ends.1).flags(SYN).from_server().build(),
+                2 | 3 => PacketBuilder::udp(&ends.0, &ends.1).from_server().build(),
+                _ => echo(true, &from, &to, 40_000 + number, b"ping"),
+            }
+        };
+        let frames = burst(1, (1000..).map(frame));
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, what);
+        if host == 11 {
+            assert_eq!((shelf.transmitted, stats.masqueraded.get()), (64, 64));
+            let answers = (1000..).map(|number: u16| {
+                PacketBuilder::udp(&format!("198.18.7.{}:443", number - 999), "192.0.2.100:40000")
+                    .build()
+            });
+            let answers = burst(0, answers);
+            warm(&mut pipeline, answers, (Origin::Port, 10), &mut shelf, "answers");
+        }
+    }
+    assert_eq!(stats.dropped.get(DropReason::PortsExhausted), 64);
+    let mut now = 50;
+    let count = allocations(|| {
+        while pipeline.connections() != (0, 0) && now < 2_000_000 {
+            now += 100;
+            pipeline.housekeep(Tick(now), &mut shelf);
+        }
+    });
+    assert_eq!((count, stats.masqueraded.get()), (0, 0));
+}
+
+#[test]
+fn hairpin_and_one_packet_services_need_no_allocation() {
+    let (mut pipeline, _control, _stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let frame = |number: u16| {
+        let (v4, v6) = (format!("10.0.0.11:{number}"), format!("[fd00::11]:{number}"));
+        let packet = match number % 4 {
+            0 => PacketBuilder::tcp(&v4, "192.0.2.100:80").flags(SYN),
+            1 => PacketBuilder::udp(&v4, "192.0.2.100:53"),
+            2 => PacketBuilder::tcp(&v6, "[2001:db8:1::100]:80").flags(SYN),
+            _ => PacketBuilder::udp(&v6, "[2001:db8:1::100]:53"),
+        };
+        packet.from_server().build()
+    };
+    for what in ["new connections", "hits"] {
+        let frames = burst(1, (1000..).map(frame));
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, what);
+    }
+    assert_eq!((shelf.transmitted, pipeline.connections()), (128, (32, 32)));
+
+    let datagram = |number: u16| {
+        let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
+        let packet = if number.is_multiple_of(2) {
+            PacketBuilder::udp(&v4, "192.0.2.100:55")
+        } else {
+            PacketBuilder::udp(&v6, "[2001:db8:1::100]:55")
+        };
+        packet.payload(b"question").build()
+    };
+    let frames = burst(0, (1000..).map(datagram));
+    warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "one packet");
+    let answer = |number: u16| {
+        let (v4, v6) = (format!("198.18.7.7:{number}"), format!("[2001:db8:ffff::7]:{number}"));
+        let packet = if number.is_multiple_of(2) {
+            PacketBuilder::udp("10.0.0.11:5355", &v4)
+        } else {
+            PacketBuilder::udp("[fd00::11]:5355", &v6)
+        };
+        packet.from_server().build()
+    };
+    let frames = burst(1, (1000..).map(answer));
+    warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "its replies");
+    assert_eq!((shelf.transmitted, pipeline.connections()), (256, (32, 32)));
+}
+
+#[test]
+fn routing_needs_no_allocation() {
+    let policy = Policy { routing: true, ..Policy::default() };
+    let (mut pipeline, _control, _stats) = worker_with(1, &[], policy);
+    let mut shelf = Shelf::new();
+    let frame = |number: u16| {
+        let packet = match number % 4 {
+            0 => PacketBuilder::tcp(&format!("198.18.7.7:{number}"), "10.0.0.11:22").flags(SYN),
+            1 => PacketBuilder::udp(&format!("[2001:db8:ffff::7]:{number}"), "[fd00::11]:22"),
+            2 => PacketBuilder::udp(&format!("198.18.7.7:{number}"), "10.0.0.11:22").ttl(1),
+            _ => {
+                let whole = PacketBuilder::udp("198.18.7.7:1", "10.0.0.11:22").payload(&[1; 100]);
+                return fragments(&whole.build(), number / 8, 64)
+                    .swap_remove(number as usize / 4 % 2);
+            }
+        };
+        packet.build()
+    };
+    let frames = burst(0, (1000..).map(frame));
+    warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "routed");
+    assert_eq!((shelf.transmitted, shelf.discarded), (64, 16), "16 told that their TTL is over");
+    assert_eq!(pipeline.connections(), (0, 0));
 }
 
 #[test]

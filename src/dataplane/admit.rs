@@ -12,6 +12,7 @@ use super::interface::Sides;
 use super::masquerade;
 use super::next_hop::AdjacencyId;
 use super::own_error::Refusal;
+use super::route::stays_on_link;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
@@ -79,6 +80,9 @@ pub(super) fn admit<A: Family, F: Frame>(
         let client = (key.destination, key.destination_port);
         let connection = one_packet(shared, packet, service, server, client)?;
         return Ok(Admitted::OnePacket(connection, Direction::Reply));
+    }
+    if stays_on_link(key.source, key.destination) {
+        return Err(DropReason::NotOwned.into());
     }
     let leads_outside =
         shared.sides_towards(key.destination).is_some_and(|sides| sides.meet(Sides::OUTSIDE));
@@ -232,7 +236,8 @@ pub(super) fn local_endpoint<A: Family, F: Frame>(
     let worker: WorkerId = shared.worker;
     let (steering, choice) = (&shared.steering, &mut shared.port_choice);
     let hash = table.hash(&reply((own, U16::new(0))));
-    let port = choice.find(&Masquerade::DEFAULT_PORTS, hash, |port| {
+    let workers = steering.workers();
+    let port = choice.find_own(&Masquerade::DEFAULT_PORTS, workers, hash, |port| {
         let key = reply((own, U16::new(port)));
         // The server's packets must lead to this worker.
         steering.owner(&key, false) == worker && is_free(&key)

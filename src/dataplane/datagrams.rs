@@ -7,7 +7,6 @@
 use hashbrown::HashMap;
 
 use super::classify::Packet;
-use super::next_hop::AdjacencyId;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
@@ -86,8 +85,6 @@ pub(super) enum Fate<A: Address> {
         source: A,
         /// The destination.
         destination: A,
-        /// The next hop.
-        hop: AdjacencyId,
     },
     /// They are an echo request to us, and go back.
     Echo,

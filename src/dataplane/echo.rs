@@ -17,7 +17,8 @@ use crate::wire::flow_key::FlowKey;
 use crate::wire::icmpv4::IcmpHeader;
 
 /// What stands for the source and destination port of an echo request or reply: the identifier
-/// at the end that asks, 0 at the end that answers. `None`: the message is neither.
+/// at the end that asks, 0 at the end that answers. `None`: the message is neither, or a reply
+/// with identifier 0: those are never asked for outside, and would look like requests.
 pub(super) fn ports<A: Family>(message: &[u8]) -> Option<(U16, U16)> {
     let (icmp, _) = IcmpHeader::ref_from_prefix(message).ok()?;
     let [high, low, ..] = icmp.rest;
@@ -26,7 +27,7 @@ pub(super) fn ports<A: Family>(message: &[u8]) -> Option<(U16, U16)> {
     if icmp.kind == request {
         Some((identifier, U16::new(0)))
     } else {
-        (icmp.kind == reply).then_some((U16::new(0), identifier))
+        (icmp.kind == reply && identifier != U16::new(0)).then_some((U16::new(0), identifier))
     }
 }
 

@@ -47,6 +47,16 @@ pub(super) const fn next_hop<A>(connection: &Connection<A>, direction: Direction
     }
 }
 
+/// What becomes of a packet of a connection whose TTL is over: its sender is told, unless it
+/// comes from where that sender is not.
+#[cold]
+fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet) -> DropReason {
+    let connection = table.get(found.id);
+    let is_believed =
+        connection.is_some_and(|known| known.flags.admit(found.direction, packet.sides));
+    if is_believed { DropReason::TtlExpired } else { DropReason::WrongSide }
+}
+
 impl<F: Frame> Shared<F> {
     /// A packet of a flow: to its owner, or translated and sent on, or dropped.
     #[inline]
@@ -97,11 +107,13 @@ impl<F: Frame> Shared<F> {
     ) -> Result<(AdjacencyId, Option<Found>), Refusal> {
         let packet = flow.packet;
         let mut known = table.find_from(flow.candidate, flow.hash, flow.key);
-        if packet.ttl <= 1 && known.is_some() {
-            return Err(DropReason::TtlExpired.into());
+        if packet.ttl <= 1
+            && let Some(found) = known
+        {
+            return Err(expired(table, found, packet).into());
         }
         if packet.is_syn() {
-            known = known.filter(|found| !self.give_way(table, *found));
+            known = known.filter(|found| !self.give_way(table, *found, packet));
         }
         let found = match known {
             Some(found) => found,
@@ -213,9 +225,15 @@ impl<F: Frame> Shared<F> {
 
     /// Removes a connection that a SYN or INIT of the side that opened it shows to be over.
     #[cold]
-    fn give_way<A: Family>(&mut self, table: &mut ConnectionTable<A>, found: Found) -> bool {
+    fn give_way<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        found: Found,
+        packet: &Packet,
+    ) -> bool {
         let Some(connection) = table.get(found.id) else { return false };
         let gives_way = connection.opener_view(found.direction) == Direction::Inbound
+            && connection.flags.admit(found.direction, packet.sides)
             && begins_anew(&self.services, connection);
         if gives_way && let Some(connection) = table.remove(found.id) {
             self.connection_ends(&connection);

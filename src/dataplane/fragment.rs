@@ -71,6 +71,11 @@ impl<A: Family, F: Frame> Fragments<A, F> {
             Ok(fragment) => fragment,
             Err(reason) => return shared.drop(frame, reason, outlet),
         };
+        let sides = shared.sides_towards(fragment.key.source);
+        if origin == Origin::Port && sides.is_some_and(|sides| !sides.meet(packet.sides)) {
+            // Before it can spoil a datagram of the true sender.
+            return shared.drop(frame, DropReason::WrongSide, outlet);
+        }
         let arrival = Arrival { fragment, packet: *packet, frame };
         if fragment.is_atomic() {
             // Whatever else has its identification is none of its business (RFC 6946). So it
@@ -246,7 +251,7 @@ fn settle_first<A: Family, F: Frame>(
     let flow = Flow { packet: &packet, key: &flow_key, hash, candidate, origin, now };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
-            let fate = fate_of(table, &flow_key, hash, hop, frame.octets());
+            let fate = fate_of(table, &flow_key, hash, frame.octets());
             shared.send(hop, packet.ip_octets, frame, outlet);
             fate
         }
@@ -271,20 +276,18 @@ fn is_for_us<A: Family, F: Frame>(
     !may_pass || shared.is_ours(fragment.key.destination) && !is_reply
 }
 
-/// What becomes of the later fragments of a datagram whose first one, which has been rewritten,
-/// goes by this next hop.
+/// What becomes of the later fragments of a datagram whose first one has been rewritten.
 fn fate_of<A: Family>(
     table: &ConnectionTable<A>,
     key: &FlowKey<A>,
     hash: u64,
-    hop: AdjacencyId,
     octets: &[u8],
 ) -> Fate<A> {
     if table.find(hash, key).is_some() {
         return Fate::Flow(*key);
     }
     let (source, destination) = A::addresses(octets).unwrap_or_default();
-    Fate::Passed { source, destination, hop }
+    Fate::Passed { source, destination }
 }
 
 /// Ports and control bits of a first fragment. One without a whole transport header is an
@@ -321,7 +324,9 @@ fn transport<A: Family>(
         protocol::TCP | protocol::UDP | protocol::SCTP => {
             ports(segment).ok_or(DropReason::Truncated)?
         }
-        _ if key.protocol == A::ICMP => echo::ports::<A>(segment).unwrap_or_default(),
+        _ if key.protocol == A::ICMP => {
+            echo::ports::<A>(segment).ok_or(DropReason::IcmpUnsupported)?
+        }
         _ => Default::default(),
     };
     let flow = FlowKey {
@@ -365,9 +370,9 @@ fn settle_later<A: Family, F: Frame>(
                 shared.drop(frame, refusal.reason, outlet);
             }
         },
-        Fate::Passed { source, destination, hop } => {
-            match pass_later(shared, (source, destination, hop), packet, &mut frame) {
-                Ok(()) => shared.send(hop, packet.ip_octets, frame, outlet),
+        Fate::Passed { source, destination } => {
+            match pass_later(shared, (source, destination), packet, &mut frame) {
+                Ok(hop) => shared.send(hop, packet.ip_octets, frame, outlet),
                 Err(refusal) => shared.drop(frame, refusal.reason, outlet),
             }
         }
@@ -426,14 +431,16 @@ fn check_later<A: Family, F: Frame>(
 /// A later fragment of a datagram that belongs to no connection: leaves with the addresses that
 /// its first one left with.
 fn pass_later<A: Family, F: Frame>(
-    shared: &Shared<F>,
-    (source, destination, hop): (A, A, AdjacencyId),
+    shared: &mut Shared<F>,
+    (source, destination): (A, A),
     packet: &Packet,
     frame: &mut F,
-) -> Result<(), Refusal> {
+) -> Result<AdjacencyId, Refusal> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired.into());
     }
+    // No connection keeps a neighbour in the table: it is looked up each time.
+    let hop = shared.adjacency(destination)?;
     check_later::<A, F>(shared, hop, packet, frame)?;
     let write = |frame: &mut F, direction, address| {
         let octets = frame.octets_mut();
@@ -443,6 +450,7 @@ fn pass_later<A: Family, F: Frame>(
     write(frame, Direction::Inbound, destination)
         .and_then(|()| write(frame, Direction::Reply, source))
         .and_then(|()| A::decrement_ttl(frame.octets_mut()))
+        .map(|()| hop)
         .ok_or_else(|| DropReason::Truncated.into())
 }
 

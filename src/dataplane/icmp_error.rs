@@ -12,6 +12,7 @@ use super::conn::{Connection, ConnectionTable, Flags};
 use super::family::Family;
 use super::flow::next_hop;
 use super::frame::{Frame, Outlet};
+use super::interface::Sides;
 use super::nat;
 use super::pipeline::Origin;
 use super::shared::Shared;
@@ -68,7 +69,9 @@ pub(super) fn receive<A: Family, F: Frame>(
     else {
         return route_on::<A, F>(shared, packet, frame, outlet);
     };
-    if !connection.flags.admit(found.direction, packet.sides) {
+    if !connection.flags.admit(found.direction, packet.sides)
+        || comes_round::<A, F>(shared, packet, &frame)
+    {
         return shared.drop(frame, DropReason::WrongSide, outlet);
     }
     if packet.ttl <= 1 {
@@ -79,6 +82,14 @@ pub(super) fn receive<A: Family, F: Frame>(
         Some(()) => shared.send(hop, packet.ip_octets, frame, outlet),
         None => shared.drop(frame, DropReason::Truncated, outlet),
     }
+}
+
+/// Whether an error comes from outside with a source that lies inside. (An inside router may have
+/// an address that the routing table looks for outside; the outside never sees it.)
+fn comes_round<A: Family, F: Frame>(shared: &Shared<F>, packet: &Packet, frame: &F) -> bool {
+    let source = A::addresses(frame.octets()).map(|(source, _)| source);
+    !packet.sides.meet(Sides::INSIDE)
+        && source.and_then(|source| shared.sides_towards(source)) == Some(Sides::INSIDE)
 }
 
 /// An error about nothing known: routed if that is allowed, else dropped.

@@ -77,7 +77,7 @@ impl Interface {
         let mut common = self.addresses.iter().filter(|network| {
             hosts.iter().all(|host| network.contains(host)) && network.prefix_len() > 0
         });
-        common.find(|network| !services.is_external(network.addr())).map(IpNet::addr)
+        common.find(|network| !services.was_external(network.addr())).map(IpNet::addr)
     }
 
     /// The link-local IPv6 address that the interface gives itself.

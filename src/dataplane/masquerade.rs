@@ -30,7 +30,7 @@ pub(super) fn open<A: Family, F: Frame>(
         protocol::TCP if packet.is_syn() => {}
         protocol::TCP => return Err(DropReason::NoConnection.into()),
         // A reply to nothing.
-        other if other == A::ICMP && key.source_port == U16::new(0) => {
+        other if other == A::ICMP && key.destination_port != U16::new(0) => {
             return Err(DropReason::NoConnection.into());
         }
         other if other == A::ICMP => {}

@@ -8,6 +8,9 @@ use crate::wire::address::fold_multiply;
 /// Candidates of one search. In a large range nine tenths of which are taken, one search in
 /// 10^11 misses the rest.
 const TRIES: u32 = 256;
+/// More of them for each worker, where a port must also lead to the one that searches: one search
+/// in 10^7 finds none of its own.
+const TRIES_PER_WORKER: u32 = 16;
 /// An odd number with well mixed bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -29,14 +32,35 @@ impl PortChoice {
         &mut self,
         range: &RangeInclusive<u16>,
         hash: u64,
+        is_free: impl FnMut(u16) -> bool,
+    ) -> Option<u16> {
+        self.search(range, TRIES, hash, is_free)
+    }
+
+    /// As [`PortChoice::find`], where only one in `workers` candidates can be free.
+    pub(super) fn find_own(
+        &mut self,
+        range: &RangeInclusive<u16>,
+        workers: u16,
+        hash: u64,
+        is_free: impl FnMut(u16) -> bool,
+    ) -> Option<u16> {
+        self.search(range, TRIES + TRIES_PER_WORKER * u32::from(workers), hash, is_free)
+    }
+
+    fn search(
+        &mut self,
+        range: &RangeInclusive<u16>,
+        tries: u32,
+        hash: u64,
         mut is_free: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
         let count = last.checked_sub(first)? + 1;
         self.state = self.state.wrapping_add(STEP);
         let seed = fold_multiply(hash ^ self.state, STEP);
-        let is_small = count <= TRIES;
-        (0..TRIES.min(count)).find_map(|attempt| {
+        let is_small = count <= tries;
+        (0..tries.min(count)).find_map(|attempt| {
             let offset = if is_small {
                 (seed % u64::from(count) + u64::from(attempt)) % u64::from(count)
             } else {
@@ -73,6 +97,16 @@ mod tests {
         let quarters = ports.chunk_by(|a, b| a / 16_384 == b / 16_384);
         let quarters: Vec<_> = quarters.map(<[u16]>::len).collect();
         assert!(quarters.iter().all(|count| (150..400).contains(count)), "{quarters:?}");
+    }
+
+    #[test]
+    fn of_many_workers_each_finds_ports_of_its_own() {
+        let mut choice = PortChoice::new(1);
+        let range = 1024..=65_535;
+        for worker in (0..127).cycle().take(10_000) {
+            let found = choice.find_own(&range, 127, 5, |port| port % 127 == worker);
+            assert!(found.is_some_and(|port| port % 127 == worker), "{worker}");
+        }
     }
 
     #[test]

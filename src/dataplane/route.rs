@@ -1,6 +1,8 @@
 //! The way of a packet by the routing table: next hops of new connections, the side that an
 //! address is on, and plain routing.
 
+use std::net::IpAddr;
+
 use super::admit::Hops;
 use super::classify::Packet;
 use super::family::Family;
@@ -11,9 +13,19 @@ use super::own_error::Refusal;
 use super::shared::Shared;
 use super::stats::DropReason;
 
+/// Whether no router may pass a packet between these addresses on (RFC 4291 section 2.5.6).
+pub(super) fn stays_on_link<A: Family>(source: A, destination: A) -> bool {
+    [source, destination]
+        .iter()
+        .any(|end| matches!(end.to_ip(), IpAddr::V6(address) if address.is_unicast_link_local()))
+}
+
 impl<F: Frame> Shared<F> {
     /// The next hop to an address.
-    fn adjacency<A: Family>(&mut self, destination: A) -> Result<AdjacencyId, DropReason> {
+    pub(super) fn adjacency<A: Family>(
+        &mut self,
+        destination: A,
+    ) -> Result<AdjacencyId, DropReason> {
         let hops = &mut self.next_hops;
         let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
         hops.find_or_add(&self.interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
@@ -56,6 +68,7 @@ impl<F: Frame> Shared<F> {
         (source, destination): (A, A),
     ) -> bool {
         self.services.policy().routing
+            && !stays_on_link(source, destination)
             && !self.is_ours(destination)
             && !self.is_ours(source)
             && self.sides_towards(source).is_none_or(|sides| sides.meet(packet.sides))

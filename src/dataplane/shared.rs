@@ -68,7 +68,7 @@ impl<F: Frame> Shared<F> {
     pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
         // Other own addresses have no connections but those of full NAT, whose port was chosen
         // so that this leads to their worker.
-        self.steering.owner(key, self.services.is_external(key.destination.to_ip()))
+        self.steering.owner(key, self.services.was_external(key.destination.to_ip()))
     }
 
     /// The worker that sees all fragments of a datagram first.

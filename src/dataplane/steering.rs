@@ -26,6 +26,11 @@ impl Steering {
         Self { secret, workers: workers.max(1), indirection }
     }
 
+    /// How many workers there are.
+    pub(super) const fn workers(&self) -> u16 {
+        self.workers
+    }
+
     /// Whether there is anything to steer.
     #[inline]
     pub const fn is_needed(&self) -> bool {

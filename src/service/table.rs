@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::registry::SlotRegistry;
 use super::scheduler::{Scheduler, SchedulerState};
 use super::{
     Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads,
@@ -75,6 +76,8 @@ pub struct FamilyServices<A> {
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs and the addresses of masquerades.
     external: Set<A>,
+    /// These, and those of earlier tables.
+    ever_external: Set<A>,
     /// The services of real servers that answer one-packet services, by the server's address,
     /// port and protocol.
     one_packet: Map<(A, U16, u8), u32>,
@@ -88,6 +91,7 @@ impl<A: Address> FamilyServices<A> {
             vips: Set::default(),
             masquerades: Vec::new(),
             external: Set::default(),
+            ever_external: Set::default(),
             one_packet: Map::default(),
         }
     }
@@ -109,6 +113,13 @@ impl<A: Address> FamilyServices<A> {
     #[inline]
     pub fn is_external(&self, address: &A) -> bool {
         self.external.contains(address)
+    }
+
+    /// Whether outside parties send to this address, or did by an earlier table: connections
+    /// outlive their service, and stay with their worker.
+    #[inline]
+    pub fn was_external(&self, address: &A) -> bool {
+        self.ever_external.contains(address)
     }
 
     /// Whether inside hosts may open connections to the outside at all.
@@ -169,6 +180,12 @@ impl<A: Address> FamilyServices<A> {
             self.masquerades.push(rule);
         }
     }
+
+    /// Adds the external addresses to those that there ever were, and takes these over.
+    fn remember_externals(&mut self, ever: &mut Set<IpAddr>) {
+        ever.extend(self.external.iter().map(|address| address.to_ip()));
+        self.ever_external = ever.iter().copied().filter_map(A::from_ip).collect();
+    }
 }
 
 /// Why services cannot be compiled.
@@ -193,60 +210,6 @@ pub enum CompileError {
     /// All service numbers are taken.
     #[error("no room for more services")]
     TooManyServices,
-}
-
-/// Gives services and servers their slots, and keeps them over versions of the table.
-#[derive(Debug)]
-pub struct SlotRegistry {
-    capacity: usize,
-    services: Map<Listen, (ServiceId, Arc<SchedulerState>)>,
-    servers: Map<(Listen, SocketAddr), ServerSlot>,
-}
-
-impl SlotRegistry {
-    /// A registry for at most `capacity` servers.
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity, services: Map::default(), servers: Map::default() }
-    }
-
-    /// The slot of a server that has one.
-    pub fn server(&self, listen: Listen, server: SocketAddr) -> Option<ServerSlot> {
-        self.servers.get(&(listen, server)).copied()
-    }
-
-    fn service_entry(
-        &mut self,
-        listen: Listen,
-    ) -> Result<(ServiceId, Arc<SchedulerState>), CompileError> {
-        if let Some((id, state)) = self.services.get(&listen) {
-            return Ok((*id, Arc::clone(state)));
-        }
-        let number = u16::try_from(self.services.len()).ok();
-        // The last number stands for no service.
-        let number =
-            number.filter(|number| *number < u16::MAX).ok_or(CompileError::TooManyServices)?;
-        let entry = (ServiceId(number), Arc::new(SchedulerState::default()));
-        self.services.insert(listen, (entry.0, Arc::clone(&entry.1)));
-        Ok(entry)
-    }
-
-    fn server_slot(
-        &mut self,
-        listen: Listen,
-        server: SocketAddr,
-    ) -> Result<ServerSlot, CompileError> {
-        if let Some(slot) = self.servers.get(&(listen, server)) {
-            return Ok(*slot);
-        }
-        let taken = self.servers.len();
-        let slot = u16::try_from(taken)
-            .ok()
-            .filter(|_| taken < self.capacity)
-            .map(ServerSlot)
-            .ok_or(CompileError::TooManyServers(self.capacity))?;
-        self.servers.insert((listen, server), slot);
-        Ok(slot)
-    }
 }
 
 /// All services of both families, immutable, with a version.
@@ -297,6 +260,8 @@ impl ServiceTable {
             table.v4.masquerade_by(rule);
             table.v6.masquerade_by(rule);
         }
+        table.v4.remember_externals(&mut slots.externals);
+        table.v6.remember_externals(&mut slots.externals);
         Ok(table)
     }
 
@@ -330,6 +295,15 @@ impl ServiceTable {
         match address {
             IpAddr::V4(v4) => self.v4.is_external(&v4.octets()),
             IpAddr::V6(v6) => self.v6.is_external(&v6.octets()),
+        }
+    }
+
+    /// Whether outside parties send to this address, or did by an earlier table.
+    #[inline]
+    pub fn was_external(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.was_external(&v4.octets()),
+            IpAddr::V6(v6) => self.v6.was_external(&v6.octets()),
         }
     }
 

@@ -16,8 +16,10 @@ from scapy.all import (
 
 import fragments
 import icmp_errors
+import masquerade
 import own_errors
 import sctp_cases
+import settings
 import vlans
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
@@ -519,7 +521,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *sctp_cases.ALL, *vlans.ALL):
+                 *fragments.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

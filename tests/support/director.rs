@@ -664,9 +664,14 @@ impl TestDirector {
         assert_eq!(loads + masqueraded, u64::from(self.connections()), "the servers' loads");
     }
 
+    /// The slot of a server of a service.
+    pub fn slot(&self, listen: &str, server: &str) -> pointsman::ids::ServerSlot {
+        self.slots.server(listen.parse().unwrap(), server.parse().unwrap()).unwrap()
+    }
+
     /// The slot's load of a server of a service.
     pub fn load(&self, listen: &str, server: &str) -> (u32, u32) {
-        let slot = self.slots.server(listen.parse().unwrap(), server.parse().unwrap()).unwrap();
+        let slot = self.slot(listen, server);
         let load = self.loads.of(slot).unwrap();
         (load.active(), load.inactive())
     }

@@ -304,6 +304,52 @@ pub fn icmpv6(from: &str, to: &str, hop_limit: u8, message: &[u8], link: (Mac, M
     frame
 }
 
+/// An echo request (`asks`) or reply over IPv4 or IPv6, by the wire of the party that sends it.
+pub fn echo(asks: bool, from: &str, to: &str, identifier: u16, payload: &[u8]) -> Vec<u8> {
+    let (from_ip, to_ip): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let link = if asks { (SERVER_SIDE, INSIDE) } else { (CLIENT_SIDE, OUTSIDE) };
+    let kind = match (from_ip.is_ipv4(), asks) {
+        (true, true) => 8,
+        (true, false) => 0,
+        (false, true) => 128,
+        (false, false) => 129,
+    };
+    let mut message = vec![kind, 0, 0, 0];
+    message.extend(identifier.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(payload);
+    if from_ip.is_ipv6() {
+        return icmpv6(from, to, 64, &message, link);
+    }
+    let checksum = internet_checksum(&message);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let mut frame = link.1.to_vec();
+    frame.extend(link.0);
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((20 + message.len() as u16).to_be_bytes());
+    frame.extend([0, 9, 0, 0, 64, 1, 0, 0]);
+    frame.extend(octets_of(from_ip));
+    frame.extend(octets_of(to_ip));
+    let checksum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
+/// Source, destination and identifier of an echo request or reply, whose checksums are right.
+pub fn echo_ends(frame: &[u8]) -> (IpAddr, IpAddr, u16) {
+    let (source, destination) = addresses(frame);
+    let at = if frame[12..14] == [8, 0] { 34 } else { 54 };
+    let sum = if at == 34 {
+        assert_eq!(internet_checksum(&frame[14..34]), 0, "{}", hex(frame));
+        internet_checksum(&frame[at..])
+    } else {
+        internet_checksum(&pseudo_header(source, destination, 58, &frame[at..]))
+    };
+    assert_eq!(sum, 0, "{}", hex(frame));
+    (source, destination, u16::from_be_bytes([frame[at + 4], frame[at + 5]]))
+}
+
 /// The fragments of an unfragmented IPv4 or IPv6 frame without options or extension headers, each
 /// with at most `room` octets (a multiple of 8) of its payload.
 pub fn fragments(frame: &[u8], identification: u16, room: usize) -> Vec<Vec<u8>> {

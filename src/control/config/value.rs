@@ -273,7 +273,10 @@ pub(super) fn ports(value: &DeValue<'_>) -> Read<RangeInclusive<u16>> {
     let Some((first, last)) = ends else {
         return Err(Wrong::new(format!("{found:?} is not {expected}")));
     };
-    if first == 0 || first > last {
+    if first == 0 {
+        return Err(Wrong::new(format!("{found:?} has port 0: expected {expected}")));
+    }
+    if first > last {
         return Err(Wrong::new(format!("{found:?} holds no ports: expected {expected}")));
     }
     Ok(first..=last)

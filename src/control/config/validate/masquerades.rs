@@ -9,11 +9,25 @@ use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
-    for rule in &draft.masquerades {
+    for (index, rule) in draft.masquerades.iter().enumerate() {
         check_lists(rule, problems);
         check_families(rule, problems);
         check_addresses(rule, draft, networks, problems);
         check_sources(rule, networks, problems);
+        check_order(rule, draft.masquerades.get(..index).unwrap_or_default(), problems);
+    }
+}
+
+/// The first rule that has a host applies to it.
+fn check_order(rule: &MasqueradeDraft, before: &[MasqueradeDraft], problems: &Problems) {
+    for source in &rule.sources.items {
+        let mut earlier = before.iter().flat_map(|rule| &rule.sources.items);
+        if let Some(first) = earlier.find(|net| net.get_ref().contains(source.get_ref())) {
+            let message =
+                format!("sources: an earlier rule has {source}, so this one never applies to it");
+            let finding = Finding::warning(source.span(), message).first_stated(first.span());
+            problems.add(finding.help("put the rule with the smaller network first"));
+        }
     }
 }
 
