@@ -193,6 +193,8 @@ fn inspect_v6(
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let (ip, rest) = Ipv6Header::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
+    // Read once, and early: what a driver has just written comes slowly.
+    let addresses = (ip.source, ip.destination);
     let [version, ..] = ip.version_class_flow;
     if version >> 4 != 6 {
         return Err(DropReason::Malformed);
@@ -213,13 +215,13 @@ fn inspect_v6(
     if is_stepped_over(payload.protocol) {
         walk_extensions(&mut payload)?;
     }
-    let [source, ..] = ip.source;
-    let [destination, ..] = ip.destination;
+    let [source, ..] = addresses.0;
+    let [destination, ..] = addresses.1;
     let unspecified = V6::default();
     if source == 0xff
-        || ip.destination == unspecified
-        || is_loopback(&ip.source)
-        || is_loopback(&ip.destination)
+        || addresses.1 == unspecified
+        || is_loopback(&addresses.0)
+        || is_loopback(&addresses.1)
     {
         return Err(DropReason::Martian);
     }
@@ -232,7 +234,7 @@ fn inspect_v6(
             return Ok(());
         }
     }
-    if ip.source == unspecified {
+    if addresses.0 == unspecified {
         return Err(DropReason::Martian);
     }
     if destination == 0xff || ethernet::is_group(&link.destination) {
@@ -241,7 +243,7 @@ fn inspect_v6(
     match payload.protocol {
         extension::FRAGMENT => payload.packet(Class::FragmentV6, common, 0, packet),
         protocol::ICMPV6 => payload.packet(Class::ErrorV6, common, 0, packet),
-        _ => payload.flow((ip.source, ip.destination), common, Class::FlowV6, packet),
+        _ => payload.flow(addresses, common, Class::FlowV6, packet),
     }
 }
 
