@@ -15,6 +15,7 @@ from scapy.all import (
 )
 
 import fragments
+import ftp_cases
 import icmp_errors
 import masquerade
 import own_errors
@@ -522,7 +523,7 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *tcp_cases.ALL,
+                 *fragments.ALL, *ftp_cases.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *tcp_cases.ALL,
                  *vlans.ALL):
         make()
     for case in Case.all:
