@@ -298,21 +298,24 @@ impl Way {
         there.wrapping_sub(offset)
     }
 
-    /// The receiver acknowledges `there`: what the sender is told.
+    /// The receiver acknowledges `there`: what the sender is told. What that needs no longer is
+    /// forgotten by the next one, or by [`Way::forget_acknowledged`].
     pub(super) fn acknowledge(&mut self, there: u32) -> u32 {
+        self.forget_acknowledged();
         let end = self.there(self.passed());
         if before(end, there) {
             return self.catch_up(there.wrapping_sub(end));
         }
-        if before(self.acked, there) {
+        // One that came late stays as old as it is: it is no duplicate of the newest.
+        let is_late = before(there, self.acked);
+        if !is_late {
             self.acked = there;
         }
         let here = if there == end { self.next } else { self.here(there, false) };
-        self.forget_acknowledged();
         if before(self.told, here) {
             self.told = here;
         }
-        if before(here, self.told) { self.told } else { here }
+        if before(here, self.told) && !is_late { self.told } else { here }
     }
 
     /// The receiver has more than was seen here: what came before this began, and crossed it.
@@ -329,7 +332,8 @@ impl Way {
         here
     }
 
-    fn forget_acknowledged(&mut self) {
+    /// Forgets the texts that the receiver has acknowledged.
+    pub(super) fn forget_acknowledged(&mut self) {
         while let [edit, ..] = *self.edits() {
             let end = edit.start.wrapping_add(self.offset).wrapping_add(edit.new.into());
             if before(self.acked, end) {
