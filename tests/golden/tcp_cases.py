@@ -51,8 +51,9 @@ def flow(topology, family, vip=0, server=0, client=None, layer4=TCP):
 
 
 def each(name, description, topology=ONE, any_order=True):
-    """A case of each family, and what makes flows for it. Those in which time passes have two
-    wires: the running director replays what has one."""
+    """A case of each family, and what makes flows for it. The running director replays those of
+    one wire. Two wires have those in which time passes, or one client port has several servers:
+    at the start, those wait for their neighbours, each for itself."""
     for family in ("ipv4", "ipv6"):
         case = Case(f"{name}_{family}", description, topology, eal=topology is ONE,
                     any_order=any_order)
@@ -261,7 +262,7 @@ def ports_again():
         case.inside(make().reply(flags="A")[0], dropped="not_owned")
 
     for case, make in each("tcp_port_again_in_time_wait",
-                           "A SYN after both FINs is scheduled anew, and goes on at once"):
+                           "A SYN after both FINs is scheduled anew, and goes on at once", TWO):
         life = Life(case, make()).opened()
         life.request("FA")
         life.reply("FA")
@@ -270,12 +271,12 @@ def ports_again():
 
     for who in ("client", "server"):
         for case, make in each(f"tcp_port_again_after_a_reset_by_the_{who}",
-                               "A SYN after a reset is scheduled anew, and goes on at once"):
+                               "A SYN after a reset is scheduled anew, and goes on at once", TWO):
             life = Life(case, make()).opened()
             (life.request if who == "client" else life.reply)("RA")
             goes_to_the_other(case, make)
 
-    for case, make in each("tcp_port_again_and_again", "One port, many short connections, by turns"):
+    for case, make in each("tcp_port_again_and_again", "One port, many short connections, by turns", TWO):
         for turn in range(6):
             life = Life(case, make(0, turn % 2), client=turn * 1000).opened()
             life.request("PA", b"question")
@@ -284,7 +285,7 @@ def ports_again():
             life.reply("A")
 
     for case, make in each("tcp_port_of_a_living_connection",
-                           "A SYN while one end has not closed keeps the server"):
+                           "A SYN while one end has not closed keeps the server", any_order=False):
         for number, close in enumerate((None, "client", "server")):
             # By turns; between two of these one goes to the other server.
             life = Life(case, make(0, 0, other_client(make(), 21000 + number))).opened()
@@ -301,7 +302,8 @@ def reply_tuples():
         name = "tcp" if layer4 is TCP else "udp"
         first, answer = ({"flags": "S"}, {"flags": "SA"}) if layer4 is TCP else ({}, {})
         for case, make in each(f"{name}_reply_tuple_taken",
-                               "Services that share servers: never one client port twice at one"):
+                               "Services that share servers: never one client port twice at one",
+                               TWO):
             one, two = make(0, 0, layer4=layer4), make(1, 1, layer4=layer4)
             refused = make(2, 0, layer4=layer4)
             # Each service begins with the same server; the second finds it taken.
@@ -315,7 +317,6 @@ def reply_tuples():
                 case.request(flow.request(octets, **({"flags": "A"} if layer4 is TCP else {})))
             # Another port of the client finds its servers free.
             more = make(2, 1, other_client(one, 20009), layer4=layer4)
-            case.any_order = False
             case.request(more.request(b"more", **first))
             case.reply(more.reply(b"more", **answer))
 
