@@ -523,8 +523,8 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *ftp_cases.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *tcp_cases.ALL,
-                 *vlans.ALL):
+                 *fragments.ALL, *ftp_cases.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL,
+                 *tcp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

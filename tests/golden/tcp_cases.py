@@ -89,7 +89,7 @@ def handshakes():
         life.reply("A", b"")
         life.reply("PA", b"and to you")
 
-    for case, make in each("tcp_syn_again_after_seconds", "The timer of RFC 6298: 1, 2, 4 ... s", TWO):
+    for case, make in each("tcp_syn_again_after_seconds", "RFC 6298: after 1, 2, 4 s", TWO):
         life = Life(case, make())
         first = life.next[0]
         life.request("S", options=MSS)
@@ -173,7 +173,7 @@ def endings():
 
     for who in ("client", "server"):
         for case, make in each(f"tcp_reset_by_the_{who}",
-                               "RFC 7857 2.2: what goes on after a reset keeps the connection", TWO):
+                               "RFC 7857 2.2: what goes on after it keeps the connection", TWO):
             life = Life(case, make()).opened()
             life.request("PA", b"before")
             (life.request if who == "client" else life.reply)("R")
@@ -190,12 +190,12 @@ def endings():
             case.inside(life.flow.reply(b"late", flags="PA")[0], dropped="not_owned")
             case.outside(life.flow.request(b"late", flags="PA")[0], dropped="no_connection")
 
-    for case, make in each("tcp_keep_alive", "RFC 9293 section 3.8.4, with and without an octet", TWO):
+    for case, make in each("tcp_keep_alive", "RFC 9293 3.8.4, with and without an octet", TWO):
         life = Life(case, make()).opened()
         for turn in range(6):
             # The default 15 minutes, but for a second.
             case.wait(899_000)
-            sender, peer = (life.request, life.reply) if turn % 2 == 0 else (life.reply, life.request)
+            sender, peer = (life.request, life.reply)[::1 if turn % 2 == 0 else -1]
             own = life.next[turn % 2]
             sender("A", seq=(own - 1) % WRAP)
             peer("A")
@@ -276,7 +276,7 @@ def ports_again():
             (life.request if who == "client" else life.reply)("RA")
             goes_to_the_other(case, make)
 
-    for case, make in each("tcp_port_again_and_again", "One port, many short connections, by turns", TWO):
+    for case, make in each("tcp_port_again_and_again", "Many short connections, by turns", TWO):
         for turn in range(6):
             life = Life(case, make(0, turn % 2), client=turn * 1000).opened()
             life.request("PA", b"question")

@@ -199,8 +199,6 @@ impl<F: Frame> Shared<F> {
         let data = emission.changed.then_some(scratch.as_slice());
         let ip_octets =
             shape.rewrite::<A, F>(frame, &numbers, data).ok_or(DropReason::HelperUnreadable)?;
-        // Only now: a duplicate SACK block (RFC 2883) may lie before what is acknowledged.
-        other.forget_acknowledged();
         Ok(Helped { ip_octets, told: way.acknowledge_held(), timestamp })
     }
 

@@ -298,10 +298,8 @@ impl Way {
         there.wrapping_sub(offset)
     }
 
-    /// The receiver acknowledges `there`: what the sender is told. What that needs no longer is
-    /// forgotten by the next one, or by [`Way::forget_acknowledged`].
+    /// The receiver acknowledges `there`: what the sender is told.
     pub(super) fn acknowledge(&mut self, there: u32) -> u32 {
-        self.forget_acknowledged();
         let end = self.there(self.passed());
         if before(end, there) {
             return self.catch_up(there.wrapping_sub(end));
@@ -312,6 +310,7 @@ impl Way {
             self.acked = there;
         }
         let here = if there == end { self.next } else { self.here(there, false) };
+        self.forget_acknowledged();
         if before(self.told, here) {
             self.told = here;
         }
@@ -332,8 +331,7 @@ impl Way {
         here
     }
 
-    /// Forgets the texts that the receiver has acknowledged.
-    pub(super) fn forget_acknowledged(&mut self) {
+    fn forget_acknowledged(&mut self) {
         while let [edit, ..] = *self.edits() {
             let end = edit.start.wrapping_add(self.offset).wrapping_add(edit.new.into());
             if before(self.acked, end) {
