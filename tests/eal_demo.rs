@@ -1,4 +1,5 @@
 //! What `make demo` shows without root: it runs anywhere, so it is tried everywhere.
+#![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::process::Command;

@@ -246,14 +246,17 @@ pub(super) fn local_endpoint<A: Family, F: Frame>(
 }
 
 /// Whether a SYN or INIT from the side that opened a connection begins a new one in its place: it is
-/// over, or its server takes no new connections any more. (A half-closed connection lives on,
-/// whatever a SYN says. Of SCTP only CLOSED is over, as in IPVS.)
+/// over, or its server takes no new connections any more, whatever its state (as IPVS does with
+/// `expire_nodest_conn`). With a server that goes on, a half-closed connection lives on. Of SCTP
+/// only CLOSED is over, as in IPVS.
 pub(super) fn begins_anew<A: Address>(services: &ServiceTable, connection: &Connection<A>) -> bool {
     use ConnectionState as S;
     match connection.state() {
         S::TimeWait | S::Close | S::LastAck | S::SctpClosed => true,
-        S::Established | S::Udp | S::Icmp | S::SctpEstablished => false,
+        S::Udp | S::Icmp => false,
         S::None
+        | S::Established
+        | S::SctpEstablished
         | S::SynRecv
         | S::FinWait
         | S::CloseWait
@@ -357,9 +360,9 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_used_again_unless_established_when_the_server_takes_nothing_new() {
+    fn a_port_is_used_again_in_every_state_when_the_server_takes_nothing_new() {
         let mut wanted: BTreeSet<_> = tcp_states().map(ConnectionState::name).collect();
-        wanted.retain(|name| !["ESTABLISHED", "UDP", "ICMP"].contains(name));
+        wanted.retain(|name| !["UDP", "ICMP"].contains(name));
         assert_eq!(states_that_give_way(0, false, Flags::default()), wanted, "quiesced");
         assert_eq!(states_that_give_way(1, true, Flags::default()), wanted, "removed");
     }

@@ -56,8 +56,7 @@ fn flow_key<A: Family, F: Frame>(
     packet: &Packet,
     frame: &F,
 ) -> Option<FlowKey<A>> {
-    let services = A::services(&shared.services);
-    if !services.has_masquerades() && !shared.services.policy().routing {
+    if !shared.services.has_masqueraded() && !shared.services.policy().routing {
         return None;
     }
     let octets = frame.octets();

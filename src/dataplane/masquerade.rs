@@ -18,6 +18,10 @@ use crate::wire::U16;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 
+/// Addresses of a pool that are searched beside the host's own where that has no port left: a
+/// packet keeps its worker for a bounded time. They change from packet to packet.
+const OTHER_ADDRESSES: usize = 4;
+
 /// Opens a connection for an inside host's packet to the outside.
 pub(super) fn open<A: Family, F: Frame>(
     table: &mut ConnectionTable<A>,
@@ -71,9 +75,11 @@ fn external_endpoint<A: Family, F: Frame>(
     let host = FlowKey { source: key.source, ..FlowKey::default() };
     let addresses = rule.addresses();
     let first = shared.steering.spread(&host, addresses.len());
-    let (after, before) = (addresses.get(first..)?, addresses.get(..first)?);
     let hash = table.hash(key);
-    after.iter().chain(before).find_map(|address| {
+    let others = shared.port_choice.next(addresses.len());
+    let others = (others..).take(OTHER_ADDRESSES).map(|place| place % addresses.len());
+    std::iter::once(first).chain(others.filter(|place| *place != first)).find_map(|place| {
+        let address = addresses.get(place)?;
         if key.source_port != U16::new(0) && is_free(*address, key.source_port) {
             return Some((*address, key.source_port));
         }

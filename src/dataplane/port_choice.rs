@@ -25,6 +25,13 @@ impl PortChoice {
         Self { state: seed }
     }
 
+    /// One of `count` things, another one each time; 0 where there is none.
+    pub(super) fn next(&mut self, count: usize) -> usize {
+        self.state = self.state.wrapping_add(STEP);
+        let mixed = fold_multiply(self.state, STEP) % count.max(1) as u64;
+        usize::try_from(mixed).unwrap_or(0)
+    }
+
     /// The first candidate that is free. `hash`: keyed, of what the port must be unique for, so
     /// that who sees the ports of one destination learns nothing of another's (the purpose of RFC
     /// 6056 section 3.3.3). A small range is searched whole.

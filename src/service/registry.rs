@@ -20,13 +20,15 @@ pub struct SlotRegistry {
     servers: Map<(Listen, SocketAddr), ServerSlot>,
     /// Every address that outside parties were ever to send to.
     pub(super) externals: Set<IpAddr>,
+    /// Whether inside hosts were ever allowed to open connections.
+    pub(super) has_masqueraded: bool,
 }
 
 impl SlotRegistry {
     /// A registry for at most `capacity` servers.
     pub fn new(capacity: usize) -> Self {
         let (services, servers) = (Map::default(), Map::default());
-        Self { capacity, services, servers, externals: Set::default() }
+        Self { capacity, services, servers, externals: Set::default(), has_masqueraded: false }
     }
 
     /// The slot of a server that has one.

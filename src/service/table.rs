@@ -122,12 +122,6 @@ impl<A: Address> FamilyServices<A> {
         self.ever_external.contains(address)
     }
 
-    /// Whether inside hosts may open connections to the outside at all.
-    #[inline]
-    pub const fn has_masquerades(&self) -> bool {
-        !self.masquerades.is_empty()
-    }
-
     /// The rule by which an inside host may open connections to the outside.
     pub fn masquerade(&self, source: &A) -> Option<&MasqueradeRule<A>> {
         self.masquerades.iter().find(|rule| rule.covers(source))
@@ -218,6 +212,7 @@ pub struct ServiceTable {
     version: TableVersion,
     policy: Policy,
     timeouts: Timeouts,
+    has_masqueraded: bool,
     /// By [`ServiceId`]: idle times that differ from `timeouts`.
     service_timeouts: Vec<Option<Timeouts>>,
     /// By [`ServerSlot`]: the weight of a server that is configured.
@@ -232,6 +227,7 @@ impl ServiceTable {
         Self {
             version: TableVersion::default(),
             policy: Policy::default(),
+            has_masqueraded: false,
             timeouts: Timeouts::default(),
             service_timeouts: Vec::new(),
             weights: Vec::new(),
@@ -260,9 +256,18 @@ impl ServiceTable {
             table.v4.masquerade_by(rule);
             table.v6.masquerade_by(rule);
         }
+        slots.has_masqueraded |= !masquerades.is_empty();
+        table.has_masqueraded = slots.has_masqueraded;
         table.v4.remember_externals(&mut slots.externals);
         table.v6.remember_externals(&mut slots.externals);
         Ok(table)
+    }
+
+    /// Whether inside hosts may open connections to the outside, or might by an earlier table:
+    /// what they opened lives on.
+    #[inline]
+    pub const fn has_masqueraded(&self) -> bool {
+        self.has_masqueraded
     }
 
     /// What holds for all traffic.

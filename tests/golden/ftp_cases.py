@@ -178,6 +178,9 @@ def changed_texts():
                 control.request(b"RETR file %d\r\n" % turn)
                 control.asked = (control.asked + 13) % WRAP
                 passive_data(control, port, 30000 + turn)
+                # Once more, between other lines.
+                around = b"200 Good\r\n%s200-And\r\n 227 not this, 10,0,0,11,1,1\r\n200 good\r\n"
+                control.say(*[around % passive_text(address, port) for address in (server, vip)])
                 control.say(b"150 Here it comes\r\n226 Done\r\n", is_acknowledged=turn != 1)
             control.quit()
 
@@ -369,9 +372,9 @@ def own_ack(control, to_client, octets, timestamps=None):
     return (t.outside if to_client else t.inside), frame
 
 
-def in_parts(control, line, cuts, becomes=None, clocks=None):
-    """A line in several segments: each but the last is held and acknowledged in the receiver's
-    place, and the last leaves as the whole."""
+def in_parts(control, line, cuts, becomes=None, clocks=None, times=1):
+    """A line in several segments, each so many times: each but the last is held and acknowledged
+    in the receiver's place, and the last leaves as the whole."""
     case, from_client = control.case, becomes is None
     becomes = line if from_client else becomes
     cuts = [0, *cuts, len(line)]
@@ -391,7 +394,8 @@ def in_parts(control, line, cuts, becomes=None, clocks=None):
             come, leave = control.server_side(part, goes, at=at, **stamp)
             send, side = case.inside, case.topology.outside
         own = [] if is_last else [own_ack(control, from_client, end, clocks and (peer_time, time))]
-        send(come, (side, leave), *own)
+        for _ in range(times):
+            send(come, (side, leave), *own)
     assert whole_at == (control.asked, control.told)
     if from_client:
         control.asked = (control.asked + len(line)) % WRAP
@@ -426,6 +430,20 @@ def split_lines():
             control.reply(flags="A", options=clock)
             in_parts(control, lines[0], [4, 11], clocks=(301, 700))
             active_data(control, 40000)
+
+        for case, topology in topologies(f"ftp_split_lines_are_sent_again_{family}",
+                                         "The last part brings the whole line again"):
+            control = Control(case, ends, topology)
+            control.greet()
+            in_parts(control, lines[0], [7], times=3)
+            active_data(control, 40000)
+            if family == "ipv4":
+                in_parts(control, passive_text(ends[2][0], 51210), [9],
+                         passive_text(ends[1][0], 51210), times=3)
+            else:
+                in_parts(control, extended_text(51210), [9], extended_text(51210), times=3)
+            passive_data(control, 51210, 30000)
+            control.quit()
 
         line = passive_text(ends[2][0], 51210) if family == "ipv4" else extended_text(51210)
         becomes = passive_text(ends[1][0], 51210) if family == "ipv4" else line

@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::networks::Networks;
 use crate::control::config::diagnostic::Finding;
-use crate::control::config::draft::{Draft, MasqueradeDraft};
+use crate::control::config::draft::{Draft, InterfaceDraft, MasqueradeDraft};
 use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
 
@@ -109,10 +109,27 @@ fn check_addresses(
             let message =
                 format!("addresses: {ip} is another host's address (gateway or neighbor)");
             problems.add(finding(message).first_stated(host));
+        } else if let Some(interface) = inside_of(ip, draft) {
+            let message = format!(
+                "addresses: {ip} is in a network of {}, an inside interface",
+                interface.name
+            );
+            let help = "the outside cannot reach it there: use an address of the outside's, or one \
+                        that is routed to the director";
+            problems.add(Finding::warning(address.span(), message).help(help));
         } else if let Some(net) = networks.edge(ip) {
             problems.add(finding(format!("addresses: {ip} is no host's address in {net}")));
         }
     }
+}
+
+/// The inside interface in whose network an address lies.
+fn inside_of(ip: std::net::IpAddr, draft: &Draft) -> Option<&InterfaceDraft> {
+    draft.interfaces.iter().find(|interface| {
+        let is_inside = interface.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Inside);
+        let mut networks = interface.addresses.items.iter();
+        is_inside && networks.any(|network| network.get_ref().contains(&ip))
+    })
 }
 
 /// Where the file names this address as another host's.
