@@ -40,10 +40,54 @@ servers = [{ address = "10.0.0.11:8080" }, { address = "10.0.0.12:8080" }]
 name = "dns"
 listen = "udp://192.0.2.100:53"
 servers = [{ address = "10.0.0.12:5353" }]
+
+[[service]]
+name = "web6"
+listen = "tcp://[2001:db8:1::100]:80"
+scheduler = "rr"
+servers = [{ address = "[fd00::11]:8080" }, { address = "[fd00::12]:8080" }]
+
+[[service]]
+name = "also6"
+listen = "tcp://[2001:db8:1::101]:80"
+scheduler = "rr"
+servers = [{ address = "[fd00::11]:8080" }, { address = "[fd00::12]:8080" }]
+
+[[service]]
+name = "third6"
+listen = "tcp://[2001:db8:1::102]:80"
+scheduler = "rr"
+servers = [{ address = "[fd00::11]:8080" }, { address = "[fd00::12]:8080" }]
+
+[[service]]
+name = "dns6"
+listen = "udp://[2001:db8:1::100]:53"
+servers = [{ address = "[fd00::12]:5353" }]
 "#;
 
 const CLIENT: &str = "198.18.7.7:20000";
+const CLIENT6: &str = "[2001:db8:ffff::7]:20000";
 const VIP: &str = "192.0.2.100:80";
+
+/// Three services that share their servers, and one of UDP, in both families.
+const FAMILIES: [([&str; 3], &str, &str); 2] = [
+    ([VIP, "192.0.2.101:80", "192.0.2.102:80"], "192.0.2.100:53", "10.0.0.12:5353"),
+    (
+        ["[2001:db8:1::100]:80", "[2001:db8:1::101]:80", "[2001:db8:1::102]:80"],
+        "[2001:db8:1::100]:53",
+        "[fd00::12]:5353",
+    ),
+];
+
+/// Each family on one worker and on three.
+fn variants() -> impl Iterator<Item = (u16, ([&'static str; 3], &'static str, &'static str))> {
+    FAMILIES.into_iter().flat_map(|family| [(1, family), (3, family)])
+}
+
+/// The client of an endpoint's family.
+fn client_of(end: &str) -> &'static str {
+    if end.starts_with('[') { CLIENT6 } else { CLIENT }
+}
 
 fn director(workers: u16) -> TestDirector {
     Setup::with_services(SERVICES).workers(workers).start()
@@ -51,7 +95,7 @@ fn director(workers: u16) -> TestDirector {
 
 /// What the client's segment became: the server that it went to.
 fn request(director: &mut TestDirector, service: &str, flags: u8) -> String {
-    director.receive(OUT, &PacketBuilder::tcp(CLIENT, service).flags(flags).build());
+    director.receive(OUT, &PacketBuilder::tcp(client_of(service), service).flags(flags).build());
     let sent = director.sent_one();
     assert_eq!(sent.interface, IN);
     assert_checksums(&sent.octets);
@@ -59,7 +103,8 @@ fn request(director: &mut TestDirector, service: &str, flags: u8) -> String {
 }
 
 fn reply(director: &mut TestDirector, server: &str, flags: u8) {
-    director.receive(IN, &PacketBuilder::tcp(server, CLIENT).flags(flags).from_server().build());
+    let packet = PacketBuilder::tcp(server, client_of(server)).flags(flags).from_server();
+    director.receive(IN, &packet.build());
     let sent = director.sent_one();
     assert_eq!(sent.interface, OUT);
     assert_checksums(&sent.octets);
@@ -72,10 +117,15 @@ fn state(director: &mut TestDirector) -> ConnectionState {
 
 /// Brings a connection from its SYN into a state; its server.
 fn in_state(director: &mut TestDirector, wanted: ConnectionState) -> String {
+    in_state_of(director, VIP, wanted)
+}
+
+/// As [`in_state`], of a connection to this service.
+fn in_state_of(director: &mut TestDirector, vip: &str, wanted: ConnectionState) -> String {
     use ConnectionState as S;
-    let server = request(director, VIP, SYN);
+    let server = request(director, vip, SYN);
     let from_client = |director: &mut TestDirector, flags| {
-        assert_eq!(request(director, VIP, flags), server);
+        assert_eq!(request(director, vip, flags), server);
     };
     if wanted != S::SynRecv {
         reply(director, &server, SYN | ACK);
@@ -161,17 +211,18 @@ fn a_syn_that_expires_here_ends_no_connection() {
 
 #[test]
 fn two_services_never_share_a_reply_tuple() {
-    for workers in [1, 3] {
+    for (workers, ([one, two, three], ..)) in variants() {
         let mut director = director(workers);
-        let first = request(&mut director, VIP, SYN);
-        let second = request(&mut director, "192.0.2.101:80", SYN);
+        let first = request(&mut director, one, SYN);
+        let second = request(&mut director, two, SYN);
         assert_ne!(first, second, "another server");
-        director.receive(OUT, &PacketBuilder::tcp(CLIENT, "192.0.2.102:80").flags(SYN).build());
+        let client = client_of(one);
+        director.receive(OUT, &PacketBuilder::tcp(client, three).flags(SYN).build());
         assert_eq!(director.take_sent().len(), 0, "no server is left");
         assert_eq!(director.dropped(DropReason::ReplyTupleTaken), 1);
         assert_eq!(director.connections(), 2);
-        for (server, vip) in [(&first, VIP), (&second, "192.0.2.101:80")] {
-            let packet = PacketBuilder::tcp(server, CLIENT).flags(SYN | ACK).from_server();
+        for (server, vip) in [(&first, one), (&second, two)] {
+            let packet = PacketBuilder::tcp(server, client).flags(SYN | ACK).from_server();
             director.receive(IN, &packet.build());
             let (source, _) = ends(&director.sent_one().octets);
             assert_eq!(source.to_string(), vip, "each answers as its service");
@@ -204,24 +255,31 @@ fn data_after_a_reset_still_flows() {
 
 #[test]
 fn an_error_neither_refreshes_nor_moves_nor_ends_a_connection() {
-    for workers in [1, 3] {
+    for (workers, ([vip, ..], ..)) in variants() {
         let mut director = director(workers);
-        let server = in_state(&mut director, ConnectionState::Established);
+        let server = in_state_of(&mut director, vip, ConnectionState::Established);
         director.advance(60_000);
         let before = director.list();
-        let to_server = PacketBuilder::tcp(CLIENT, &server).build();
-        let to_client = PacketBuilder::tcp(VIP, CLIENT).build();
+        let client = client_of(vip);
+        let is_v4 = client == CLIENT;
+        let (icmp, routers) = if is_v4 {
+            (34, ["198.18.0.9", "10.0.0.9"])
+        } else {
+            (54, ["2001:db8:ffff::9", "fd00::9"])
+        };
+        let to_server = PacketBuilder::tcp(client, &server).build();
+        let to_client = PacketBuilder::tcp(vip, client).build();
         for code in 0..16_u8 {
             for (router, about, interface) in
-                [("198.18.0.9", &to_client, OUT), ("10.0.0.9", &to_server, IN)]
+                [(routers[0], &to_client, OUT), (routers[1], &to_server, IN)]
             {
                 let mut frame = error(router, about, interface, 1400);
                 // The code is no more than a number here: the checksum follows it.
-                let sum = u16::from_be_bytes([frame[36], frame[37]]);
-                let sum = u32::from(sum) + 4 - u32::from(code);
-                frame[35] = code;
+                let sum = u16::from_be_bytes([frame[icmp + 2], frame[icmp + 3]]);
+                let sum = u32::from(sum) + u32::from(frame[icmp + 1]) + 0xffff - u32::from(code);
+                frame[icmp + 1] = code;
                 let sum = (sum & 0xffff) + (sum >> 16);
-                frame[36..38].copy_from_slice(&(sum as u16).to_be_bytes());
+                frame[icmp + 2..icmp + 4].copy_from_slice(&(sum as u16).to_be_bytes());
                 director.receive(interface, &frame);
                 director.sent_one();
             }
@@ -252,6 +310,43 @@ fn errors_of_our_own_are_limited_and_what_is_held_back_is_counted() {
 }
 
 #[test]
+fn each_worker_has_a_limit_of_its_own() {
+    for (client, closed) in
+        [("198.18.7.7", "192.0.2.100:81"), ("[2001:db8:ffff::7]", "[2001:db8:1::100]:81")]
+    {
+        let mut director = director(3);
+        let datagram = |port: u16| PacketBuilder::udp(&format!("{client}:{port}"), closed).build();
+        let counts = |director: &TestDirector| {
+            [0, 1, 2].map(|worker| {
+                let stats = director.stats(worker);
+                (stats.errors_sent.get(), stats.errors_suppressed.get())
+            })
+        };
+        // A client port of each worker; each has sent one error then, or some.
+        let mut ports = [0; 3];
+        for port in 20_000..20_064 {
+            let before = counts(&director);
+            director.receive(OUT, &datagram(port));
+            let now = counts(&director);
+            ports[(0..3).find(|worker| before[*worker] != now[*worker]).unwrap()] = port;
+        }
+        assert!(!ports.contains(&0), "{ports:?}");
+        director.advance(1000);
+        director.take_sent();
+        let mut expected = counts(&director);
+        for (worker, port) in ports.into_iter().enumerate() {
+            for _ in 0..1100 {
+                director.receive(OUT, &datagram(port));
+            }
+            expected[worker].0 += 1000;
+            expected[worker].1 += 100;
+            assert_eq!(counts(&director), expected, "the others' are as they were");
+        }
+        assert_eq!(director.take_sent().len(), 3000);
+    }
+}
+
+#[test]
 fn without_a_buffer_no_error_is_sent_and_the_books_balance() {
     let mut director = director(1);
     director.outlet(0).has_buffers = false;
@@ -261,7 +356,11 @@ fn without_a_buffer_no_error_is_sent_and_the_books_balance() {
 }
 
 fn datagram(number: u16) -> Vec<Vec<u8>> {
-    let packet = PacketBuilder::udp(CLIENT, "192.0.2.100:53").payload(&[7; 100]).build();
+    datagram_to("192.0.2.100:53", number)
+}
+
+fn datagram_to(service: &str, number: u16) -> Vec<Vec<u8>> {
+    let packet = PacketBuilder::udp(client_of(service), service).payload(&[7; 100]).build();
     fragments(&packet, number, 64)
 }
 
@@ -281,20 +380,23 @@ fn many_datagrams_one_after_the_other_never_fill_the_table() {
 
 #[test]
 fn a_flood_of_fragments_without_a_first_stays_bounded_and_lets_others_pass() {
-    let mut director = director(1);
-    for number in 0..6000 {
-        director.receive(OUT, &datagram(number)[1]);
-        assert!(director.held() <= 1024);
+    for (workers, (_, service, _)) in variants() {
+        let mut director = director(workers);
+        let most = 1024 * u64::from(workers);
+        for number in 0..6000 {
+            director.receive(OUT, &datagram_to(service, number)[1]);
+            assert!(director.held() <= most);
+        }
+        assert_eq!(director.held(), most);
+        assert_eq!(director.dropped(DropReason::FragmentQueueFull), 6000 - most);
+        // The newest wait; an honest datagram in the wrong order passes in the middle of it.
+        let honest = datagram_to(service, 7000);
+        director.receive(OUT, &honest[1]).receive(OUT, &honest[0]);
+        assert_eq!(director.take_sent().len(), 2);
+        director.advance(33_000);
+        assert_eq!(director.held(), 0);
+        assert_eq!(director.dropped(DropReason::FragmentTimeout), most - 1);
     }
-    assert_eq!(director.held(), 1024);
-    assert_eq!(director.dropped(DropReason::FragmentQueueFull), 6000 - 1024);
-    // The newest wait; an honest datagram in the wrong order passes in the middle of it.
-    let honest = datagram(7000);
-    director.receive(OUT, &honest[1]).receive(OUT, &honest[0]);
-    assert_eq!(director.take_sent().len(), 2);
-    director.advance(33_000);
-    assert_eq!(director.held(), 0);
-    assert_eq!(director.dropped(DropReason::FragmentTimeout), 1023);
 }
 
 #[test]
@@ -322,16 +424,19 @@ fn fragments_that_wait_are_dropped_when_the_worker_stops() {
 
 #[test]
 fn a_udp_flow_lives_five_minutes_and_both_directions_refresh_it() {
-    let mut director = director(1);
-    let from_client = PacketBuilder::udp(CLIENT, "192.0.2.100:53").build();
-    let from_server = PacketBuilder::udp("10.0.0.12:5353", CLIENT).from_server().build();
-    director.receive(OUT, &from_client);
-    assert_eq!(director.list()[0].expires_ms, 300_000);
-    for (interface, frame) in [(IN, &from_server), (OUT, &from_client), (IN, &from_server)] {
-        director.advance(299_000);
-        director.receive(interface, frame);
+    for (workers, (_, service, server)) in variants() {
+        let mut director = director(workers);
+        let client = client_of(service);
+        let from_client = PacketBuilder::udp(client, service).build();
+        let from_server = PacketBuilder::udp(server, client).from_server().build();
+        director.receive(OUT, &from_client);
         assert_eq!(director.list()[0].expires_ms, 300_000);
+        for (interface, frame) in [(IN, &from_server), (OUT, &from_client), (IN, &from_server)] {
+            director.advance(299_000);
+            director.receive(interface, frame);
+            assert_eq!(director.list()[0].expires_ms, 300_000);
+        }
+        director.advance(300_300);
+        assert_eq!(director.connections(), 0);
     }
-    director.advance(300_300);
-    assert_eq!(director.connections(), 0);
 }

@@ -15,11 +15,13 @@ from scapy.all import (
 )
 
 import fragments
+import ftp_cases
 import icmp_errors
 import masquerade
 import own_errors
 import sctp_cases
 import settings
+import tcp_cases
 import vlans
 from cases import (
     BROADCAST, CLIENT, CLIENT6, CLIENT_SIDE, DNS, DNS6, MSS, NAMES, OF_DNS, OF_DNS6, OF_WEB,
@@ -521,7 +523,8 @@ def scheduling():
 def main():
     for make in (tcp_connections, udp_flows, ttl, headers_carried, arp_cases, neighbor_discovery,
                  echo, refusals, malformed, scheduling, *icmp_errors.ALL, *own_errors.ALL,
-                 *fragments.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL, *vlans.ALL):
+                 *fragments.ALL, *ftp_cases.ALL, *masquerade.ALL, *settings.ALL, *sctp_cases.ALL,
+                 *tcp_cases.ALL, *vlans.ALL):
         make()
     for case in Case.all:
         case.write()

@@ -368,7 +368,8 @@ def sides():
                 wrong(from_other_side(frame), dropped="wrong_side")
                 right(frame, (to, expected))
 
-    case = Case("one_nic_has_no_wrong_side", "What comes and goes by one interface", ONE_NIC)
+    case = Case("one_nic_has_no_wrong_side", "What comes and goes by one interface", ONE_NIC,
+                any_order=False)
     for client, service, server in ((CLIENT, WEB, OF_WEB), (CLIENT6, WEB6, OF_WEB6)):
         flow = Flow(ONE_NIC, TCP, client, service, server)
         case.request(flow.request(flags="S"))

@@ -304,7 +304,9 @@ impl Way {
         if before(end, there) {
             return self.catch_up(there.wrapping_sub(end));
         }
-        if before(self.acked, there) {
+        // One that came late stays as old as it is: it is no duplicate of the newest.
+        let is_late = before(there, self.acked);
+        if !is_late {
             self.acked = there;
         }
         let here = if there == end { self.next } else { self.here(there, false) };
@@ -312,7 +314,7 @@ impl Way {
         if before(self.told, here) {
             self.told = here;
         }
-        if before(here, self.told) { self.told } else { here }
+        if before(here, self.told) && !is_late { self.told } else { here }
     }
 
     /// The receiver has more than was seen here: what came before this began, and crossed it.
