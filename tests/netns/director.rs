@@ -87,6 +87,7 @@ impl<'l> Director<'l> {
             });
         let gauges = [
             "connections",
+            "masquerade_connections",
             "service_active_connections",
             "service_inactive_connections",
             "packets_held",
@@ -94,8 +95,9 @@ impl<'l> Director<'l> {
         for gauge in gauges {
             assert_eq!(metrics.sum(gauge, &[]), 0, "{gauge}");
         }
-        let scheduled = metrics.sum("service_connections_total", &[]);
-        assert_eq!(metrics.sum("connections_expired_total", &[]), scheduled);
+        let opened = metrics.sum("service_connections_total", &[])
+            + metrics.sum("masquerade_connections_total", &[]);
+        assert_eq!(metrics.sum("connections_expired_total", &[]), opened);
     }
 
     /// SIGTERM: it ends with code 0, and says that every packet and every buffer is accounted for.
