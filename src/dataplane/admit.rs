@@ -123,6 +123,9 @@ fn through_service<A: Family, F: Frame>(
     if service.one_packet {
         let server = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
         let connection = one_packet(shared, packet, service, server, client)?;
+        if let Some(counters) = shared.stats.server(server.slot) {
+            counters.connections.increment();
+        }
         return Ok(Admitted::OnePacket(connection, Direction::Inbound));
     }
     let (server, local) = schedule(table, shared, service, client)?;
