@@ -24,7 +24,7 @@ addresses = [\"192.0.2.100\", \"2001:db8:1::100\"]";
 }
 
 /// nginx on 8080, an echo on UDP 7008 and iperf3 on 5202, outside.
-fn outside_serves(lab: &Lab) {
+pub(crate) fn outside_serves(lab: &Lab) {
     let config = fs::read_to_string(lab.state().join("rs1/nginx.conf")).unwrap();
     fs::create_dir(lab.state().join("outside")).unwrap();
     let file = lab.state().join("outside/nginx.conf");
@@ -42,7 +42,7 @@ fn outside_serves(lab: &Lab) {
     });
 }
 
-fn url(address: &str, path: &str) -> String {
+pub(crate) fn url(address: &str, path: &str) -> String {
     let host = if address.contains(':') { format!("[{address}]") } else { address.into() };
     format!("http://{host}:8080{path}")
 }
@@ -95,14 +95,13 @@ fn routes_are_traced(lab: &Lab, (outside, inside, _): (&str, &str, &str)) {
     assert!(text.contains(inside) && text.contains("reached"), "{text}");
 }
 
-/// A second of bulk data each way.
+/// A second of bulk data, both ways at once.
 fn bulk_flows(lab: &Lab, (outside, ..): (&str, &str, &str)) {
-    for reverse in ["", "--reverse"] {
-        let line =
-            format!("timeout 30 iperf3 --time 1 --json {reverse} --port 5202 --client {outside}");
-        let report: serde_json::Value = serde_json::from_str(&lab.run("rs2", &line)).unwrap();
-        let received = &report["end"]["sum_received"]["bytes"];
-        assert!(received.as_u64().unwrap() > 5 << 20, "{outside} {reverse}: {received} octets");
+    let line = format!("timeout 30 iperf3 --time 1 --json --bidir --port 5202 --client {outside}");
+    let report: serde_json::Value = serde_json::from_str(&lab.run("rs2", &line)).unwrap();
+    for way in ["sum_received", "sum_received_bidir_reverse"] {
+        let received = &report["end"][way]["bytes"];
+        assert!(received.as_u64().unwrap() > 5 << 20, "{outside}: {way} {received} octets");
     }
 }
 
@@ -119,7 +118,9 @@ fn servers_reach_the_outside() {
     with_one_and_three_workers(&lab, masquerade, |director| {
         for family in FAMILIES {
             servers_reach(&lab, family);
-            routes_are_traced(&lab, family);
+            if director.metrics().workers().len() > 1 {
+                routes_are_traced(&lab, family);
+            }
         }
         only_expired_hops_were_dropped(director);
         let metrics = director.balanced_metrics();
