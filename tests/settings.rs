@@ -13,7 +13,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
-use pointsman::dataplane::stats::DropReason;
+use pointsman::dataplane::stats::{Counter, DropReason};
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
 use support::packet::{ACK, FIN, PacketBuilder, RST, SYN, assert_checksums, ends, fragments};
 
@@ -268,7 +268,7 @@ fn one_packet_services_keep_nothing_and_count_everything() {
             let counters = (0..usize::from(workers)).map(|worker| {
                 let counters = director.stats(worker).server(slot).unwrap();
                 [&counters.connections, &counters.in_packets, &counters.out_packets]
-                    .map(|counter| counter.get())
+                    .map(Counter::get)
             });
             let add = |sum: [u64; 3], one: [u64; 3]| std::array::from_fn(|n| sum[n] + one[n]);
             assert_eq!(counters.fold([0; 3], add), [packets; 3]);

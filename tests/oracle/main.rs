@@ -75,15 +75,18 @@ fn brief(frames: &[(String, String)]) -> String {
     frames.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// What leaves in each step of a case: where, and what in hexadecimal digits.
+type Leaving = Vec<Vec<(String, String)>>;
+
 /// What a case sends in each step, as the recording says or as a difference made of it.
-fn expected(case: &Value) -> Vec<Vec<(String, String)>> {
+fn expected(case: &Value) -> Leaving {
     let frame = |out: &Value| comparable(text(out, "at"), &unhex(text(out, "frame")));
     let step = |step: &Value| array(step, "out").iter().map(frame).collect();
     array(case, "steps").iter().map(step).collect()
 }
 
 /// Runs a case: what left in each step.
-fn run(director: &mut TestDirector, case: &Value) -> Vec<Vec<(String, String)>> {
+fn run(director: &mut TestDirector, case: &Value) -> Leaving {
     let side = |sent: &Sent| if sent.interface == OUT { "outside" } else { "inside" };
     let step = |step: &Value| {
         let interface = if text(&step["in"], "at") == "outside" { OUT } else { IN };
@@ -95,7 +98,7 @@ fn run(director: &mut TestDirector, case: &Value) -> Vec<Vec<(String, String)>> 
 }
 
 /// Where two outcomes of a case differ.
-fn explain(sent: &[Vec<(String, String)>], expected: &[Vec<(String, String)>]) -> String {
+fn explain(sent: &Leaving, expected: &Leaving) -> String {
     let mut text = String::new();
     for (number, (sent, expected)) in sent.iter().zip(expected).enumerate() {
         if sent != expected {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::differences::{DIFFERENCES, Difference};
 use crate::support::director::{Setup, TOPOLOGY, TestDirector};
-use crate::{expected, explain, one_test_for_each_case, recorded, run, text};
+use crate::{Leaving, expected, explain, one_test_for_each_case, recorded, run, text};
 
 const SERVICES: &str = r#"
 [[service]]
@@ -50,7 +50,7 @@ fn run_with(
     case: &Value,
     setting: &str,
     workers: u16,
-) -> (Vec<Vec<(String, String)>>, BTreeMap<String, u64>) {
+) -> (Leaving, BTreeMap<String, u64>) {
     let services = format!("{setting}{TOPOLOGY}{SERVICES}");
     let mut director = director_before(cases, setting, workers);
     match text(case, "case") {
@@ -81,10 +81,10 @@ fn passes_as_recorded(name: &str) {
     let (before, case) = (&cases[..place], &cases[place]);
     let difference = DIFFERENCES.iter().find(|difference| difference.case == name);
     for workers in [1, 4] {
-        let check = |setting: &str, expected: &[Vec<_>], drops: Option<&[(&str, u64)]>| {
+        let check = |setting: &str, expected: &Leaving, drops: Option<&[(&str, u64)]>| {
             let (sent, dropped) = run_with(before, case, setting, workers);
             let what = format!("{name}, {workers} workers, {setting}");
-            assert!(sent == expected, "{what}\n{}", explain(&sent, expected));
+            assert!(sent == *expected, "{what}\n{}", explain(&sent, expected));
             if let Some(drops) = drops {
                 let drops = drops.iter().map(|(reason, count)| ((*reason).to_owned(), *count));
                 assert_eq!(dropped, drops.collect(), "{what}");
