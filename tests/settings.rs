@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::mailbox::Command;
-use pointsman::dataplane::stats::DropReason;
+use pointsman::dataplane::stats::{Counter, DropReason};
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
 use support::packet::{
     ACK, FIN, PacketBuilder, RST, SERVER_SIDE, SYN, assert_checksums, ends, fragments,
@@ -270,10 +270,11 @@ fn one_packet_services_keep_nothing_and_count_everything() {
             let slot = director.slot("udp://192.0.2.100:53", server);
             let counters = (0..usize::from(workers)).map(|worker| {
                 let counters = director.stats(worker).server(slot).unwrap();
-                (counters.in_packets.get(), counters.out_packets.get())
+                [&counters.connections, &counters.in_packets, &counters.out_packets]
+                    .map(Counter::get)
             });
-            let sum = counters.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            assert_eq!(sum, (packets, packets));
+            let add = |sum: [u64; 3], one: [u64; 3]| std::array::from_fn(|n| sum[n] + one[n]);
+            assert_eq!(counters.fold([0; 3], add), [packets; 3]);
         }
         // A server that takes no more still answers.
         let quiet = ONE_PACKET.replace("weight = 2", "weight = 0");

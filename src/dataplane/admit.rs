@@ -179,6 +179,9 @@ fn through_service<A: Family, F: Frame>(
     let client = (key.source, key.source_port);
     if chosen.one_packet {
         let connection = one_packet(shared, packet, &chosen, client, now)?;
+        if let Some(counters) = shared.stats.server(chosen.server.slot) {
+            counters.connections.increment();
+        }
         return Ok(Admitted::OnePacket(connection, Direction::Inbound));
     }
     let hops = shared.hops(chosen.server.address, client.0)?;

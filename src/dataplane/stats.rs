@@ -223,7 +223,7 @@ impl StateGauges {
 /// Traffic of one real server of one service, as one worker saw it.
 #[derive(Debug, Default)]
 pub struct ServerCounters {
-    /// Connections scheduled.
+    /// Connections scheduled, and datagrams of one-packet services (as IPVS counts).
     pub connections: Counter,
     /// Packets from clients.
     pub in_packets: Counter,

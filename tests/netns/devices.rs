@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Table;
 
-use crate::director::Director;
+use crate::director::{Director, plain};
 use crate::lab::{Lab, VIPS, eventually, section};
 use crate::traffic::{answers, bodies_arrive_intact, echoes, shares};
 
@@ -36,6 +36,29 @@ fn serves(lab: &Lab, director: &Director<'_>, driver: &str) {
     }
     let metrics = director.balanced_metrics();
     assert!(metrics.sum("port_rx_packets_total", &[("driver", driver)]) > 1000);
+    assert_eq!(warns_of_fragments(lab), [""; 0], "it delivers fragments");
+}
+
+/// What it says at the start of a device that gives fragments to nobody.
+fn warns_of_fragments(lab: &Lab) -> Vec<String> {
+    let log = lab.log("pointsman");
+    let lines = log.lines().map(plain);
+    let warns = |line: &String| line.contains("WARN") && line.contains("puts fragments together");
+    lines.filter(warns).collect()
+}
+
+#[test]
+fn net_af_packet_is_warned_of_at_the_start() {
+    let lab = Lab::two_nic("warning");
+    let director = lab.direct(&lab.config("0"));
+    let mut warnings = warns_of_fragments(&lab);
+    warnings.sort_by_key(|line| line.contains("inside"));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, interface) in warnings.iter().zip(["outside", "inside"]) {
+        assert!(warning.contains(&format!("interface=\"{interface}\"")), "{warning}");
+        assert!(warning.contains("net_af_packet") && warning.contains("net_af_xdp"), "{warning}");
+    }
+    director.stop();
 }
 
 #[test]

@@ -190,14 +190,14 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// Connections that are silent for three seconds are forgotten, those that are over and UDP flows
-/// after one.
+/// Connections that are silent for three seconds are forgotten, those that are over, UDP flows and
+/// masqueraded echo requests after one.
 pub(crate) fn forget_soon(config: &mut Table) {
     let timeouts = section(config, &["timeouts"]);
     for state in ["established", "syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack"] {
         timeouts.insert(state.into(), "3s".into());
     }
-    for state in ["time_wait", "close", "udp"] {
+    for state in ["time_wait", "close", "udp", "icmp"] {
         timeouts.insert(state.into(), "1s".into());
     }
 }

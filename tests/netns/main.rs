@@ -22,6 +22,7 @@ mod masquerade;
 mod neighbors;
 mod refusals;
 mod routers;
+mod settings;
 mod tools;
 mod traffic;
 mod workers;

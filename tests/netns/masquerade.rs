@@ -1,30 +1,30 @@
 //! Real servers as clients: of the outside, and of their own VIP.
 
+use std::cell::Cell;
 use std::fs;
 
 use toml::{Table, Value};
 
+use crate::corners::knows_mtu;
 use crate::devices::pass_fragments;
-use crate::director::Director;
+use crate::director::{Director, with_one_and_three_workers};
 use crate::lab::{Lab, VIPS, eventually, script, section};
 use crate::traffic::nothing_was_lost;
 
-const WORKERS: [&str; 2] = ["0", "0, 1, 0"];
 /// The client's address, the director's inside, and what servers appear with.
 const FAMILIES: [(&str, &str, &str); 2] =
     [("192.0.2.10", "10.0.0.1", "192.0.2.100"), ("2001:db8:1::10", "fd00:a::1", "2001:db8:1::100")];
 
 /// Lets the servers out.
-fn masquerade(mut config: Table) -> Table {
+fn masquerade(config: &mut Table) {
     let rule = "sources = [\"10.0.0.0/24\", \"fd00:a::/64\"]
 addresses = [\"192.0.2.100\", \"2001:db8:1::100\"]";
     let rule: Table = rule.parse().unwrap();
     config.insert("masquerade".into(), Value::Array(vec![Value::Table(rule)]));
-    config
 }
 
 /// nginx on 8080, an echo on UDP 7008 and iperf3 on 5202, outside.
-fn outside_serves(lab: &Lab) {
+pub(crate) fn outside_serves(lab: &Lab) {
     let config = fs::read_to_string(lab.state().join("rs1/nginx.conf")).unwrap();
     fs::create_dir(lab.state().join("outside")).unwrap();
     let file = lab.state().join("outside/nginx.conf");
@@ -42,7 +42,7 @@ fn outside_serves(lab: &Lab) {
     });
 }
 
-fn url(address: &str, path: &str) -> String {
+pub(crate) fn url(address: &str, path: &str) -> String {
     let host = if address.contains(':') { format!("[{address}]") } else { address.into() };
     format!("http://{host}:8080{path}")
 }
@@ -95,7 +95,8 @@ fn routes_are_traced(lab: &Lab, (outside, inside, _): (&str, &str, &str)) {
     assert!(text.contains(inside) && text.contains("reached"), "{text}");
 }
 
-/// A second of bulk data each way.
+/// A second of bulk data each way, first to the outside: what the server learns of the path's MTU
+/// there, its SYN of the way back says.
 fn bulk_flows(lab: &Lab, (outside, ..): (&str, &str, &str)) {
     for reverse in ["", "--reverse"] {
         let line =
@@ -106,7 +107,7 @@ fn bulk_flows(lab: &Lab, (outside, ..): (&str, &str, &str)) {
     }
 }
 
-/// No connection and no packet is left.
+/// Nothing else than traceroute caused was dropped.
 fn only_expired_hops_were_dropped(director: &Director<'_>) {
     let drops = director.balanced_metrics().drops();
     assert!(drops.iter().all(|(reason, _)| reason == "ttl_expired"), "{drops:?}");
@@ -116,20 +117,18 @@ fn only_expired_hops_were_dropped(director: &Director<'_>) {
 fn servers_reach_the_outside() {
     let lab = Lab::two_nic("masq");
     outside_serves(&lab);
-    for workers in WORKERS {
-        let director = lab.direct(&masquerade(lab.config(workers)));
+    with_one_and_three_workers(&lab, masquerade, |director| {
         for family in FAMILIES {
             servers_reach(&lab, family);
-            if workers == WORKERS[1] {
+            if director.metrics().workers().len() > 1 {
                 routes_are_traced(&lab, family);
             }
         }
-        only_expired_hops_were_dropped(&director);
+        only_expired_hops_were_dropped(director);
         let metrics = director.balanced_metrics();
         assert!(metrics.sum("masquerade_connections_total", &[]) > 300);
         assert!(metrics.sum("masquerade_in_packets_total", &[]) > 300);
-        director.stop();
-    }
+    });
 }
 
 /// The servers learn the MTU of the path, and bulk data flows.
@@ -137,32 +136,37 @@ fn servers_reach_the_outside() {
 fn servers_send_bulk_data_over_a_narrow_link_outside() {
     let lab = Lab::two_nic("masqmtu");
     outside_serves(&lab);
-    let mut config = masquerade(lab.config("0"));
-    section(&mut config, &["interface", "outside"]).insert("mtu".into(), 1300.into());
-    let director = lab.direct(&config);
-    for family in FAMILIES {
-        bulk_flows(&lab, family);
-        let route = lab.run("rs2", &format!("ip route get {}", family.0));
-        assert!(route.contains("mtu 1300"), "{route}");
-    }
-    director.balanced_metrics();
-    director.stop();
+    // Narrower each time: what was learnt stays.
+    let mtu = Cell::new(1400);
+    let change = |config: &mut Table| {
+        masquerade(config);
+        mtu.set(mtu.get() - 50);
+        section(config, &["interface", "outside"]).insert("mtu".into(), mtu.get().into());
+    };
+    with_one_and_three_workers(&lab, change, |_| {
+        for family in FAMILIES {
+            bulk_flows(&lab, family);
+            knows_mtu(&lab, "rs2", family.0, mtu.get());
+        }
+    });
 }
 
 #[test]
 fn servers_exchange_fragments_with_the_outside_over_net_af_xdp() {
     let lab = Lab::two_nic("masqfrag");
     outside_serves(&lab);
-    let mut config = masquerade(lab.config("0"));
-    pass_fragments(&mut config);
-    let director = lab.direct(&config);
-    for (outside, ..) in FAMILIES {
-        for server in ["rs1", "rs2"] {
-            lab.run(server, &format!("ping -c 2 -i 0.2 -W 3 -s 6000 -e 77 {outside}"));
-        }
-        let family = if outside.contains(':') { "6" } else { "" };
-        let ask = format!(
-            "import random, socket
+    let change = |config: &mut Table| {
+        masquerade(config);
+        pass_fragments(config);
+    };
+    with_one_and_three_workers(&lab, change, |_| {
+        for (outside, ..) in FAMILIES {
+            for server in ["rs1", "rs2"] {
+                lab.run(server, &format!("ping -c 2 -i 0.2 -W 3 -s 6000 -e 77 {outside}"));
+            }
+            let family = if outside.contains(':') { "6" } else { "" };
+            let ask = format!(
+                "import random, socket
 s = socket.socket(socket.AF_INET{family}, socket.SOCK_DGRAM)
 s.settimeout(5); s.connect(('{outside}', 7008))
 for size in (1472, 2000, 9000, 60000):
@@ -171,11 +175,10 @@ for size in (1472, 2000, 9000, 60000):
     answer = s.recv(65535)
     assert data in answer, (size, len(answer))
 print('ok')"
-        );
-        assert_eq!(lab.run("rs3", &format!("/usr/bin/python3 -c \"{ask}\"")), "ok\n");
-    }
-    director.balanced_metrics();
-    director.stop();
+            );
+            assert_eq!(lab.run("rs3", &format!("/usr/bin/python3 -c \"{ask}\"")), "ok\n");
+        }
+    });
 }
 
 /// A server is a client of its own service: of its neighbours and of itself.
@@ -209,19 +212,24 @@ fn servers_are_clients(lab: &Lab, own: [&str; 2]) {
 #[test]
 fn servers_are_clients_of_their_own_vip() {
     let lab = Lab::two_nic("hairpin");
-    for workers in WORKERS {
-        let director = lab.direct(&lab.config(workers));
-        servers_are_clients(&lab, ["10.0.0.1", "fd00:a::1"]);
-        nothing_was_lost(&director.balanced_metrics().drops());
-        director.stop();
-    }
+    with_one_and_three_workers(
+        &lab,
+        |_| {},
+        |director| {
+            servers_are_clients(&lab, ["10.0.0.1", "fd00:a::1"]);
+            nothing_was_lost(&director.balanced_metrics().drops());
+        },
+    );
 }
 
 #[test]
 fn servers_are_clients_of_their_own_vip_on_one_network() {
     let lab = Lab::one_nic("hairpin1");
-    let director = lab.direct(&lab.config("0, 1, 0"));
-    servers_are_clients(&lab, ["10.0.0.1", "fd00:a::1"]);
-    director.balanced_metrics();
-    director.stop();
+    with_one_and_three_workers(
+        &lab,
+        |_| {},
+        |_| {
+            servers_are_clients(&lab, ["10.0.0.1", "fd00:a::1"]);
+        },
+    );
 }

@@ -61,7 +61,7 @@ fn iperf3_measures_one_stream_four_and_datagrams() {
 }
 
 /// Twelve strings: an answer of about 3 kB, in three fragments over UDP.
-fn name_servers(lab: &Lab) {
+pub(crate) fn name_servers(lab: &Lab) {
     let strings: Vec<_> = (0..12).map(|number| format!("{number:02}").repeat(120)).collect();
     for server in ["rs1", "rs2", "rs3"] {
         lab.begin(

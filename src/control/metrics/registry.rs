@@ -96,7 +96,7 @@ metrics! {
     MasqueradeInOctets Counter "masquerade_in_octets_total" "octets" ["worker"] "Octets of those packets from outside, from the IP header on.";
     MasqueradeOutOctets Counter "masquerade_out_octets_total" "octets" ["worker"] "Octets of those packets to the outside, from the IP header on.";
 
-    ServiceConnections Counter "service_connections_total" "connections" ["service", "listen"] "Connections scheduled.";
+    ServiceConnections Counter "service_connections_total" "connections" ["service", "listen"] "Connections scheduled; of a one-packet service, datagrams.";
     ServiceInPackets Counter "service_in_packets_total" "packets" ["service", "listen"] "Packets from clients.";
     ServiceOutPackets Counter "service_out_packets_total" "packets" ["service", "listen"] "Packets to clients.";
     ServiceInOctets Counter "service_in_octets_total" "octets" ["service", "listen"] "Octets from clients, from the IP header on.";
@@ -104,7 +104,7 @@ metrics! {
     ServiceActive Gauge "service_active_connections" "connections" ["service", "listen"] "Active connections (`ActiveConn`).";
     ServiceInactive Gauge "service_inactive_connections" "connections" ["service", "listen"] "Inactive connections (`InActConn`).";
 
-    ServerConnections Counter "server_connections_total" "connections" ["service", "listen", "server"] "Connections scheduled to the real server.";
+    ServerConnections Counter "server_connections_total" "connections" ["service", "listen", "server"] "Connections scheduled to the real server; of a one-packet service, datagrams.";
     ServerInPackets Counter "server_in_packets_total" "packets" ["service", "listen", "server"] "Packets from clients to the real server.";
     ServerOutPackets Counter "server_out_packets_total" "packets" ["service", "listen", "server"] "Packets from the real server to clients.";
     ServerInOctets Counter "server_in_octets_total" "octets" ["service", "listen", "server"] "Octets from clients to the real server, from the IP header on.";
