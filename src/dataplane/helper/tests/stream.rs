@@ -47,7 +47,7 @@ impl LineReader for Rewriter {
                 self.over = true;
                 Ok(Line::Unchanged)
             }
-            Message::Other => Ok(Line::Unchanged),
+            Message::Other | Message::Ask => Ok(Line::Unchanged),
         }
     }
 }
