@@ -152,12 +152,7 @@ impl Way {
 
     /// Notes what a segment says of its sender, if it reaches just as far as what was looked at.
     /// Others are old, or a stranger's guess (RFC 5961 section 1.2).
-    pub(super) fn note(
-        &mut self,
-        segment: Segment<'_>,
-        window: U16,
-        timestamp: Option<[u8; 4]>,
-    ) {
+    pub(super) fn note(&mut self, segment: Segment<'_>, window: U16, timestamp: Option<[u8; 4]>) {
         if segment.end() == self.next {
             self.window = window;
             self.timestamp = timestamp.unwrap_or_default();
