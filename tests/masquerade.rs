@@ -282,7 +282,7 @@ proptest! {
 fn one_address_carries_more_flows_than_it_has_ports() {
     for workers in [1, 3] {
         let setup = Setup::new(&topology(ONE_ADDRESS)).workers(workers);
-        let mut director = setup.connections(100_000, 16).start();
+        let mut director = setup.connections(110_000, 16).start();
         let outside: [SocketAddr; 3] =
             ["198.18.0.1:443", "198.18.0.2:443", "198.18.0.1:80"].map(|end| end.parse().unwrap());
         let mut given = HashSet::new();
@@ -504,17 +504,21 @@ addresses = ["192.0.2.110"]
 }
 
 #[test]
-fn a_full_table_refuses_and_counts() {
+fn a_table_that_is_almost_full_refuses_and_counts() {
     let setup = Setup::new(&topology(WIDE)).connections(10, 10);
     let mut director = setup.start();
     let outside = "198.18.0.1:443".parse().unwrap();
-    for port in 1..=10 {
+    for port in 1..=9 {
         let host = SocketAddr::new("10.1.0.9".parse().unwrap(), port);
         open(&mut director, Kind::Udp, host, outside).unwrap();
     }
-    director.receive(IN, &opening(Kind::Udp, "10.1.0.9:11".parse().unwrap(), outside));
-    assert_eq!(director.take_sent().len(), 0);
+    // The last eighth is for services.
+    let refused = open(&mut director, Kind::Udp, "10.1.0.9:11".parse().unwrap(), outside);
+    assert_eq!(refused, None);
     assert_eq!(director.dropped(DropReason::TableFull), 1);
+    let client = PacketBuilder::tcp("198.18.7.7:2000", "192.0.2.100:5001");
+    director.receive(OUT, &client.flags(SYN).build());
+    assert_eq!(director.connections(), 10);
 }
 
 #[test]

@@ -13,9 +13,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
+use pointsman::dataplane::mailbox::Command;
 use pointsman::dataplane::stats::DropReason;
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
-use support::packet::{ACK, FIN, PacketBuilder, RST, SYN, assert_checksums, ends, fragments};
+use support::packet::{
+    ACK, FIN, PacketBuilder, RST, SERVER_SIDE, SYN, assert_checksums, ends, fragments,
+};
 
 const CLIENT: &str = "198.18.7.7:20000";
 
@@ -328,4 +331,28 @@ fn fragments_wait_as_long_as_is_said() {
         director.receive(OUT, first);
         assert_eq!(director.take_sent().len(), 1, "and are forgotten then");
     }
+}
+
+#[test]
+fn a_neighbour_that_routed_packets_go_to_is_asked_as_long_as_they_do() {
+    let text = format!("{TOPOLOGY}\n[director]\nrouting = true\n");
+    let mut director = Setup::new(&text).start();
+    let neighbor = "10.0.0.77".parse().unwrap();
+    director.answering.insert(neighbor, SERVER_SIDE);
+    let probe = |director: &mut TestDirector| {
+        director.take_sent();
+        let station = Some(SERVER_SIDE);
+        director.command_all(|| Command::Solicit {
+            interface: IN,
+            address: neighbor,
+            station,
+            only_if_used: true,
+        });
+        director.take_sent().len()
+    };
+    director.receive(OUT, &PacketBuilder::udp("198.18.7.7:2000", "10.0.0.77:53").build());
+    director.advance(20_000);
+    assert_eq!(probe(&mut director), 1);
+    director.advance(20_000);
+    assert_eq!(probe(&mut director), 0, "nobody has needed it for 40 s");
 }

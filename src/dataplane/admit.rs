@@ -9,6 +9,7 @@ use super::family::Family;
 use super::frame::Frame;
 use super::helper;
 use super::interface::Sides;
+use super::local_endpoint::Locals;
 use super::masquerade;
 use super::next_hop::AdjacencyId;
 use super::own_error::Refusal;
@@ -16,8 +17,8 @@ use super::route::stays_on_link;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::WorkerId;
-use crate::service::{Masquerade, NonSyn, Server, Service, ServiceTable};
+use crate::ids::ServiceId;
+use crate::service::{NonSyn, Server, ServerLoads, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -58,10 +59,8 @@ pub(super) fn admit<A: Family, F: Frame>(
     if shared.sides_towards(key.source).is_some_and(|sides| !sides.meet(packet.sides)) {
         return Err(DropReason::WrongSide.into());
     }
-    let services = std::sync::Arc::clone(&shared.services);
-    let family = A::services(&services);
-    if let Some(service) = family.find(key.destination, key.destination_port, key.protocol) {
-        return through_service(table, shared, service, (packet, key, now));
+    if let Some(chosen) = choose(table, shared, packet, key)? {
+        return through_service(table, shared, chosen, (packet, key, now));
     }
     if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
         return Ok(Admitted::Connection(opened?));
@@ -74,11 +73,9 @@ pub(super) fn admit<A: Family, F: Frame>(
         }
         .into());
     }
-    if let Some((service, server)) =
-        family.one_packet_service(key.source, key.source_port, key.protocol)
-    {
+    if let Some(chosen) = reply_of_one_packet(shared, key) {
         let client = (key.destination, key.destination_port);
-        let connection = one_packet(shared, packet, service, server, client)?;
+        let connection = one_packet(shared, packet, &chosen, client, now)?;
         return Ok(Admitted::OnePacket(connection, Direction::Reply));
     }
     if stays_on_link(key.source, key.destination) {
@@ -88,13 +85,13 @@ pub(super) fn admit<A: Family, F: Frame>(
         shared.sides_towards(key.destination).is_some_and(|sides| sides.meet(Sides::OUTSIDE));
     if packet.sides.meet(Sides::INSIDE)
         && leads_outside
-        && let Some(rule) = family.masquerade(&key.source)
+        && A::services(&shared.services).masquerade(&key.source).is_some()
     {
-        let found = masquerade::open(table, shared, rule, (packet, key, now))?;
+        let found = masquerade::open(table, shared, (packet, key, now))?;
         return Ok(Admitted::Connection(found));
     }
-    if services.policy().routing {
-        return shared.route(packet, key.destination).map(Admitted::Routed);
+    if shared.services.policy().routing {
+        return shared.route(packet, key.destination, now).map(Admitted::Routed);
     }
     Err(match key.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => DropReason::NotOwned,
@@ -104,13 +101,46 @@ pub(super) fn admit<A: Family, F: Frame>(
     .into())
 }
 
-/// A packet to a service.
-fn through_service<A: Family, F: Frame>(
-    table: &mut ConnectionTable<A>,
+/// What was decided for the first packet to a service; copied, so that the table of services is
+/// not held.
+#[derive(Clone, Copy)]
+struct Chosen<A> {
+    service: (A, U16),
+    id: ServiceId,
+    protocol: u8,
+    one_packet: bool,
+    helped: bool,
+    server: Server<A>,
+    /// Whom the server is to see.
+    local: (A, U16),
+}
+
+impl<A: Address> Chosen<A> {
+    fn new(service: &Service<A>, server: Server<A>, local: (A, U16)) -> Self {
+        Self {
+            service: (service.vip, service.port),
+            id: service.id,
+            protocol: service.protocol as u8,
+            one_packet: service.one_packet,
+            helped: service.helper.is_some(),
+            server,
+            local,
+        }
+    }
+}
+
+/// The service that a packet is for, and the real server for it. `None`: it is for no service.
+fn choose<A: Family, F: Frame>(
+    table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
-    service: &Service<A>,
-    (packet, key, now): (&Packet, &FlowKey<A>, Tick),
-) -> Result<Admitted<A>, Refusal> {
+    packet: &Packet,
+    key: &FlowKey<A>,
+) -> Result<Option<Chosen<A>>, Refusal> {
+    let (services, loads, mut locals) = shared.locals();
+    let family = A::services(services);
+    let Some(service) = family.find(key.destination, key.destination_port, key.protocol) else {
+        return Ok(None);
+    };
     if !may_open(service, packet, key) {
         let answer = service.non_syn == NonSyn::Reset && key.protocol == protocol::TCP;
         return Err(Refusal { reset: answer, ..DropReason::NoConnection.into() });
@@ -121,25 +151,56 @@ fn through_service<A: Family, F: Frame>(
     }
     let client = (key.source, key.source_port);
     if service.one_packet {
-        let server = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
-        let connection = one_packet(shared, packet, service, server, client)?;
+        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
+        return Ok(Some(Chosen::new(service, *server, client)));
+    }
+    let (server, local) = schedule(table, &mut locals, service, loads, client)?;
+    Ok(Some(Chosen::new(service, *server, local)))
+}
+
+/// The one-packet service that a packet of a real server answers for.
+fn reply_of_one_packet<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    key: &FlowKey<A>,
+) -> Option<Chosen<A>> {
+    let services = A::services(&shared.services);
+    let (service, server) =
+        services.one_packet_service(key.source, key.source_port, key.protocol)?;
+    Some(Chosen::new(service, *server, (key.destination, key.destination_port)))
+}
+
+/// A packet to a service.
+fn through_service<A: Family, F: Frame>(
+    table: &mut ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    chosen: Chosen<A>,
+    (packet, key, now): (&Packet, &FlowKey<A>, Tick),
+) -> Result<Admitted<A>, Refusal> {
+    let client = (key.source, key.source_port);
+    if chosen.one_packet {
+        let connection = one_packet(shared, packet, &chosen, client, now)?;
         return Ok(Admitted::OnePacket(connection, Direction::Inbound));
     }
-    let (server, local) = schedule(table, shared, service, client)?;
-    let hops = shared.hops(server.address, client.0)?;
-    let mut connection = Connection::new(Endpoints {
-        client,
-        service: (service.vip, service.port),
-        local,
-        server: (server.address, server.port),
-        protocol: key.protocol,
-    });
-    connection.belongs_to(service.id, server.slot);
-    if service.helper.is_some() {
+    let hops = shared.hops(chosen.server.address, client.0)?;
+    let mut connection = between(&chosen, client);
+    if chosen.helped {
         connection.flags = connection.flags.with(Flags::HELPED);
     }
     let id = insert(table, shared, connection, hops, (packet, now))?;
     Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
+}
+
+/// A client's connection through a service.
+fn between<A: Address>(chosen: &Chosen<A>, client: (A, U16)) -> Connection<A> {
+    let mut connection = Connection::new(Endpoints {
+        client,
+        service: chosen.service,
+        local: chosen.local,
+        server: (chosen.server.address, chosen.server.port),
+        protocol: chosen.protocol,
+    });
+    connection.belongs_to(chosen.id, chosen.server.slot);
+    connection
 }
 
 /// Completes a new connection and inserts it.
@@ -170,79 +231,48 @@ pub(super) fn insert<A: Family, F: Frame>(
 fn one_packet<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     packet: &Packet,
-    service: &Service<A>,
-    server: &Server<A>,
+    chosen: &Chosen<A>,
     client: (A, U16),
+    now: Tick,
 ) -> Result<Connection<A>, DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    let hops = shared.hops(server.address, client.0)?;
-    let mut connection = Connection::new(Endpoints {
-        client,
-        service: (service.vip, service.port),
-        local: client,
-        server: (server.address, server.port),
-        protocol: service.protocol as u8,
-    });
+    let hops = shared.hops(chosen.server.address, client.0)?;
+    shared.next_hops.touch(hops.to_server, now);
+    shared.next_hops.touch(hops.to_client, now);
+    let mut connection = between(chosen, client);
     connection.to_server = hops.to_server;
     connection.to_client = hops.to_client;
-    connection.belongs_to(service.id, server.slot);
     Ok(connection)
 }
+
+/// Other servers that are looked at where the chosen one's reply tuple is taken.
+const OTHER_SERVERS: usize = 8;
 
 /// The scheduler's choice, and whom the server is to see; or, where that server already has a
 /// connection with this client address and port through another service, another one. Two
 /// connections with one reply tuple could not be told apart.
-fn schedule<'s, A: Family, F: Frame>(
+fn schedule<'s, A: Family>(
     table: &ConnectionTable<A>,
-    shared: &mut Shared<F>,
+    locals: &mut Locals<'_>,
     service: &'s Service<A>,
+    loads: &ServerLoads,
     client: (A, U16),
 ) -> Result<(&'s Server<A>, (A, U16)), DropReason> {
-    let chosen = service.schedule(&shared.loads).ok_or(DropReason::NoServer)?;
-    if let Some(local) = local_endpoint(table, shared, chosen, client, service.protocol as u8) {
+    let protocol = service.protocol as u8;
+    let chosen = service.schedule(loads).ok_or(DropReason::NoServer)?;
+    if let Some(local) = locals.endpoint(table, chosen, client, protocol) {
         return Ok((chosen, local));
     }
-    let mut others = service.servers().iter().filter(|server| server.weight > 0);
+    let others = service.servers().iter();
+    let mut others = others.filter(|server| server.weight > 0 && server.slot != chosen.slot);
+    let mut others = others.by_ref().take(OTHER_SERVERS);
     others
         .find_map(|server| {
-            local_endpoint(table, shared, server, client, service.protocol as u8)
-                .map(|local| (server, local))
+            locals.endpoint(table, server, client, protocol).map(|local| (server, local))
         })
         .ok_or(DropReason::ReplyTupleTaken)
-}
-
-/// Whom a server is to see: the client; or, where it reaches the client without us, an own
-/// address and port, so that its replies come back (full NAT). `None`: the reply tuple is taken.
-pub(super) fn local_endpoint<A: Family, F: Frame>(
-    table: &ConnectionTable<A>,
-    shared: &mut Shared<F>,
-    server: &Server<A>,
-    client: (A, U16),
-    protocol: u8,
-) -> Option<(A, U16)> {
-    let reply = |local: (A, U16)| FlowKey {
-        source: server.address,
-        destination: local.0,
-        source_port: server.port,
-        destination_port: local.1,
-        protocol,
-    };
-    let is_free = |key: &FlowKey<A>| table.find(table.hash(key), key).is_none();
-    let Some(own) = shared.address_between(client.0, server.address) else {
-        return is_free(&reply(client)).then_some(client);
-    };
-    let worker: WorkerId = shared.worker;
-    let (steering, choice) = (&shared.steering, &mut shared.port_choice);
-    let hash = table.hash(&reply((own, U16::new(0))));
-    let workers = steering.workers();
-    let port = choice.find_own(&Masquerade::DEFAULT_PORTS, workers, hash, |port| {
-        let key = reply((own, U16::new(port)));
-        // The server's packets must lead to this worker.
-        steering.owner(&key, false) == worker && is_free(&key)
-    })?;
-    Some((own, U16::new(port)))
 }
 
 /// Whether a SYN or INIT from the side that opened a connection begins a new one in its place: it is

@@ -13,6 +13,7 @@ use super::pipeline::Origin;
 use super::shared::Shared;
 use crate::clock::Tick;
 use crate::wire::U16;
+use crate::wire::ethernet::{self, EthernetHeader};
 use crate::wire::flow_key::FlowKey;
 use crate::wire::icmpv4::IcmpHeader;
 
@@ -64,7 +65,13 @@ fn flow_key<A: Family, F: Frame>(
     let is_group = destination.to_ip().is_multicast();
     let (source_port, destination_port) = ports::<A>(octets.get(usize::from(packet.transport)..)?)?;
     let is_request = destination_port == U16::new(0);
-    if is_group || is_request && shared.is_ours(destination) {
+    let is_group_frame = EthernetHeader::ref_from_prefix(octets)
+        .is_ok_and(|(link, _)| ethernet::is_group(&link.destination));
+    if is_group
+        || is_group_frame
+        || source == A::default()
+        || is_request && shared.is_ours(destination)
+    {
         return None;
     }
     Some(FlowKey { source, destination, source_port, destination_port, protocol: A::ICMP })

@@ -106,7 +106,7 @@ impl<F: Frame> Pipeline<F> {
                 shared.neighbor_unreachable(interface, address, outlet);
             }
             Command::Solicit { interface, address, station, only_if_used } => {
-                if !only_if_used || shared.next_hops.is_used(interface, address) {
+                if !only_if_used || shared.next_hops.is_used(interface, address, now) {
                     local::solicit(shared, interface, address, station, outlet);
                 }
             }

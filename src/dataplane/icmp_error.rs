@@ -104,12 +104,15 @@ fn route_on<A: Family, F: Frame>(
     let Some((_, destination)) = routed else {
         return shared.drop(frame, DropReason::IcmpUnrelated, outlet);
     };
-    match shared.route(packet, destination) {
+    if packet.ttl <= 1 {
+        return shared.drop(frame, DropReason::TtlExpired, outlet);
+    }
+    match shared.adjacency(destination) {
         Ok(hop) if A::decrement_ttl(frame.octets_mut()).is_some() => {
             shared.send(hop, packet.ip_octets, frame, outlet);
         }
         Ok(_) => shared.drop(frame, DropReason::Truncated, outlet),
-        Err(refusal) => shared.drop(frame, refusal.reason, outlet),
+        Err(reason) => shared.drop(frame, reason, outlet),
     }
 }
 

@@ -13,7 +13,7 @@ use super::own_error::Refusal;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::service::{FamilyServices, MasqueradeRule};
+use crate::service::FamilyServices;
 use crate::wire::U16;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -22,11 +22,13 @@ use crate::wire::ipv4::protocol;
 /// packet keeps its worker for a bounded time. They change from packet to packet.
 const OTHER_ADDRESSES: usize = 4;
 
+/// What masquerades leave of the table to services: one part in so many.
+const RESERVE: u32 = 8;
+
 /// Opens a connection for an inside host's packet to the outside.
 pub(super) fn open<A: Family, F: Frame>(
     table: &mut ConnectionTable<A>,
     shared: &mut Shared<F>,
-    rule: &MasqueradeRule<A>,
     (packet, key, now): (&Packet, &FlowKey<A>, Tick),
 ) -> Result<Found, Refusal> {
     match key.protocol {
@@ -43,7 +45,11 @@ pub(super) fn open<A: Family, F: Frame>(
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired.into());
     }
-    let external = external_endpoint(table, shared, rule, key).ok_or(DropReason::PortsExhausted)?;
+    let room = table.room();
+    if room.used >= room.capacity - room.capacity / RESERVE {
+        return Err(DropReason::TableFull.into());
+    }
+    let external = external_endpoint(table, shared, key, now).ok_or(DropReason::PortsExhausted)?;
     let outside = (key.destination, key.destination_port);
     let hops = shared.hops(key.source, key.destination)?;
     let mut connection = Connection::new(Endpoints {
@@ -63,10 +69,12 @@ pub(super) fn open<A: Family, F: Frame>(
 fn external_endpoint<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
-    rule: &MasqueradeRule<A>,
     key: &FlowKey<A>,
+    now: Tick,
 ) -> Option<(A, U16)> {
-    let services = A::services(&shared.services);
+    let Shared { services, steering, port_choice, .. } = shared;
+    let services = A::services(services);
+    let rule = services.masquerade(&key.source)?;
     let is_free = |address: A, port: U16| {
         let inbound = inbound_key(key, (address, port));
         !is_service(services, &inbound) && table.find(table.hash(&inbound), &inbound).is_none()
@@ -74,19 +82,26 @@ fn external_endpoint<A: Family, F: Frame>(
     // Of the host alone: it appears with one address wherever it speaks to.
     let host = FlowKey { source: key.source, ..FlowKey::default() };
     let addresses = rule.addresses();
-    let first = shared.steering.spread(&host, addresses.len());
-    let hash = table.hash(key);
-    let others = shared.port_choice.next(addresses.len());
+    let first = steering.spread(&host, addresses.len());
+    let others = port_choice.next(addresses.len());
     let others = (others..).take(OTHER_ADDRESSES).map(|place| place % addresses.len());
-    std::iter::once(first).chain(others.filter(|place| *place != first)).find_map(|place| {
-        let address = addresses.get(place)?;
-        if key.source_port != U16::new(0) && is_free(*address, key.source_port) {
-            return Some((*address, key.source_port));
+    let places = std::iter::once(first).chain(others.filter(|place| *place != first));
+    let mut candidates = places.filter_map(|place| addresses.get(place).copied());
+    // What the search is about: this outside endpoint, and this address for a beginning.
+    let goal = table.hash(&inbound_key(key, (*addresses.get(first)?, U16::new(0))));
+    let may_search = !port_choice.is_exhausted(goal, now);
+    let found = candidates.find_map(|address| {
+        if key.source_port != U16::new(0) && is_free(address, key.source_port) {
+            return Some((address, key.source_port));
         }
-        let choice = &mut shared.port_choice;
-        let port = choice.find(rule.ports(), hash, |port| is_free(*address, U16::new(port)))?;
-        Some((*address, U16::new(port)))
-    })
+        let is_free = |port| is_free(address, U16::new(port));
+        let port = may_search.then(|| port_choice.find(rule.ports(), goal, is_free))??;
+        Some((address, U16::new(port)))
+    });
+    if found.is_none() && may_search {
+        port_choice.note_exhausted(goal, now);
+    }
+    found
 }
 
 /// The 5-tuple of the outside's packets.

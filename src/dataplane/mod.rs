@@ -19,6 +19,7 @@ mod fragment;
 mod split;
 mod vlan;
 mod admit;
+mod local_endpoint;
 mod masquerade;
 mod port_choice;
 mod route;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use zerocopy::FromZeros;
 
 use super::interface::Interfaces;
+use crate::clock::Tick;
 use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::Mac;
 
@@ -47,6 +48,8 @@ pub struct Adjacency {
     pub waiting: u16,
     /// Connections that go by it.
     uses: u32,
+    /// When the last packet of no connection went by it: routed ones, and one-packet services'.
+    touched: Option<Tick>,
     /// Configured: never forgotten.
     permanent: bool,
 }
@@ -62,6 +65,9 @@ pub struct RouteSpec {
     pub via: Option<IpAddr>,
 }
 
+/// How long a neighbour counts as used after a packet of no connection, milliseconds: as long as
+/// the control thread takes a neighbour for reachable.
+const TOUCHED_MS: u32 = 30_000;
 /// Entries looked at for one that can be replaced, when the table is full.
 const EVICTION_SCAN: usize = 64;
 
@@ -147,6 +153,7 @@ impl NextHops {
             address,
             waiting: 0,
             uses: 0,
+            touched: None,
             permanent: false,
         };
         let id = if self.entries.len() < self.capacity {
@@ -192,11 +199,21 @@ impl NextHops {
         }
     }
 
-    /// Whether a connection goes by this neighbour, or it is configured.
-    pub fn is_used(&self, interface: InterfaceId, address: IpAddr) -> bool {
-        self.find(interface, address)
-            .and_then(|id| self.get(id))
-            .is_some_and(|entry| entry.uses > 0 || entry.permanent)
+    /// Whether a connection goes by this neighbour, or packets of none did lately, or it is
+    /// configured.
+    pub fn is_used(&self, interface: InterfaceId, address: IpAddr, now: Tick) -> bool {
+        let entry = self.find(interface, address).and_then(|id| self.get(id));
+        entry.is_some_and(|entry| {
+            let is_touched = entry.touched.is_some_and(|at| now.since(at) < TOUCHED_MS);
+            entry.uses > 0 || entry.permanent || is_touched
+        })
+    }
+
+    /// A packet of no connection goes by this neighbour.
+    pub(super) fn touch(&mut self, id: AdjacencyId, now: Tick) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.touched = Some(now);
+        }
     }
 
     /// A neighbour's Ethernet address is known.

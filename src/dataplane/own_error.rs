@@ -86,7 +86,7 @@ enum Answer {
 #[allow(clippy::wildcard_enum_match_arm, reason = "silence, unless said otherwise")]
 fn answer_to<A: Family>(
     refusal: Refusal,
-    closed: ClosedPorts,
+    (closed, to_us): (ClosedPorts, bool),
     key: &FlowKey<A>,
     packet: &Packet,
 ) -> Option<Answer> {
@@ -102,6 +102,8 @@ fn answer_to<A: Family>(
         // RFC 5508 REQ-8; RFC 4443 section 3.1: administratively prohibited.
         DropReason::PortsExhausted if is_v6 => Some(Answer::Icmp(1, 1, [0; 4])),
         DropReason::PortsExhausted => Some(Answer::Icmp(3, 13, [0; 4])),
+        DropReason::TableFull if !to_us && is_v6 => Some(Answer::Icmp(1, 1, [0; 4])),
+        DropReason::TableFull if !to_us => Some(Answer::Icmp(3, 13, [0; 4])),
         DropReason::NoConnection if refusal.reset && !is_reset => Some(Answer::Reset),
         DropReason::NoService if closed == ClosedPorts::Drop || is_reset => None,
         DropReason::NoService if is_tcp && closed == ClosedPorts::Reject => Some(Answer::Reset),
@@ -130,7 +132,8 @@ pub(super) fn tell<A: Family, F: Frame>(
     outlet: &mut impl Outlet<F>,
 ) {
     let closed = shared.services.policy().closed_ports;
-    let Some(answer) = answer_to(refusal, closed, key, packet) else { return };
+    let to_us = shared.is_ours(key.destination);
+    let Some(answer) = answer_to(refusal, (closed, to_us), key, packet) else { return };
     if !shared.error_limit.allows(now) {
         return shared.stats.errors_suppressed.increment();
     }

@@ -3,6 +3,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::clock::Tick;
 use crate::wire::address::fold_multiply;
 
 /// Candidates of one search. In a large range nine tenths of which are taken, one search in
@@ -11,6 +12,9 @@ const TRIES: u32 = 256;
 /// More of them for each worker, where a port must also lead to the one that searches: one search
 /// in 10^7 finds none of its own.
 const TRIES_PER_WORKER: u32 = 16;
+/// Fruitless searches that are remembered, and for how long, milliseconds.
+const MEMORIES: usize = 64;
+const MEMORY_MS: u32 = 50;
 /// An odd number with well mixed bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -18,11 +22,30 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 #[derive(Debug)]
 pub(super) struct PortChoice {
     state: u64,
+    /// Searches that found nothing, by what they were for: not to be repeated for every packet.
+    exhausted: [(u64, Tick); MEMORIES],
 }
 
 impl PortChoice {
     pub(super) const fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, exhausted: [(0, Tick(0)); MEMORIES] }
+    }
+
+    fn place(goal: u64) -> usize {
+        usize::try_from(goal % MEMORIES as u64).unwrap_or(0)
+    }
+
+    /// Whether a search for this found nothing just now.
+    pub(super) fn is_exhausted(&self, goal: u64, now: Tick) -> bool {
+        let memory = self.exhausted.get(Self::place(goal));
+        memory.is_some_and(|(known, at)| *known == goal && now.since(*at) < MEMORY_MS)
+    }
+
+    /// A search for this found nothing.
+    pub(super) fn note_exhausted(&mut self, goal: u64, now: Tick) {
+        if let Some(memory) = self.exhausted.get_mut(Self::place(goal)) {
+            *memory = (goal, now);
+        }
     }
 
     /// One of `count` things, another one each time; 0 where there is none.

@@ -12,12 +12,16 @@ use super::next_hop::AdjacencyId;
 use super::own_error::Refusal;
 use super::shared::Shared;
 use super::stats::DropReason;
+use crate::clock::Tick;
 
-/// Whether no router may pass a packet between these addresses on (RFC 4291 section 2.5.6).
+/// Whether no router may pass a packet between these addresses on: one is link-local (RFC 4291
+/// section 2.5.6, RFC 3927 section 2.7), or they are for a group, which nothing here leads to.
 pub(super) fn stays_on_link<A: Family>(source: A, destination: A) -> bool {
-    [source, destination]
-        .iter()
-        .any(|end| matches!(end.to_ip(), IpAddr::V6(address) if address.is_unicast_link_local()))
+    let is_link_local = |end: A| match end.to_ip() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    is_link_local(source) || is_link_local(destination) || destination.to_ip().is_multicast()
 }
 
 impl<F: Frame> Shared<F> {
@@ -53,14 +57,6 @@ impl<F: Frame> Shared<F> {
         self.interfaces.get(interface).map(|interface| interface.sides)
     }
 
-    /// An own address in a network that both are in, if there is one: they would speak to each
-    /// other past the director.
-    pub(super) fn address_between<A: Family>(&self, client: A, server: A) -> Option<A> {
-        let hosts = [client.to_ip(), server.to_ip()];
-        let mut links = self.interfaces.iter();
-        links.find_map(|link| link.address_between(hosts, &self.services)).and_then(A::from_ip)
-    }
-
     /// Plain routing: whether a packet between these addresses may pass untranslated.
     pub(super) fn may_route<A: Family>(
         &self,
@@ -79,10 +75,13 @@ impl<F: Frame> Shared<F> {
         &mut self,
         packet: &Packet,
         destination: A,
+        now: Tick,
     ) -> Result<AdjacencyId, Refusal> {
         if packet.ttl <= 1 {
             return Err(DropReason::TtlExpired.into());
         }
-        Ok(self.adjacency(destination)?)
+        let hop = self.adjacency(destination)?;
+        self.next_hops.touch(hop, now);
+        Ok(hop)
     }
 }

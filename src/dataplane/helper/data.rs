@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::expectation::{Claim, Opener};
 use crate::clock::Tick;
-use crate::dataplane::admit::{begins_anew, insert, local_endpoint};
+use crate::dataplane::admit::{begins_anew, insert};
 use crate::dataplane::classify::Packet;
 use crate::dataplane::conn::{Connection, ConnectionTable, Endpoints, Flags, Found};
 use crate::dataplane::family::Family;
@@ -60,7 +60,10 @@ fn open<A: Family, F: Frame>(
         Opener::Client => {
             let server =
                 Server { slot: expected.slot, address: server.0, port: server.1, weight: 1 };
-            local_endpoint(table, shared, &server, client, protocol::TCP)
+            shared
+                .locals()
+                .2
+                .endpoint(table, &server, client, protocol::TCP)
                 .ok_or(DropReason::ReplyTupleTaken)?
         }
         Opener::Server => client,

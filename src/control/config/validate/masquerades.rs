@@ -9,6 +9,7 @@ use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
+    check_hairpin(draft, problems);
     for (index, rule) in draft.masquerades.iter().enumerate() {
         check_lists(rule, problems);
         check_families(rule, problems);
@@ -27,6 +28,37 @@ fn check_order(rule: &MasqueradeDraft, before: &[MasqueradeDraft], problems: &Pr
                 format!("sources: an earlier rule has {source}, so this one never applies to it");
             let finding = Finding::warning(source.span(), message).first_stated(first.span());
             problems.add(finding.help("put the rule with the smaller network first"));
+        }
+    }
+}
+
+/// Where clients are in the network of their servers, the director appears with an own address
+/// there; one that outside parties speak to, too, cannot be used for it.
+fn check_hairpin(draft: &Draft, problems: &Problems) {
+    let vips = draft.services.iter().filter_map(|service| service.listen.as_ref());
+    let mut external: Vec<_> = vips.map(|listen| listen.get_ref().address.ip()).collect();
+    let pools = draft.masquerades.iter().flat_map(|rule| &rule.addresses.items);
+    external.extend(pools.map(|address| *address.get_ref()));
+    let servers = draft.services.iter().flat_map(|service| &service.servers.items);
+    let servers: Vec<_> = servers
+        .filter_map(|server| server.get_ref().address.as_ref())
+        .map(|address| address.get_ref().ip())
+        .collect();
+    for own in draft.interfaces.iter().flat_map(|interface| &interface.addresses.items) {
+        let net = own.get_ref();
+        let mut same = draft.interfaces.iter().flat_map(|interface| &interface.addresses.items);
+        let is_alone = !same.any(|other| {
+            other.get_ref().trunc() == net.trunc() && !external.contains(&other.get_ref().addr())
+        });
+        if is_alone && servers.iter().any(|server| net.contains(server)) {
+            let message = format!(
+                "addresses: {} is the only own address in {} and a VIP or a masquerade's: clients \
+                 of that network cannot be served by its servers",
+                net.addr(),
+                net.trunc()
+            );
+            let help = "add an own address to it that is neither, if there are such clients";
+            problems.add(Finding::warning(own.span(), message).help(help));
         }
     }
 }
