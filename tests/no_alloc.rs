@@ -667,11 +667,19 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
     let ftp = |number: u16| PacketBuilder::tcp(&client(number), "192.0.2.100:21");
     let back = |number: u16| {
         let segment = PacketBuilder::tcp("10.0.0.11:21", &client(number)).from_server();
-        segment.sequence(5001).acknowledgement(1001)
+        segment.sequence(5001).acknowledgement(1007)
     };
     let numbers = 1000..1032_u16;
     let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
+    let answers = (1000..1064_u16)
+        .map(|number| back(number).sequence(5000).acknowledgement(1001).flags(SYN | ACK).build());
+    warm(&mut pipeline, burst(1, answers), (Origin::Port, 12), &mut shelf, "handshakes");
+    let asked = (1000..1064_u16).map(|number| {
+        ftp(number).sequence(1001).acknowledgement(5001).payload(b"PASV\r\n").build()
+    });
+    warm(&mut pipeline, burst(0, asked), (Origin::Port, 15), &mut shelf, "questions");
+    assert_eq!((stats.helped.get(), stats.unhelped.get()), (64, 0));
     let long = b"227 Entering Passive Mode (10,0,0,11,";
     assert_eq!(long.len(), 37);
     let said = numbers.clone().flat_map(|number| {
@@ -692,9 +700,9 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
         PacketBuilder::tcp("198.18.7.7:7", &format!("192.0.2.100:{port}")).flags(SYN).build()
     });
     let asked = numbers.map(|number| {
-        ftp(number).sequence(1001).acknowledgement(5001).payload(b"PORT 198,18,7,7,1,1\r\n").build()
+        ftp(number).sequence(1007).acknowledgement(5001).payload(b"PORT 198,18,7,7,1,1\r\n").build()
     });
     let frames = burst(0, data.chain(asked));
     warm(&mut pipeline, frames, (Origin::Port, 30), &mut shelf, "data connections, and PORT");
-    assert_eq!(shelf.transmitted, 64 + 96 + 64);
+    assert_eq!(shelf.transmitted, 3 * 64 + 96 + 64);
 }

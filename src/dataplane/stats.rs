@@ -141,8 +141,6 @@ drop_reasons! {
     HelperBusy = "helper_busy",
     /// A fragment of a connection that a helper reads, or a segment that it has no room to change.
     HelperUnreadable = "helper_unreadable",
-    /// As many connections as fit have a helper.
-    HelperTableFull = "helper_table_full",
     /// As many data connections as fit are expected.
     ExpectationTableFull = "expectation_table_full",
     /// No network, route or gateway leads to the destination.
@@ -285,6 +283,8 @@ pub struct WorkerStats {
     pub table_v6: TableGauges,
     /// Gauge: control connections that a helper reads.
     pub helped: Counter,
+    /// Control connections that pass unread, because as many as fit are read.
+    pub unhelped: Counter,
     /// Gauge: data connections that helpers expect, of all workers; told by the first one.
     pub expected: Counter,
     /// Gauge: known and wanted neighbours.

@@ -156,6 +156,7 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.count(Metric::EventsLost, &[id], stats.events_lost.get());
     samples.count(Metric::Neighbors, &[id], stats.neighbors.get());
     samples.count(Metric::ControlConnections, &[id], stats.helped.get());
+    samples.count(Metric::UnhelpedConnections, &[id], stats.unhelped.get());
     samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
 }
 

@@ -121,6 +121,7 @@ metrics! {
     EventsLost Counter "events_lost_total" "events" ["worker"] "Events lost because the control thread did not empty the worker's queue.";
     Neighbors Gauge "neighbors" "neighbors" ["worker"] "Known and wanted neighbours.";
     ControlConnections Gauge "control_connections" "connections" ["worker"] "Control connections that a helper (FTP) reads.";
+    UnhelpedConnections Counter "unhelped_connections_total" "connections" ["worker"] "Control connections that passed unread, because the worker had no room for another one.";
     ExpectedConnections Gauge "expected_connections" "connections" ["worker"] "Data connections that helpers expect; the first worker tells those of all.";
 
     PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";

@@ -94,6 +94,12 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    /// Without these flags.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether a flag is set.
     #[inline]
     pub const fn has(self, flag: Self) -> bool {

@@ -17,6 +17,9 @@ use crate::wire::flow_key::Direction;
 
 /// Ports that are tried for a passive data connection.
 const PORTS_TRIED: u16 = 32;
+/// The first port that a passive data connection may go to: those below are no place for data
+/// (RFC 2577 section 3).
+const FIRST_PASSIVE: u16 = 1024;
 /// Slots of ended connections that are looked at for one without data connections.
 const SLOTS_TRIED: u32 = 8;
 /// No slot.
@@ -51,6 +54,8 @@ pub(super) struct TextState {
     tickets: [Ticket; 2],
     /// What follows is encrypted.
     is_over: u8,
+    /// Commands of the client that a 227 or 229 has not answered.
+    asked: u8,
 }
 
 impl TextState {
@@ -108,6 +113,14 @@ impl Controls {
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Control> {
         self.slots.get_mut(slot as usize)
+    }
+
+    /// As [`Controls::get_mut`], beside the expectations.
+    pub(super) fn beside_expectations(
+        &mut self,
+        slot: u32,
+    ) -> Option<(&mut Control, &Expectations)> {
+        Some((self.slots.get_mut(slot as usize)?, &self.expectations))
     }
 
     /// A slot for a connection whose ends have sent everything before these sequence numbers.
@@ -210,6 +223,10 @@ impl<S: Fn(u16) -> bool> LineReader for Reader<'_, S> {
         };
         match message {
             Message::Other => Ok(Line::Unchanged),
+            Message::Ask => {
+                self.text.asked = self.text.asked.saturating_add(1);
+                Ok(Line::Unchanged)
+            }
             Message::Encrypted => {
                 self.text.is_over = 1;
                 Ok(Line::Unchanged)
@@ -249,15 +266,19 @@ impl<S: Fn(u16) -> bool> Reader<'_, S> {
         Ok(Line::Unchanged)
     }
 
-    /// The server listens: the client is told of the VIP.
+    /// The server listens: the client is told of the VIP. Only when it asked: a server may be
+    /// brought to say anything, a file's name for example.
     fn passive(&mut self, named: &Named, line: &[u8], text: &mut Text) -> Result<Line, DropReason> {
         let Parties { vip, server, .. } = self.parties;
+        let Some(asked) = self.text.asked.checked_sub(1) else { return Ok(Line::Unchanged) };
         let is_servers =
             named.address.is_none_or(|address| address == server.ip() || address == vip.ip());
-        if !is_servers {
+        if !is_servers || named.port < FIRST_PASSIVE {
+            self.text.asked = asked;
             return Ok(Line::Unchanged);
         }
         let port = self.expect_passive(named.port)?;
+        self.text.asked = asked;
         let endpoint = SocketAddr::new(vip.ip(), port);
         let parts = [line.get(..named.at.start), line.get(named.at.end..)];
         let ([Some(before), Some(after)], Some(endpoint)) =
@@ -277,8 +298,8 @@ impl<S: Fn(u16) -> bool> Reader<'_, S> {
         expected.other.set_port(port);
         for step in 0..PORTS_TRIED {
             // Others from the dynamic range (RFC 6335 section 6), anywhere in it.
-            let candidate =
-                if step == 0 { port } else { 49_152 + port.wrapping_add(step * 5_077) % 16_384 };
+            let other = port.wrapping_add(step.wrapping_mul(5_077));
+            let candidate = if step == 0 { port } else { 49_152 + other % 16_384 };
             if (self.is_service)(candidate) {
                 continue;
             }

@@ -26,7 +26,10 @@ pub(in crate::dataplane) fn open_expected<A: Family, F: Frame>(
     if !packet.is_syn() || key.protocol != protocol::TCP {
         return None;
     }
-    let expectations = std::sync::Arc::clone(&shared.helpers.controls.expectations);
+    let expectations = &shared.helpers.controls.expectations;
+    if expectations.is_empty() {
+        return None;
+    }
     let destination = SocketAddr::new(key.destination.to_ip(), key.destination_port.get());
     let claim = expectations.claim(key.source.to_ip(), destination, now)?;
     let opened = if packet.ttl <= 1 {
@@ -34,7 +37,7 @@ pub(in crate::dataplane) fn open_expected<A: Family, F: Frame>(
     } else {
         open(table, shared, &claim, (packet, key, now))
     };
-    expectations.settle(claim, opened.is_ok());
+    shared.helpers.controls.expectations.settle(claim, opened.is_ok());
     Some(opened)
 }
 

@@ -20,6 +20,8 @@ pub(super) type EndpointText = ArrayString<ENDPOINT>;
 pub(super) enum Message {
     /// Nothing that concerns us.
     Other,
+    /// The client asks the server to listen.
+    Ask,
     /// The server listens.
     Passive(Named),
     /// The client listens.
@@ -50,7 +52,7 @@ pub(super) enum Form {
     PortOnly(u8),
 }
 
-const COMMANDS: [&[u8]; 2] = [b"PORT ", b"EPRT "];
+const COMMANDS: [&[u8]; 4] = [b"PORT ", b"EPRT ", b"PASV", b"EPSV"];
 const REPLIES: [&[u8]; 4] = [b"227 ", b"229 ", b"234 ", b"235 "];
 
 /// Whether a line that begins so may be one that matters.
@@ -80,6 +82,7 @@ pub(super) fn read(from: Direction, line: &[u8]) -> Message {
         Direction::Inbound if word.eq_ignore_ascii_case(b"EPRT ") => {
             extended(rest).map(|named| (named, 5))
         }
+        Direction::Inbound if asks(line) => return Message::Ask,
         Direction::Inbound => None,
         Direction::Reply => {
             let text = line.get(4..).unwrap_or_default();
@@ -103,6 +106,15 @@ pub(super) fn read(from: Direction, line: &[u8]) -> Message {
         }
         _ => Message::Other,
     }
+}
+
+/// Whether a line is answered by 227 or 229. `EPSV ALL` is not (RFC 2428 section 4).
+fn asks(line: &[u8]) -> bool {
+    let Some((word, rest)) = line.split_first_chunk::<4>() else { return false };
+    let argument = rest.trim_ascii();
+    rest.first().is_some_and(u8::is_ascii_whitespace)
+        && (word.eq_ignore_ascii_case(b"PASV")
+            || word.eq_ignore_ascii_case(b"EPSV") && !argument.eq_ignore_ascii_case(b"ALL"))
 }
 
 /// A number at the beginning, and what follows it.
@@ -274,7 +286,8 @@ mod tests {
             "EPRT |1|::1|6275|\r\n",
             "EPRT |1|132.235.1.2|6275\r\n",
             "EPRT ||||\r\n",
-            "PASV\r\n",
+            "EPSV ALL\r\n",
+            "PASVX\r\n",
             "227 Entering Passive Mode (10,0,0,11,200,10)\r\n",
         ] {
             assert_eq!(read(Inbound, line.as_bytes()), Message::Other, "{line:?}");
@@ -282,11 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn clients_ask_for_passive_data_connections() {
+        for line in ["PASV\r\n", "pasv \r\n", "EPSV\n", "epsv 2\r\n"] {
+            assert_eq!(read(Inbound, line.as_bytes()), Message::Ask, "{line:?}");
+            assert_eq!(read(Reply, line.as_bytes()), Message::Other, "{line:?}");
+        }
+    }
+
+    #[test]
     fn a_line_may_matter_while_it_can_still_become_one_that_does() {
-        for beginning in ["", "p", "Po", "PORT", "PORT ", "PORT 1", "e", "EPRT |"] {
+        for beginning in ["", "p", "Po", "PORT", "PORT ", "PORT 1", "e", "EPRT |", "pa", "EPSV"] {
             assert!(may_matter(Inbound, beginning.as_bytes()), "{beginning:?}");
         }
-        for beginning in ["PA", "USER", "EPSV", "2", "PORTX", "\r"] {
+        for beginning in ["PASS", "USER", "EPSX", "2", "PORTX", "\r"] {
             assert!(!may_matter(Inbound, beginning.as_bytes()), "{beginning:?}");
         }
         for beginning in ["2", "22", "227", "229 ", "227 En"] {

@@ -94,10 +94,12 @@ impl<F: Frame> Shared<F> {
             Ok(shape) => shape,
             Err(reason) => return self.drop(frame, reason, outlet),
         };
-        let slot = match self.control_slot(table, found, &shape) {
-            Ok(Some(slot)) => slot,
-            Ok(None) => return self.send(hop, packet.ip_octets, frame, outlet),
-            Err(reason) => return self.drop(frame, reason, outlet),
+        // What is believed must not be what the receiver will discard: numbers as little as text.
+        if !shape.is_intact::<A, F>(&frame) {
+            return self.drop(frame, DropReason::BadChecksum, outlet);
+        }
+        let Some(slot) = self.control_slot(table, found, &shape) else {
+            return self.send(hop, packet.ip_octets, frame, outlet);
         };
         let work = Work { connection: &connection, direction: found.direction, shape, slot, hop };
         match self.read_segment(&work, now, &mut frame) {
@@ -112,38 +114,44 @@ impl<F: Frame> Shared<F> {
     }
 
     /// The slot of a control connection. It gets one with the first segment that shows that the
-    /// handshake is complete: half-open connections, and guessed ones, take none.
+    /// handshake is complete: half-open connections, and guessed ones, take none. Without a free
+    /// one it is read never: from the middle of a line on there is nothing to go by.
     fn control_slot<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         found: Found,
         shape: &Shape,
-    ) -> Result<Option<u32>, DropReason> {
-        let record = table.get_mut(found.id).ok_or(DropReason::NoConnection)?;
+    ) -> Option<u32> {
+        let record = table.get_mut(found.id)?;
         if let Some(slot) = slot_of(record) {
-            return Ok(Some(slot));
+            return Some(slot);
         }
         let (sequence, acknowledgement) =
             (shape.header.sequence.get(), shape.header.acknowledgement.get());
         if !shape.has(flags::ACK) || shape.has(flags::RST) {
-            return Ok(None);
+            return None;
         }
         let (client, server) = match found.direction {
             Direction::Reply if shape.has(flags::SYN) => {
                 record.helper = HANDSHAKE | sequence.wrapping_add(1);
-                return Ok(None);
+                return None;
             }
             Direction::Reply => (acknowledgement, sequence),
             // It knows the server's first sequence number.
             Direction::Inbound if record.helper == HANDSHAKE | acknowledgement => {
                 (sequence, acknowledgement)
             }
-            Direction::Inbound => return Ok(None),
+            Direction::Inbound => return None,
         };
-        let slot = self.helpers.controls.take(client, server).ok_or(DropReason::HelperTableFull)?;
+        let Some(slot) = self.helpers.controls.take(client, server) else {
+            record.flags = record.flags.without(Flags::HELPED);
+            record.helper = 0;
+            self.stats.unhelped.increment();
+            return None;
+        };
         record.helper = slot + 1;
         self.stats.helped.set(u64::from(self.helpers.controls.used()));
-        Ok(Some(slot))
+        Some(slot)
     }
 
     /// Reads a segment and writes what the receiver is to get.
@@ -158,21 +166,19 @@ impl<F: Frame> Shared<F> {
         let parties = parties(work, self.helpers.controls.number(work.slot));
         let services = A::services(&self.services);
         let Helpers { controls, scratch } = &mut self.helpers;
-        let expectations = std::sync::Arc::clone(&controls.expectations);
-        let control = controls.get_mut(work.slot).ok_or(DropReason::HelperTableFull)?;
+        let (control, expectations) =
+            controls.beside_expectations(work.slot).ok_or(DropReason::NoConnection)?;
         let mut segment = shape.segment(frame);
         if shape.has(flags::SYN | flags::RST) {
             // Neither carries lines.
             segment = Segment { data: &[], fin: false, ..segment };
-        } else if !segment.data.is_empty() && !shape.is_intact::<A, F>(frame) {
-            return Err(DropReason::BadChecksum);
         }
         let mut reader = Reader {
             helper: Helper::Ftp,
             from: direction,
             parties,
             text: &mut control.text,
-            expectations: &expectations,
+            expectations,
             is_service: |port| is_service(services, work.connection.vip, port),
             now,
         };
@@ -186,8 +192,7 @@ impl<F: Frame> Shared<F> {
         let acknowledgement =
             if shape.has(flags::ACK) { other.acknowledge(acknowledgement) } else { 0 };
         let timestamp = shape.timestamp(frame);
-        way.window = shape.header.window;
-        way.timestamp = timestamp.unwrap_or_default();
+        way.note(segment, shape.header.window, timestamp);
         let limit = mtu.saturating_sub(shape.headers()).min(scratch.capacity());
         let emission = way.emit(segment, limit, scratch)?;
         let numbers = Numbers {

@@ -58,7 +58,7 @@ impl Shape {
         self.data - ethernet::HEADER
     }
 
-    /// Whether the checksum is right. What is read must not be what the receiver will discard.
+    /// Whether the checksum is right.
     pub(super) fn is_intact<A: Family, F: Frame>(&self, frame: &F) -> bool {
         let octets = frame.octets();
         let sum = octets.get(self.transport..self.end).map(checksum::sum);

@@ -21,6 +21,9 @@ pub(super) const GROWTH: usize = 64;
 const EDITS: usize = 4;
 /// Their octets, and those that are held.
 const TEXTS: usize = MAX_LINE + 2 * GROWTH + 128;
+/// Octets that may be on their way when this begins: the largest window without scaling (RFC 9293
+/// section 3.1).
+const UNSEEN: u32 = 65_535;
 
 /// What is written in the place of a line.
 pub(super) type Text = ArrayVec<u8, { MAX_LINE + GROWTH }>;
@@ -71,6 +74,8 @@ pub(super) struct Way {
     count: u8,
     /// In a line that does not matter.
     skips: u8,
+    /// Octets of this way were looked at.
+    has_begun: u8,
     texts: [u8; TEXTS],
 }
 
@@ -85,6 +90,7 @@ impl Way {
         self.used = 0;
         self.count = 0;
         self.skips = 0;
+        self.has_begun = 0;
         self.window = U16::new(0);
         self.timestamp = [0; 4];
     }
@@ -98,10 +104,11 @@ impl Way {
         self.edits.get(..usize::from(self.count)).unwrap_or_default()
     }
 
-    /// Looks at what is new in a segment.
+    /// Looks at what is new in a segment. What cannot be looked at yet is left to come again;
+    /// [`Way::emit`] cuts it off.
     ///
     /// # Errors
-    /// The segment is to be dropped; what was looked at before the error stays so.
+    /// Nothing of the segment can be sent on: it is to be dropped.
     pub(super) fn take(
         &mut self,
         segment: Segment<'_>,
@@ -122,14 +129,34 @@ impl Way {
             let line = fresh.iter().position(|octet| *octet == b'\n').map(|at| at + 1);
             let (now, later) =
                 fresh.split_at_checked(line.unwrap_or(fresh.len())).unwrap_or_default();
-            self.look(now, line.is_some(), reader)?;
+            if let Err(reason) = self.look(now, line.is_some(), reader) {
+                return self.stop(segment, reason);
+            }
             fresh = later;
         }
         if segment.fin && segment.data_end() == self.next {
-            self.release()?;
+            if let Err(reason) = self.release() {
+                return self.stop(segment, reason);
+            }
             self.next = self.next.wrapping_add(1);
+            self.has_begun = 1;
         }
         Ok(())
+    }
+
+    /// What comes before the obstacle goes on: until the receiver acknowledges it, the obstacle
+    /// may stay.
+    fn stop(&self, segment: Segment<'_>, reason: DropReason) -> Result<(), DropReason> {
+        if before(segment.sequence, self.passed()) { Ok(()) } else { Err(reason) }
+    }
+
+    /// Notes what a segment says of its sender, if it reaches just as far as what was looked at.
+    /// Others are old, or a stranger's guess (RFC 5961 section 1.2).
+    pub(super) fn note(&mut self, segment: Segment<'_>, window: U16, timestamp: Option<[u8; 4]>) {
+        if segment.end() == self.next {
+            self.window = window;
+            self.timestamp = timestamp.unwrap_or_default();
+        }
     }
 
     /// Looks at a line or what there is of it.
@@ -185,6 +212,7 @@ impl Way {
         )]
         let octets = part.len() as u32;
         self.next = self.next.wrapping_add(octets);
+        self.has_begun = 1;
     }
 
     fn held(&self) -> &[u8] {
@@ -317,16 +345,16 @@ impl Way {
         if before(here, self.told) && !is_late { self.told } else { here }
     }
 
-    /// The receiver has more than was seen here: what came before this began, and crossed it.
-    /// Reading goes on behind it. (Where something is kept that cannot be, and the sender will
-    /// know what to think of it.)
+    /// The receiver claims more than was seen here. Before the first octet that may be so: what
+    /// came before this began, and crossed it; reading goes on behind it. Afterwards all that the
+    /// receiver can have has passed here. Then nothing changes, and the sender will know what to
+    /// think of it (RFC 9293 section 3.10.7.4): anybody can guess acknowledgements.
     fn catch_up(&mut self, unseen: u32) -> u32 {
         let here = self.next.wrapping_add(unseen);
-        if self.count == 0 && self.held == 0 {
+        if self.has_begun == 0 && unseen <= UNSEEN {
             self.next = here;
             self.told = here;
-            self.acked = here.wrapping_add(self.offset);
-            self.skips = 0;
+            self.acked = here;
         }
         here
     }

@@ -47,7 +47,7 @@ impl LineReader for Rewriter {
                 self.over = true;
                 Ok(Line::Unchanged)
             }
-            Message::Other => Ok(Line::Unchanged),
+            Message::Other | Message::Ask => Ok(Line::Unchanged),
         }
     }
 }
@@ -417,14 +417,64 @@ fn what_does_not_fit_the_link_is_cut_off_and_comes_again() {
 fn a_refused_line_is_read_again_and_nothing_else_is() {
     let mut way = new_way(1);
     let mut reader = rewriter(Direction::Reply, "203.203.203.203:65535");
-    reader.refusals = 1;
+    reader.refusals = 2;
     let data = b"220 hello\r\n227 (1,1,1,1,1,1)\r\n";
-    let segment = Segment { sequence: 1, data, fin: false };
-    assert_eq!(way.take(segment, &mut reader), Err(DropReason::ExpectationTableFull));
+    let segment = Segment { sequence: 1, data, fin: true };
     way.take(segment, &mut reader).unwrap();
     let mut out = Vec::new();
+    let emission = way.emit(segment, 1400, &mut out).unwrap();
+    assert_eq!((emission.changed, emission.fin, &out[..]), (true, false, &b"220 hello\r\n"[..]));
+    // By itself it does not go on at all.
+    let rest = Segment { sequence: 12, data: &data[11..], fin: true };
+    assert_eq!(way.take(rest, &mut reader), Err(DropReason::ExpectationTableFull));
+    way.take(segment, &mut reader).unwrap();
     way.emit(segment, 1400, &mut out).unwrap();
     assert_eq!(out, b"220 hello\r\n227 (203,203,203,203,255,255)\r\n");
+}
+
+#[test]
+fn texts_for_which_there_is_no_room_wait_for_an_acknowledgement() {
+    let mut way = new_way(1);
+    let mut reader = rewriter(Direction::Reply, "203.203.203.203:65535");
+    let data = b"227 (1,1,1,1,1,1)\r\n".repeat(5);
+    let text = b"227 (203,203,203,203,255,255)\r\n".repeat(5);
+    let segment = Segment { sequence: 1, data: &data, fin: false };
+    let (mut out, part) = (Vec::new(), text.len() / 5 * 4);
+    // The first one is lost; what is sent again says the same.
+    for _ in 0..2 {
+        way.take(segment, &mut reader).unwrap();
+        way.emit(segment, 1400, &mut out).unwrap();
+        assert_eq!(out, text[..part]);
+    }
+    let told = way.acknowledge(1 + part as u32);
+    assert_eq!(told as usize, 1 + data.len() / 5 * 4);
+    let rest = Segment { sequence: told, data: &data[told as usize - 1..], fin: false };
+    way.take(rest, &mut reader).unwrap();
+    assert_eq!(way.emit(rest, 1400, &mut out).unwrap().sequence as usize, 1 + part);
+    assert_eq!(out, text[part..]);
+}
+
+#[test]
+fn an_acknowledgement_of_what_never_passed_is_believed_at_the_beginning_alone() {
+    let mut reader = rewriter(Direction::Reply, "203.203.203.203:65535");
+    let line = b"227 (1,1,1,1,1,1)\r\n";
+    let text = b"227 (203,203,203,203,255,255)\r\n";
+    // Each with what is believed of it.
+    for (claimed, begins) in [(0, 1), (65_535, 65_536), (65_536, 1), (1 << 30, 1)] {
+        let mut way = new_way(1);
+        assert_eq!(way.acknowledge(1 + claimed), 1 + claimed);
+        let segment = Segment { sequence: begins, data: line, fin: false };
+        way.take(segment, &mut reader).unwrap();
+        let mut out = Vec::new();
+        way.emit(segment, 1400, &mut out).unwrap();
+        assert_eq!(out, text, "{claimed}");
+        let (end, there) = (begins + line.len() as u32, begins + text.len() as u32);
+        for guess in [1, 40_000, 1 << 20, 0x7fff_0000] {
+            way.acknowledge(there.wrapping_add(guess));
+            assert_eq!(way.acknowledge(there), end, "{claimed} {guess}");
+            assert_eq!(way.there(end), there);
+        }
+    }
 }
 
 #[test]
