@@ -179,6 +179,7 @@ def changed_texts():
                 control.asked = (control.asked + 13) % WRAP
                 passive_data(control, port, 30000 + turn)
                 # Once more, between other lines.
+                control.ask(b"PASV\r\n")
                 around = b"200 Good\r\n%s200-And\r\n 227 not this, 10,0,0,11,1,1\r\n200 good\r\n"
                 control.say(*[around % passive_text(address, port) for address in (server, vip)])
                 control.say(b"150 Here it comes\r\n226 Done\r\n", is_acknowledged=turn != 1)
@@ -409,6 +410,7 @@ def in_parts(control, line, cuts, becomes=None, clocks=None, times=1):
 def split_lines():
     for family, ends in (("ipv4", GROWS), ("ipv6", CONTROLS["ipv6"][1])):
         client = ends[0][0]
+        asks = b"PASV\r\n" if family == "ipv4" else b"EPSV\r\n"
         lines = [eprt_text(client, 40000)]
         if family == "ipv4":
             lines.append(active_text(client, 40001))
@@ -437,6 +439,7 @@ def split_lines():
             control.greet()
             in_parts(control, lines[0], [7], times=3)
             active_data(control, 40000)
+            control.ask(asks)
             if family == "ipv4":
                 in_parts(control, passive_text(ends[2][0], 51210), [9],
                          passive_text(ends[1][0], 51210), times=3)
@@ -452,6 +455,7 @@ def split_lines():
             control = Control(case, ends, topology)
             control.greet()
             for cuts in ([1], [3], [len(line) - 1], [2, 20, 30], *octets(topology, line)):
+                control.ask(asks)
                 in_parts(control, line, cuts, becomes)
             passive_data(control, 51210, 30000)
             control.quit()
