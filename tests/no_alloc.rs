@@ -672,9 +672,8 @@ fn ftp_is_read_held_translated_and_opened_without_an_allocation() {
     let numbers = 1000..1032_u16;
     let frames = burst(0, (1000..1064_u16).map(|number| ftp(number).flags(SYN).build()));
     warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, "control connections");
-    let answers = (1000..1064_u16).map(|number| {
-        back(number).sequence(5000).acknowledgement(1001).flags(SYN | ACK).build()
-    });
+    let answers = (1000..1064_u16)
+        .map(|number| back(number).sequence(5000).acknowledgement(1001).flags(SYN | ACK).build());
     warm(&mut pipeline, burst(1, answers), (Origin::Port, 12), &mut shelf, "handshakes");
     let asked = (1000..1064_u16).map(|number| {
         ftp(number).sequence(1001).acknowledgement(5001).payload(b"PASV\r\n").build()
