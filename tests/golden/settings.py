@@ -155,13 +155,23 @@ def routing():
         spoofed = Flow(ROUTING, UDP, ("fd00::12" if v6 else "10.0.0.12", 1), (server[0], 2), server)
         case.outside(spoofed.request(b"u")[0], dropped="wrong_side")
 
-    case = Case("routing_leaves_link_local_addresses_on_their_link", "RFC 4291 section 2.5.6",
+    case = Case("routing_leaves_link_local_addresses_on_their_link", "RFC 4291 section 2.5.6, RFC 3927 section 2.7; and groups",
                 ROUTING, eal=False)
     for source, destination in (("fe80::9", "fd00::11"), (CLIENT6[0], "fe80::11")):
         ip = IPv6(src=source, dst=destination)
         for body in (UDP(sport=1, dport=2), TCP(flags="S"), GRE()):
             frame = Ether(src=CLIENT_SIDE, dst=PORT0) / ip / body
             case.outside(frame, dropped="not_owned")
+    # 169.254/16 as a source lies where its interface says; groups are no host's.
+    for source, destination in (("198.18.7.7", "169.254.9.9"), ("198.18.7.7", "224.0.0.251"),
+                                ("10.0.0.11", "239.1.1.1")):
+        inside = source.startswith("10.")
+        ip = IP(src=source, dst=destination)
+        for body in (UDP(sport=1, dport=2), TCP(flags="S"), GRE()):
+            link = Ether(src=SERVER_MAC["10.0.0.11"] if inside else CLIENT_SIDE,
+                         dst=PORT1 if inside else PORT0)
+            send = case.inside if inside else case.outside
+            send(link / ip / body, dropped="not_owned")
 
 
 def no_routing():
