@@ -215,7 +215,7 @@ fn traceroute_and_tracepath_show_every_hop_and_the_mtu() {
                 [("-T -p 5201", 4), ("-U -p 34000", 4), ("-T -p 80", 3), ("-U -p 7", 3), ("-I", 2)]
             {
                 let text =
-                    lab.client(&format!("traceroute {family} -n -q 1 -w 2 -m 7 {how} {address}"));
+                    lab.client(&format!("traceroute {family} -n -q 1 -w 5 -m 7 {how} {address}"));
                 let hops = hops(&text);
                 assert_eq!(hops.len(), last, "{how}: {text}");
                 assert_eq!(hops[0], router, "{how}: {text}");
