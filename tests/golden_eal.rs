@@ -22,6 +22,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pointsman::control::config::PortConfig;
@@ -57,8 +58,16 @@ fn ports(case: &Case) -> Vec<String> {
     configuration(&case.director()).ports().iter().map(PortConfig::name).collect()
 }
 
+/// A port that nobody has, and that the kernel gives nobody of itself: from below the range of
+/// its own choices (`net.ipv4.ip_local_port_range`), another one each time.
 fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let number =
+            NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(631));
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + (number % 12_000) as u16))
+    });
+    ports.find(|port| TcpListener::bind(port).is_ok()).unwrap()
 }
 
 fn start(case: &Case, workers: usize, directory: &Path) -> Director {
@@ -300,7 +309,7 @@ fn run_all(cases: &[Case], workers: usize) {
     let work = || {
         let mut complaints = Vec::new();
         loop {
-            let place = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(place) else { return complaints };
             complaints.extend(run(case, workers).err());
         }
