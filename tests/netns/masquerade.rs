@@ -184,7 +184,7 @@ print('ok')"
 
 /// A server is a client of its own service: of its neighbours and of itself.
 ///
-/// A server may still hold in TIME_WAIT the director's address and port that an earlier connection
+/// A server may still hold in `TIME_WAIT` the director's address and port that an earlier connection
 /// had: the tests' director forgets them sooner than servers do, and all when it restarts. Such a
 /// server resets the new connection, whose SYN comes again after a second and is scheduled anew.
 /// So turns are counted where they are given, and answers by their number.
@@ -197,7 +197,7 @@ fn servers_are_clients(lab: &Lab, director: &Director<'_>, own: [&str; 2]) {
         for server in ["rs1", "rs2"] {
             let text = lab.run(server, &format!("{curl} 'http://{vip}/?[1-30]'"));
             assert_eq!(text.lines().count(), 30, "{text}");
-            let names = BTreeSet::from_iter(text.lines());
+            let names: BTreeSet<_> = text.lines().collect();
             assert_eq!(names, BTreeSet::from(["rs1", "rs2", "rs3"]), "{text}");
             let turns = director.metrics().connections(service);
             let (fewest, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
