@@ -45,7 +45,7 @@ pub(super) fn receive<A: Family, F: Frame>(
             let hash = table.hash(&key);
             let candidate = Candidate::NONE;
             let flow = Flow { packet, key: &key, hash, candidate, origin, now };
-            shared.flow_off_line(table, &flow, frame, outlet);
+            shared.flow(table, &flow, frame, outlet);
         }
         None => local::receive(shared, packet, frame, outlet),
     }

@@ -31,8 +31,7 @@ impl<F: Frame> Shared<F> {
         }
         let (interface, vlan, mtu) = (adjacency.interface, adjacency.vlan, adjacency.mtu);
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-            link.destination = adjacency.destination;
-            link.source = adjacency.source;
+            [link.destination, link.source] = adjacency.link;
         }
         if ip_octets > mtu {
             return self.send_split((interface, vlan), mtu, frame, outlet);

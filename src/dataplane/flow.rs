@@ -59,7 +59,8 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 
 impl<F: Frame> Shared<F> {
     /// A packet of a flow: to its owner, or translated and sent on, or dropped.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(super) fn flow<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
@@ -83,22 +84,8 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    /// As [`Shared::flow`], off the hit path.
-    #[cold]
-    pub(super) fn flow_off_line<A: Family>(
-        &mut self,
-        table: &mut ConnectionTable<A>,
-        flow: &Flow<'_, A>,
-        frame: F,
-        outlet: &mut impl Outlet<F>,
-    ) {
-        self.flow(table, flow, frame, outlet);
-    }
-
     /// Finds or opens the packet's connection, moves its state on, rewrites the packet. Gives the
     /// connection too if a helper must read the packet.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn translate<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
@@ -106,7 +93,7 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<(AdjacencyId, Option<Found>), Refusal> {
         let packet = flow.packet;
-        let mut known = table.find_from(flow.candidate, flow.hash, flow.key);
+        let mut known = table.find(flow.hash, flow.key);
         if packet.ttl <= 1
             && let Some(found) = known
         {
@@ -208,8 +195,7 @@ impl<F: Frame> Shared<F> {
         Ok(())
     }
 
-    /// As [`Shared::translate`], off the hit path: the first fragment of a datagram.
-    #[cold]
+    /// As [`Shared::translate`]: the first fragment of a datagram.
     pub(super) fn translate_first<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,

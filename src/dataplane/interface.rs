@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::classify::Station;
 use super::frame::Frame;
 use crate::ids::{InterfaceId, PortId, VlanId};
 use crate::service::{MssClamp, ServiceTable};
@@ -110,7 +111,7 @@ impl Interface {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PortInterfaces {
     /// The port's Ethernet address.
-    pub(super) mac: Mac,
+    pub(super) station: Station,
     /// Whether there are interfaces with VLANs; if not there is one without.
     pub(super) has_vlans: bool,
     /// Where the interface of frames without a tag leads.
@@ -147,7 +148,7 @@ impl PortInterfaces {
     }
 
     fn add(&mut self, interface: &Interface) {
-        self.mac = interface.mac;
+        self.station = Station::of(&interface.mac);
         if interface.vlan == VlanId::UNTAGGED {
             self.untagged = Some(interface.id);
             self.sides = interface.sides;

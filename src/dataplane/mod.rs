@@ -30,6 +30,7 @@ mod local;
 pub mod pipeline;
 mod shared;
 mod flow;
+mod hit;
 mod egress;
 mod housekeeping;
 #[cfg(feature = "dpdk")]

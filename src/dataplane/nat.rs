@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::{Connection, Flags};
+use super::conn::Connection;
 use super::family::Family;
 use super::stats::DropReason;
 use crate::wire::U16;
@@ -11,7 +11,7 @@ use crate::wire::address::Address;
 use crate::wire::checksum::Delta;
 use crate::wire::crc32c;
 use crate::wire::ethernet;
-use crate::wire::flow_key::Direction;
+use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4::IcmpHeader;
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::{self, SctpHeader};
@@ -30,9 +30,9 @@ pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) 
     }
 }
 
-/// Translates a frame of a connection: on the way in its destination becomes the real server,
-/// on the way back its source becomes the virtual service; with full NAT the other end changes,
-/// too.
+/// Translates a frame of a connection: it leaves with the ends of the other direction, turned. On
+/// the way in that changes its destination to the real server, on the way back its source to the
+/// virtual service; with full NAT both.
 ///
 /// # Errors
 /// The frame is shorter than its headers, which classification excludes; or it is an SCTP fragment
@@ -45,38 +45,35 @@ pub(super) fn translate<A: Family>(
     connection: &Connection<A>,
     direction: Direction,
 ) -> Result<(), DropReason> {
-    let (address, port) = match direction {
-        Direction::Inbound => (connection.server, connection.server_port),
-        Direction::Reply => (connection.vip, connection.vip_port),
-    };
+    let leaving = connection.leaving(direction);
     let (address_delta, delta) = deltas(connection, direction);
-    A::rewrite(frame, direction, address, address_delta).ok_or(DropReason::Truncated)?;
+    let ip = frame.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
+    A::forward(ip, &leaving, address_delta).ok_or(DropReason::Truncated)?;
     let transport = usize::from(packet.transport);
     let segment = frame.get_mut(transport..).ok_or(DropReason::Truncated)?;
-    match connection.protocol {
+    match leaving.protocol {
         protocol::TCP => {
             let (tcp, _) =
                 TcpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-            match direction {
-                Direction::Inbound => tcp.destination_port = port,
-                Direction::Reply => tcp.source_port = port,
-            }
+            tcp.source_port = leaving.source_port;
+            tcp.destination_port = leaving.destination_port;
             tcp.checksum = delta.apply(tcp.checksum);
         }
         protocol::UDP => {
             let (udp, _) =
                 UdpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;
-            match direction {
-                Direction::Inbound => udp.destination_port = port,
-                Direction::Reply => udp.source_port = port,
-            }
+            udp.source_port = leaving.source_port;
+            udp.destination_port = leaving.destination_port;
             udp.checksum = delta.apply_udp(udp.checksum);
         }
-        protocol::SCTP => rewrite_sctp(segment, packet, connection, direction)?,
-        _ => translate_echo(segment, port, delta).ok_or(DropReason::Truncated)?,
-    }
-    if connection.flags.has(Flags::FULL_NAT) {
-        translate_far_end(frame, transport, connection, direction).ok_or(DropReason::Truncated)?;
+        protocol::SCTP => rewrite_sctp(segment, packet, &leaving)?,
+        _ => {
+            let identifier = match direction {
+                Direction::Inbound => leaving.destination_port,
+                Direction::Reply => leaving.source_port,
+            };
+            translate_echo(segment, identifier, delta).ok_or(DropReason::Truncated)?;
+        }
     }
     Ok(())
 }
@@ -88,13 +85,9 @@ pub(super) fn translate<A: Family>(
 fn rewrite_sctp<A: Address>(
     segment: &mut [u8],
     packet: &Packet,
-    connection: &Connection<A>,
-    direction: Direction,
+    leaving: &FlowKey<A>,
 ) -> Result<(), DropReason> {
-    let ports = match direction {
-        Direction::Inbound => [connection.local_port, connection.server_port],
-        Direction::Reply => [connection.vip_port, connection.client_port],
-    };
+    let ports = [leaving.source_port, leaving.destination_port];
     let exchanged = Exchanged::write(segment, ports).ok_or(DropReason::Truncated)?;
     if exchanged.is_nothing() {
         return Ok(());
@@ -172,19 +165,6 @@ fn translate_echo(message: &mut [u8], identifier: U16, delta: Delta) -> Option<(
     echo.rest = [high, low, third, fourth];
     echo.checksum = delta.apply(echo.checksum);
     Some(())
-}
-
-/// Full NAT: the other end, too. The checksums are right already.
-#[cold]
-fn translate_far_end<A: Family>(
-    frame: &mut [u8],
-    transport: usize,
-    connection: &Connection<A>,
-    direction: Direction,
-) -> Option<()> {
-    let (address, port) = far_end(connection, direction);
-    A::write_address(frame.get_mut(ethernet::HEADER..)?, direction.reversed(), address)?;
-    write_port(frame.get_mut(transport..)?, direction.reversed(), port)
 }
 
 /// What full NAT writes besides: the source on the way in, the destination of a reply.

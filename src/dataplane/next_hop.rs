@@ -30,10 +30,8 @@ pub enum Reachability {
 /// A neighbour.
 #[derive(Clone, Copy, Debug)]
 pub struct Adjacency {
-    /// Its Ethernet address, when reachable.
-    pub destination: Mac,
-    /// Our Ethernet address on its link.
-    pub source: Mac,
+    /// What a frame to it begins with: its Ethernet address, when reachable, and ours on its link.
+    pub link: [Mac; 2],
     /// The interface that it is reached by.
     pub interface: InterfaceId,
     /// The VLAN that the interface has on its port.
@@ -112,6 +110,16 @@ impl NextHops {
         self.entries.get(usize::from(id.0))
     }
 
+    /// What a frame to a neighbour begins with, and the interface that it leaves by: if the neighbour
+    /// can be reached, and its link has no VLAN tags.
+    #[inline]
+    pub(super) fn plain(&self, id: AdjacencyId) -> Option<(&[u8; 12], InterfaceId)> {
+        let entry = self.get(id)?;
+        let is_plain = entry.reachability == Reachability::Reachable;
+        let link = zerocopy::transmute_ref!(&entry.link);
+        (is_plain && entry.vlan == VlanId::UNTAGGED).then_some((link, entry.interface))
+    }
+
     pub(super) fn get_mut(&mut self, id: AdjacencyId) -> Option<&mut Adjacency> {
         self.entries.get_mut(usize::from(id.0))
     }
@@ -144,8 +152,7 @@ impl NextHops {
         }
         let link = interfaces.get(interface)?;
         let adjacency = Adjacency {
-            destination: [0; 6],
-            source: link.mac,
+            link: [[0; 6], link.mac],
             interface,
             vlan: link.vlan,
             reachability: Reachability::Unresolved,
@@ -219,7 +226,8 @@ impl NextHops {
     /// A neighbour's Ethernet address is known.
     pub fn set(&mut self, id: AdjacencyId, mac: Mac, permanent: bool) {
         if let Some(entry) = self.get_mut(id) {
-            entry.destination = mac;
+            let [destination, _] = &mut entry.link;
+            *destination = mac;
             entry.reachability = Reachability::Reachable;
             entry.permanent |= permanent;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{Class, Packet, classify};
+use super::classify::{Class, FlowHash, Packet, classify};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
 use super::flow::Flow;
@@ -107,7 +107,6 @@ impl Looked {
     /// The packet is to be dropped.
     fn drop(&mut self, reason: DropReason) {
         self.packet = Packet::of(Class::Drop(reason));
-        self.hash = 0;
     }
 }
 
@@ -131,6 +130,7 @@ impl<F: Frame> Pipeline<F> {
             shared: Shared {
                 least_mtu: settings.interfaces.iter().map(|link| link.mtu).min().unwrap_or(0),
                 worker: settings.worker,
+                secret: settings.table_secret,
                 interfaces: settings.interfaces,
                 services: settings.services,
                 loads: settings.loads,
@@ -187,11 +187,15 @@ impl<F: Frame> Pipeline<F> {
             match &packet.class {
                 Class::FlowV4(key) => {
                     let flow = Flow { packet, key, hash, candidate, origin, now };
-                    shared.flow(v4, &flow, frame, outlet);
+                    if let Some(frame) = shared.hit(v4, &flow, frame, outlet) {
+                        shared.flow(v4, &flow, frame, outlet);
+                    }
                 }
                 Class::FlowV6(key) => {
                     let flow = Flow { packet, key, hash, candidate, origin, now };
-                    shared.flow(v6, &flow, frame, outlet);
+                    if let Some(frame) = shared.hit(v6, &flow, frame, outlet) {
+                        shared.flow(v6, &flow, frame, outlet);
+                    }
                 }
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
@@ -231,30 +235,23 @@ impl<F: Frame> Shared<F> {
         } else {
             port.sides_of(frame.vlan())
         };
-        classify(frame, &port.mac, sides, &mut looked.packet);
-        looked.hash = match &looked.packet.class {
-            Class::FlowV4(key) => {
-                let hash = v4.hash(key);
+        let found = classify(frame, port.station, sides, &self.secret, &mut looked.packet);
+        match found {
+            Some(FlowHash::V4(hash)) => {
                 v4.prefetch_index(hash);
-                hash
+                looked.hash = hash;
             }
-            Class::FlowV6(key) => {
-                let hash = v6.hash(key);
+            Some(FlowHash::V6(hash)) => {
                 v6.prefetch_index(hash);
-                hash
+                looked.hash = hash;
             }
-            Class::Drop(DropReason::UnknownVlan) if origin == Origin::Port => {
-                return self.look_up_tagged(frame, port, (v4, v6), looked);
+            None if looked.packet.class == Class::Drop(DropReason::UnknownVlan)
+                && origin == Origin::Port =>
+            {
+                self.look_up_tagged(frame, port, (v4, v6), looked);
             }
-            Class::Arp
-            | Class::Icmp
-            | Class::Icmpv6
-            | Class::ErrorV4
-            | Class::ErrorV6
-            | Class::FragmentV4
-            | Class::FragmentV6
-            | Class::Drop(_) => 0,
-        };
+            None => {}
+        }
     }
 
     /// As [`Shared::look_up_class`], of a frame that may have a VLAN tag.

@@ -21,12 +21,14 @@ use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
-use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
 
 /// What both address families share.
 #[derive(Debug)]
 pub(super) struct Shared<F> {
     pub(super) worker: WorkerId,
+    /// Of the connection tables' hash.
+    pub(super) secret: HashSecret,
     pub(super) interfaces: Arc<Interfaces>,
     pub(super) services: Arc<ServiceTable>,
     pub(super) loads: Arc<ServerLoads>,
@@ -164,7 +166,7 @@ impl<F: Frame> Shared<F> {
     ) {
         let known = self.next_hops.find(interface, address).and_then(|id| self.next_hops.get(id));
         let is_news = known.is_some_and(|entry| {
-            entry.reachability != Reachability::Reachable || entry.destination != mac
+            entry.reachability != Reachability::Reachable || !entry.link.starts_with(&[mac])
         });
         if (may_create || is_news)
             && self

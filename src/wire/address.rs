@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::flow_key::FlowKey;
+
 /// An IPv4 address in network order.
 pub type V4 = [u8; 4];
 /// An IPv6 address in network order.
@@ -18,6 +20,9 @@ pub trait Address:
     /// Whether this is IPv6.
     const IS_V6: bool;
 
+    /// What two addresses fit.
+    type Words: Copy + Eq;
+
     /// The octets, network order.
     fn octets(&self) -> &[u8];
 
@@ -27,8 +32,14 @@ pub trait Address:
     /// From the standard library's type; `None` for the other family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
 
+    /// Two addresses in few words, as they lie in memory one after the other.
+    fn words(source: &Self, destination: &Self) -> Self::Words;
+
+    /// The 5-tuple of two addresses, and of ports and protocol, in few words as they lie in memory.
+    fn key_of_words(addresses: Self::Words, ports_and_protocol: u64) -> FlowKey<Self>;
+
     /// Mixes two addresses into 128 bits: the first half of a keyed hash.
-    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64;
+    fn mix(addresses: Self::Words, secret: &[u64; 4]) -> u64;
 }
 
 /// The halves of a 64 by 64 bit product, combined: the mixing step of a multiplicative hash.
@@ -42,6 +53,13 @@ pub(crate) const fn fold_multiply(a: u64, b: u64) -> u64 {
 
 impl Address for V4 {
     const IS_V6: bool = false;
+
+    type Words = u64;
+
+    #[inline]
+    fn words(source: &Self, destination: &Self) -> u64 {
+        zerocopy::transmute!([*source, *destination])
+    }
 
     #[inline]
     fn octets(&self) -> &[u8] {
@@ -60,16 +78,26 @@ impl Address for V4 {
     }
 
     #[inline]
-    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64 {
+    fn key_of_words(addresses: u64, ports_and_protocol: u64) -> FlowKey<Self> {
+        zerocopy::transmute!([addresses, ports_and_protocol])
+    }
+
+    #[inline]
+    fn mix(addresses: u64, secret: &[u64; 4]) -> u64 {
         let [s0, ..] = *secret;
-        let pair = u64::from(u32::from_ne_bytes(*source)) << 32
-            | u64::from(u32::from_ne_bytes(*destination));
-        pair ^ s0
+        addresses ^ s0
     }
 }
 
 impl Address for V6 {
     const IS_V6: bool = true;
+
+    type Words = [u64; 4];
+
+    #[inline]
+    fn words(source: &Self, destination: &Self) -> [u64; 4] {
+        zerocopy::transmute!([*source, *destination])
+    }
 
     #[inline]
     fn octets(&self) -> &[u8] {
@@ -88,15 +116,13 @@ impl Address for V6 {
     }
 
     #[inline]
-    fn mix(source: &Self, destination: &Self, secret: &[u64; 4]) -> u64 {
+    fn key_of_words([a, b, c, d]: [u64; 4], ports_and_protocol: u64) -> FlowKey<Self> {
+        zerocopy::transmute!([a, b, c, d, ports_and_protocol])
+    }
+
+    #[inline]
+    fn mix([a, b, c, d]: [u64; 4], secret: &[u64; 4]) -> u64 {
         let [s0, s1, s2, s3] = *secret;
-        let [a, b] = halves(source);
-        let [c, d] = halves(destination);
         fold_multiply(a ^ s0, b ^ s1) ^ fold_multiply(c ^ s2, d ^ s3)
     }
-}
-
-#[inline]
-fn halves(address: &V6) -> [u64; 2] {
-    zerocopy::transmute!(*address)
 }

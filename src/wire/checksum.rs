@@ -16,6 +16,31 @@ pub const fn fold(mut sum: u64) -> u16 {
     folded
 }
 
+/// Folds two halves, as [`fold`]: added to its turned self, the upper half gets the carry of the
+/// lower one.
+#[inline]
+const fn fold_halves(sum: u32) -> u16 {
+    #[allow(clippy::cast_possible_truncation, reason = "16 bits are left")]
+    let folded = (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
+    folded
+}
+
+/// Whether the checksum of an IPv4 header without options is right.
+#[inline]
+pub const fn is_right(header: &[u8; 20]) -> bool {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = *header;
+    let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let second = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
+    let third = u32::from_ne_bytes([q, r, s, t]) as u64;
+    let (sum, carry) = first.overflowing_add(second);
+    // No second carry: the sum of a carry is not all ones.
+    let (sum, carry) = sum.overflowing_add(third + carry as u64);
+    let sum = sum + carry as u64;
+    #[allow(clippy::cast_possible_truncation, reason = "32 bits are left")]
+    let halves = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    fold_halves(halves) == 0xffff
+}
+
 /// Sum of the 16-bit words of `octets`, folded and not complemented; an odd last octet is padded
 /// with zero.
 #[inline]
@@ -80,7 +105,7 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u64 + other.0 as u64))
+        Self(fold_halves(self.0 as u32 + other.0 as u32))
     }
 
     /// The change back.
@@ -94,8 +119,21 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn apply(self, field: [u8; 2]) -> [u8; 2] {
+        self.applied(u16::from_ne_bytes(field)).to_ne_bytes()
+    }
+
+    #[inline]
+    const fn applied(self, field: u16) -> u16 {
+        !fold_halves(!field as u32 + self.0 as u32)
+    }
+
+    /// As [`Delta::apply`], and one is taken from the TTL.
+    #[inline]
+    #[must_use]
+    pub const fn apply_and_decrement_ttl(self, field: [u8; 2]) -> [u8; 2] {
         let old = !u16::from_ne_bytes(field);
-        (!fold(old as u64 + self.0 as u64)).to_ne_bytes()
+        let sum = old as u32 + self.0 as u32 + Self::TTL_DECREMENT.0 as u32;
+        (!fold_halves(sum)).to_ne_bytes()
     }
 
     /// As [`Delta::apply`], for UDP: no checksum (zero) stays none, and a computed zero is
@@ -103,11 +141,10 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn apply_udp(self, field: [u8; 2]) -> [u8; 2] {
-        if u16::from_ne_bytes(field) == 0 {
-            return field;
-        }
-        let new = self.apply(field);
-        if u16::from_ne_bytes(new) == 0 { [0xff, 0xff] } else { new }
+        let old = u16::from_ne_bytes(field);
+        let new = self.applied(old);
+        let written = if new == 0 { 0xffff } else { new };
+        (if old == 0 { 0 } else { written }).to_ne_bytes()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zerocopy::FromBytes;
+
 use super::U16;
 use super::address::{Address, fold_multiply};
 
@@ -10,7 +12,10 @@ use super::address::{Address, fold_multiply};
 pub type HashSecret = [u64; 4];
 
 /// A packet's source, destination and protocol, as they stand in the packet.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+///
+/// The order and the alignment let it be made, compared and hashed in few words.
+#[derive(Clone, Copy, Default, Hash, FromBytes)]
+#[repr(C, align(8))]
 pub struct FlowKey<A> {
     /// Source address.
     pub source: A,
@@ -24,7 +29,28 @@ pub struct FlowKey<A> {
     pub protocol: u8,
 }
 
+#[expect(clippy::derived_hash_with_manual_eq, reason = "the same fields, in wider words")]
+impl<A: Address> PartialEq for FlowKey<A> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        // No branch for each field: all of them differ, or none does.
+        let addresses = A::words(&self.source, &self.destination)
+            == A::words(&other.source, &other.destination);
+        addresses & (self.ports_and_protocol() == other.ports_and_protocol())
+    }
+}
+
+impl<A: Address> Eq for FlowKey<A> {}
+
 impl<A: Address> FlowKey<A> {
+    /// Ports and protocol as they lie in memory.
+    #[inline]
+    fn ports_and_protocol(&self) -> u64 {
+        let [a, b] = self.source_port.to_bytes();
+        let [c, d] = self.destination_port.to_bytes();
+        u64::from_le_bytes([a, b, c, d, self.protocol, 0, 0, 0])
+    }
+
     /// The 5-tuple with its ends swapped.
     #[must_use]
     pub const fn reversed(&self) -> Self {
@@ -40,13 +66,29 @@ impl<A: Address> FlowKey<A> {
     /// The hash of the whole 5-tuple.
     #[inline]
     pub fn hash(&self, secret: &HashSecret) -> u64 {
-        let [_, s1, s2, s3] = *secret;
-        let [a, b] = self.source_port.to_bytes();
-        let [c, d] = self.destination_port.to_bytes();
-        let ports = u64::from_le_bytes([a, b, c, d, self.protocol, 0, 0, 0]);
-        let mixed = fold_multiply(A::mix(&self.source, &self.destination, secret), ports ^ s1);
-        fold_multiply(mixed ^ s2, s3 | 1)
+        let addresses = A::words(&self.source, &self.destination);
+        hash_words::<A>(addresses, self.ports_and_protocol(), secret)
     }
+
+    /// A 5-tuple and its hash: of the addresses, and of ports and protocol as little-endian
+    /// words of what stands in the packet.
+    #[inline]
+    pub fn with_hash(
+        addresses: A::Words,
+        ports: [u8; 4],
+        protocol: u8,
+        secret: &HashSecret,
+    ) -> (Self, u64) {
+        let rest = u64::from(u32::from_le_bytes(ports)) | u64::from(protocol) << 32;
+        (A::key_of_words(addresses, rest.to_le()), hash_words::<A>(addresses, rest, secret))
+    }
+}
+
+#[inline]
+fn hash_words<A: Address>(addresses: A::Words, rest: u64, secret: &HashSecret) -> u64 {
+    let [_, s1, s2, s3] = *secret;
+    let mixed = fold_multiply(A::mix(addresses, secret), rest ^ s1);
+    fold_multiply(mixed ^ s2, s3 | 1)
 }
 
 impl<A: Address> fmt::Debug for FlowKey<A> {
@@ -66,11 +108,8 @@ impl<A: Address> fmt::Debug for FlowKey<A> {
 /// The hash of one endpoint, by which steering finds a flow's worker.
 #[inline]
 pub fn endpoint_hash<A: Address>(address: &A, port: U16, secret: &HashSecret) -> u64 {
-    let [_, s1, s2, s3] = *secret;
-    let [a, b] = port.to_bytes();
-    let port = u64::from_le_bytes([a, b, 0, 0, 0, 0, 0, 0]);
-    let mixed = fold_multiply(A::mix(address, &A::default(), secret), port ^ s1);
-    fold_multiply(mixed ^ s2, s3 | 1)
+    let port = u64::from(u16::from_le_bytes(port.to_bytes()));
+    hash_words::<A>(A::words(address, &A::default()), port, secret)
 }
 
 /// Which way a packet of a connection goes.

@@ -3,7 +3,7 @@
 
 use zerocopy::FromZeros;
 
-use super::tcp_state::ConnectionState;
+use super::tcp_state::{self, ConnectionState};
 use super::timer_wheel::Links;
 use crate::clock::Tick;
 use crate::dataplane::interface::Sides;
@@ -26,22 +26,23 @@ use crate::wire::ipv4::protocol;
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Connection<A> {
-    /// The outside party.
+    /// The outside party. (The ends of a packet of each direction lie as they do in a
+    /// [`FlowKey`], so that they are compared in few words.)
     pub client: A,
     /// The address that the outside party speaks to.
     pub vip: A,
-    /// Whom the server sees.
-    pub local: A,
-    /// The real server.
-    pub server: A,
     /// The client's port.
     pub client_port: U16,
     /// The port that the client speaks to.
     pub vip_port: U16,
-    /// The port that the server sees.
-    pub local_port: U16,
+    /// The real server.
+    pub server: A,
+    /// Whom the server sees.
+    pub local: A,
     /// The real server's port.
     pub server_port: U16,
+    /// The port that the server sees.
+    pub local_port: U16,
     /// IP protocol.
     pub protocol: u8,
     /// [`ConnectionState`] by number: all-zero memory must be a valid record.
@@ -205,6 +206,14 @@ impl<A: Address> Connection<A> {
         ConnectionState::from_number(self.state)
     }
 
+    /// Whether a TCP segment of this direction with these control bits leaves the state as it is,
+    /// and does nothing else: it acknowledges, and neither opens nor closes.
+    #[inline]
+    pub const fn is_kept_by(&self, direction: Direction, control: u8) -> bool {
+        tcp_state::is_acknowledgement(control)
+            && tcp_state::is_kept(self.state, self.opener_view(direction))
+    }
+
     /// Enters a state.
     #[inline]
     pub(in crate::dataplane) fn set_state(&mut self, state: ConnectionState) {
@@ -225,6 +234,12 @@ impl<A: Address> Connection<A> {
             destination_port: destination.1,
             protocol: self.protocol,
         }
+    }
+
+    /// The 5-tuple of packets of one direction, as they leave: that of the other direction, turned.
+    #[inline]
+    pub fn leaving(&self, direction: Direction) -> FlowKey<A> {
+        self.key(direction.reversed()).reversed()
     }
 
     /// When it is forgotten unless a packet comes.

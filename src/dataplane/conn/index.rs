@@ -9,6 +9,7 @@
 
 use zerocopy::FromZeros;
 
+use crate::dpdk::lanes::equal_lanes;
 use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
 use crate::dpdk::prefetch::prefetch_slot;
 use crate::wire::flow_key::Direction;
@@ -22,7 +23,9 @@ pub(super) struct Reference(u32);
 
 impl Reference {
     /// Records are numbered below this.
-    pub(super) const MAX_RECORDS: u32 = 1 << 30;
+    pub(super) const MAX_RECORDS: u32 = (1 << 30) - 1;
+    /// To no record.
+    pub(super) const NONE: Self = Self(u32::MAX);
 
     pub(super) const fn new(record: u32, direction: Direction) -> Self {
         Self(record << 2 | (direction as u32) << 1)
@@ -52,28 +55,10 @@ impl Reference {
     }
 }
 
-/// 1 in each of four 16-bit lanes.
-const EACH_LANE: u64 = 0x0001_0001_0001_0001;
-
-/// Four tags side by side, the first lowest.
+/// The way of the lowest bit of [`Bucket::matches`].
 #[inline]
-fn lanes(tags: [u16; 4]) -> u64 {
-    let [a, b, c, d] = tags.map(u64::from);
-    a | b << 16 | c << 32 | d << 48
-}
-
-/// The highest bit of each lane that is zero, exactly: no carry leaves a lane.
-#[inline]
-const fn zero_lanes(lanes: u64) -> u64 {
-    const BELOW_TOP: u64 = 0x7fff * EACH_LANE;
-    !(((lanes & BELOW_TOP) + BELOW_TOP) | lanes | BELOW_TOP)
-}
-
-/// The way of the lowest bit of [`Bucket::matches`]: bit 16 i is way i, bit 16 i + 1 way i + 4.
-#[inline]
-const fn way_of_bit(matches: u64) -> usize {
-    let bit = matches.trailing_zeros() as usize;
-    (bit & 1) << 2 | bit >> 4
+const fn way_of_bit(matches: u32) -> usize {
+    (matches.trailing_zeros() / 2) as usize
 }
 
 /// One cache line.
@@ -90,12 +75,8 @@ struct Bucket {
 impl Bucket {
     /// The entries with this tag: one bit each, whose way [`way_of_bit`] tells.
     #[inline]
-    fn matches(&self, tag: u16) -> u64 {
-        let wanted = u64::from(tag) * EACH_LANE;
-        let [a, b, c, d, rest @ ..] = self.tags;
-        let first = zero_lanes(lanes([a, b, c, d]) ^ wanted);
-        let second = zero_lanes(lanes(rest) ^ wanted);
-        first >> 15 | second >> 14
+    fn matches(&self, tag: u16) -> u32 {
+        equal_lanes(&self.tags, tag)
     }
 
     fn put(&mut self, tag: u16, reference: Reference) -> bool {

@@ -17,11 +17,11 @@ pub struct ConnectionId(u32);
 
 /// What a lookup will most probably find.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate(Option<Reference>);
+pub struct Candidate(Reference);
 
 impl Candidate {
     /// Nothing.
-    pub const NONE: Self = Self(None);
+    pub const NONE: Self = Self(Reference::NONE);
 }
 
 /// What a lookup finds.
@@ -157,32 +157,24 @@ impl<A: Address> ConnectionTable<A> {
     /// Second half: fetches the record that the lookup will most probably read.
     #[inline]
     pub fn prefetch_record(&self, hash: u64) -> Candidate {
-        let candidate = self.index.candidate(hash);
-        if let Some(reference) = candidate {
-            prefetch_slot(&self.records.slab, reference.record() as usize);
-        }
-        Candidate(candidate)
+        let reference = self.index.candidate(hash).unwrap_or(Reference::NONE);
+        prefetch_slot(&self.records.slab, reference.record() as usize);
+        Candidate(reference)
     }
 
-    /// As [`ConnectionTable::find`], by the candidate if that is it. Whatever has happened to the
-    /// table since, a live connection with this 5-tuple is the one.
+    /// The connection of a packet with this 5-tuple, if it is the candidate. Whatever has happened
+    /// to the table since, a live connection with this 5-tuple is the one.
     #[inline]
-    pub fn find_from(&self, candidate: Candidate, hash: u64, key: &FlowKey<A>) -> Option<Found> {
-        if let Some(reference) = candidate.0
-            && let Some(connection) = self.records.slab.get(reference.record() as usize)
-            && connection.key(reference.direction()) == *key
-            // A free record keeps its addresses.
-            && key.protocol != 0
-        {
-            let id = ConnectionId(reference.record());
-            return Some(Found { id, direction: reference.direction() });
-        }
-        self.find_cold(hash, key)
-    }
-
-    #[inline(never)]
-    fn find_cold(&self, hash: u64, key: &FlowKey<A>) -> Option<Found> {
-        self.find(hash, key)
+    pub fn hit(
+        &mut self,
+        candidate: Candidate,
+        key: &FlowKey<A>,
+    ) -> Option<(&mut Connection<A>, Direction)> {
+        let Candidate(reference) = candidate;
+        let direction = reference.direction();
+        let connection = self.records.slab.get_mut(reference.record() as usize)?;
+        // A free record keeps its addresses, but has protocol 0.
+        (connection.key(direction) == *key && key.protocol != 0).then_some((connection, direction))
     }
 
     /// The connection that a packet with this 5-tuple belongs to.

@@ -229,6 +229,40 @@ const REPLY: [Row; 4] = [
     [S::Close,       S::Close,       S::SynSent,     S::Close,       S::Close,       S::TimeWait,    S::Close,       S::Close,       S::Close,       S::Close,       S::Close],
 ];
 
+/// Whether a TCP segment acknowledges and neither opens, closes nor resets.
+#[inline]
+pub(super) const fn is_acknowledgement(control: u8) -> bool {
+    control & (flags::SYN | flags::FIN | flags::RST | flags::ACK) == flags::ACK
+}
+
+/// Whether an acknowledgement of this direction leaves the state with this number.
+#[inline]
+pub(super) const fn is_kept(state: u8, from: Direction) -> bool {
+    const KEPT_INBOUND: u32 = kept(&INBOUND);
+    const KEPT_REPLY: u32 = kept(&REPLY);
+    let kept = match from {
+        Direction::Inbound => KEPT_INBOUND,
+        Direction::Reply => KEPT_REPLY,
+    };
+    kept >> (state & 31) & 1 != 0
+}
+
+/// The states that an acknowledgement leaves: bit n for number n.
+const fn kept(rows: &[Row; 4]) -> u32 {
+    let [_, _, ack, _] = rows;
+    let (mut bits, mut state) = (0, 0);
+    while state < ack.len() {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "below the length, and computed by the compiler"
+        )]
+        let is_kept = ack[state] as usize == state;
+        bits |= (is_kept as u32) << state;
+        state += 1;
+    }
+    bits
+}
+
 /// IPVS forgets a connection in state NONE after two seconds.
 const NONE_MS: u32 = 2_000;
 
@@ -297,6 +331,18 @@ mod tests {
                 assert_eq!(state.next(Direction::Reply, control), state);
             }
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_kept_where_it_changes_nothing() {
+        for state in S::ALL.into_iter().take(size_of::<Row>()) {
+            for from in [Direction::Inbound, Direction::Reply] {
+                let is_kept = is_kept(state as u8, from);
+                assert_eq!(is_kept, state.next(from, flags::ACK) == state, "{state} {from:?}");
+            }
+        }
+        let plain = (0..=u8::MAX).filter(|control| is_acknowledgement(*control));
+        assert!(plain.into_iter().all(|control| control & 0x17 == flags::ACK));
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(super) trait Family: Address {
     /// Source and destination of a frame's IP packet.
     fn addresses(frame: &[u8]) -> Option<(Self, Self)>;
 
+    /// Writes the addresses that a packet leaves with into its IP header, which begins at the front
+    /// of `packet`, takes one from its TTL and updates its checksum. `None`: it is too short.
+    fn forward(packet: &mut [u8], leaving: &FlowKey<Self>, address_delta: Delta) -> Option<()>;
+
     /// Writes a new destination (on the way in) or source (of a reply) into the IP header of a
     /// frame, takes one from its TTL and updates its checksum. `None`: the frame is too short.
     fn rewrite(

@@ -13,7 +13,7 @@ use crate::wire::U16;
 use crate::wire::address::V4;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet;
-use crate::wire::flow_key::Direction;
+use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 
@@ -38,6 +38,15 @@ impl Family for V4 {
     }
 
     #[inline]
+    fn forward(packet: &mut [u8], leaving: &FlowKey<Self>, address_delta: Delta) -> Option<()> {
+        let (ip, _) = Ipv4Header::mut_from_prefix(packet).ok()?;
+        ip.source = leaving.source;
+        ip.destination = leaving.destination;
+        ip.ttl = ip.ttl.saturating_sub(1);
+        ip.checksum = address_delta.apply_and_decrement_ttl(ip.checksum);
+        Some(())
+    }
+
     fn rewrite(
         frame: &mut [u8],
         direction: Direction,

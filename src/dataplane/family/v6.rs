@@ -13,7 +13,7 @@ use crate::wire::U16;
 use crate::wire::address::V6;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet;
-use crate::wire::flow_key::Direction;
+use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6::{self, FragmentHeader, Ipv6Header, extension};
@@ -36,6 +36,14 @@ impl Family for V6 {
     }
 
     #[inline]
+    fn forward(packet: &mut [u8], leaving: &FlowKey<Self>, _address_delta: Delta) -> Option<()> {
+        let (ip, _) = Ipv6Header::mut_from_prefix(packet).ok()?;
+        ip.source = leaving.source;
+        ip.destination = leaving.destination;
+        ip.hop_limit = ip.hop_limit.saturating_sub(1);
+        Some(())
+    }
+
     fn rewrite(
         frame: &mut [u8],
         direction: Direction,

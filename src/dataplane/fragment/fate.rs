@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 use super::Arrival;
 use crate::clock::Tick;
 use crate::dataplane::classify::{Class, Packet};
-use crate::dataplane::conn::{Candidate, ConnectionTable, Flags};
+use crate::dataplane::conn::{Candidate, ConnectionTable};
 use crate::dataplane::datagrams::{Fate, Fragment};
 use crate::dataplane::echo;
 use crate::dataplane::family::Family;
@@ -216,19 +216,11 @@ fn translate_later<A: Family, F: Frame>(
     }
     let hop = next_hop(connection, direction);
     check_later::<A, F>(shared, hop, packet, frame)?;
-    let address = match direction {
-        Direction::Inbound => connection.server,
-        Direction::Reply => connection.vip,
-    };
     let (address_delta, _) = nat::deltas(connection, direction);
+    let leaving = connection.leaving(direction);
     shared.count(connection, direction, packet.ip_octets);
-    let octets = frame.octets_mut();
-    A::rewrite(octets, direction, address, address_delta).ok_or(DropReason::Truncated)?;
-    if connection.flags.has(Flags::FULL_NAT) {
-        let (far, _) = nat::far_end(connection, direction);
-        let packet = octets.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
-        A::write_address(packet, direction.reversed(), far).ok_or(DropReason::Truncated)?;
-    }
+    let octets = frame.octets_mut().get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
+    A::forward(octets, &leaving, address_delta).ok_or(DropReason::Truncated)?;
     Ok(hop)
 }
 

@@ -1,6 +1,10 @@
 //! What kind of packet a frame is, with every length checked against the buffer: after this,
 //! the headers that a [`Packet`] names are there.
 
+mod plain;
+
+pub use plain::Station;
+
 use zerocopy::FromBytes;
 
 use super::frame::Frame;
@@ -11,7 +15,7 @@ use crate::wire::address::{Address, V4, V6};
 use crate::wire::arp::ArpPacket;
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
-use crate::wire::flow_key::FlowKey;
+use crate::wire::flow_key::{FlowKey, HashSecret};
 use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
@@ -75,27 +79,71 @@ impl Packet {
     }
 }
 
+/// The hash of a packet's 5-tuple, by address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowHash {
+    /// Over IPv4.
+    V4(u64),
+    /// Over IPv6.
+    V6(u64),
+}
+
 /// Looks at a frame without a VLAN tag that came in by an interface with Ethernet address `mac`,
 /// which leads to `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
-/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding).
-#[inline]
-pub fn classify<F: Frame>(frame: &mut F, mac: &Mac, sides: Sides, packet: &mut Packet) {
+/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding). Gives the hash of the
+/// 5-tuple, if the packet is of a flow.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, called from one place")]
+pub fn classify<F: Frame>(
+    frame: &mut F,
+    station: Station,
+    sides: Sides,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<FlowHash> {
     // Written in place: a copy of what was just written in pieces stalls.
     packet.sides = sides;
-    match inspect(frame.octets(), frame.total_len(), *mac, packet) {
-        Ok(()) => {
-            let end = ethernet::HEADER + usize::from(packet.ip_octets);
-            if packet.ip_octets != 0 && end < frame.total_len() {
-                // A frame over several buffers keeps its padding.
-                frame.set_len(end);
-            }
-        }
-        Err(reason) => *packet = Packet::of(Class::Drop(reason)),
+    let total_len = frame.total_len();
+    let hash = match plain::inspect(frame.octets(), total_len, station, secret, packet) {
+        Some(hash) => Some(hash),
+        None => inspect_any(frame.octets(), total_len, station, secret, packet),
+    };
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    if end < total_len && packet.ip_octets != 0 {
+        // A frame over several buffers keeps its padding.
+        frame.set_len(end);
+    }
+    hash
+}
+
+/// As [`classify`], of octets that may be anything and are not cut. `sides` are those of `packet`.
+#[cold]
+#[inline(never)]
+pub fn inspect_any(
+    octets: &[u8],
+    total_len: usize,
+    station: Station,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<FlowHash> {
+    if let Err(reason) = inspect_frame(octets, total_len, station.mac(), packet) {
+        *packet = Packet::of(Class::Drop(reason));
+    }
+    match &packet.class {
+        Class::FlowV4(key) => Some(FlowHash::V4(key.hash(secret))),
+        Class::FlowV6(key) => Some(FlowHash::V6(key.hash(secret))),
+        Class::Arp
+        | Class::Icmp
+        | Class::Icmpv6
+        | Class::ErrorV4
+        | Class::ErrorV6
+        | Class::FragmentV4
+        | Class::FragmentV6
+        | Class::Drop(_) => None,
     }
 }
 
-#[inline]
-fn inspect(
+fn inspect_frame(
     octets: &[u8],
     total_len: usize,
     mac: Mac,
@@ -127,7 +175,6 @@ fn inspect(
     }
 }
 
-#[inline]
 fn inspect_v4(
     octets: &[u8],
     available: usize,
@@ -185,7 +232,6 @@ fn is_martian_v4(ip: &Ipv4Header) -> bool {
         || destination >= 240
 }
 
-#[inline]
 fn inspect_v6(
     octets: &[u8],
     available: usize,
@@ -252,7 +298,6 @@ fn is_loopback(address: &V6) -> bool {
 }
 
 /// Whether a router may step over this header of RFC 8200 section 4.
-#[inline]
 const fn is_stepped_over(header: u8) -> bool {
     matches!(header, extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS)
 }
@@ -309,7 +354,6 @@ struct Payload<'f> {
 }
 
 impl Payload<'_> {
-    #[inline]
     fn packet(
         &self,
         class: Class,
@@ -339,8 +383,6 @@ impl Payload<'_> {
         self.packet(class(header.kind), common, 0, packet)
     }
 
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn flow<A: Address>(
         &self,
         (source, destination): (A, A),

@@ -1,0 +1,185 @@
+//! The bulk of all traffic in few instructions: whole TCP segments and UDP datagrams over IPv4
+//! without options or IPv6 without extension headers, found by loads at fixed places. Whatever is
+//! otherwise in any way is left to the general inspection, which says what it is; where both look
+//! at a packet they say the same (`tests/properties.rs`).
+
+use super::{Class, FlowHash, Packet};
+use crate::wire::checksum;
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::flow_key::{FlowKey, HashSecret};
+use crate::wire::ipv4::{self, protocol};
+use crate::wire::{ipv6, tcp, udp};
+
+/// Octets up to the end of an IPv4 header, and of the part of the transport header that UDP and
+/// TCP have alike.
+const V4_END: usize = ethernet::HEADER + ipv4::HEADER;
+const V4_HEAD: usize = V4_END + udp::HEADER;
+/// The same over IPv6.
+const V6_END: usize = ethernet::HEADER + ipv6::HEADER;
+const V6_HEAD: usize = V6_END + udp::HEADER;
+
+/// The EtherType and what begins the IP header, as read by [`word`].
+const V4_KIND: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
+const V4_KIND_MASK: u32 = 0x00ff_ffff;
+const V6_KIND: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
+const V6_KIND_MASK: u32 = 0x00f0_ffff;
+/// More-fragments bit and offset of the IPv4 header, as read from memory.
+const FRAGMENT: u16 = u16::from_le_bytes([0x3f, 0xff]);
+
+/// What the first eight octets of a frame for a station must be: its address, and a source that
+/// is no group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Station(u64);
+
+/// The destination address and the group bit of the source.
+const STATION_MASK: u64 = 0x0001_ffff_ffff_ffff;
+
+impl Station {
+    /// The station with this address.
+    pub const fn of(mac: &Mac) -> Self {
+        let [a, b, c, d, e, f] = *mac;
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Its address.
+    pub const fn mac(self) -> Mac {
+        let [a, b, c, d, e, f, ..] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    #[inline]
+    const fn is_meant(self, link: &[u8; 8]) -> bool {
+        u64::from_le_bytes(*link) & STATION_MASK == self.0
+    }
+}
+
+/// The octets at a place of a header; the place is a constant, and within.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path: one load")]
+fn at<const PLACE: usize, const N: usize, const M: usize>(octets: &[u8; M]) -> [u8; N] {
+    octets.get(PLACE..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+}
+
+/// Writes to `packet` what a frame is, if it is plain, and gives its hash. Otherwise (`None`)
+/// changes nothing.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, called from one place")]
+pub(super) fn inspect(
+    octets: &[u8],
+    total_len: usize,
+    station: Station,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<FlowHash> {
+    let head = octets.first_chunk::<V4_HEAD>()?;
+    if !station.is_meant(&at::<0, 8, _>(head)) {
+        return None;
+    }
+    let kind = u32::from_le_bytes(at::<12, 4, _>(head));
+    if kind & V4_KIND_MASK == V4_KIND {
+        inspect_v4(head, octets, total_len, secret, packet).map(FlowHash::V4)
+    } else if kind & V6_KIND_MASK == V6_KIND {
+        inspect_v6(octets, total_len, secret, packet).map(FlowHash::V6)
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, called from one place")]
+fn inspect_v4(
+    head: &[u8; V4_HEAD],
+    octets: &[u8],
+    total_len: usize,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<u64> {
+    let ip_octets = u16::from_be_bytes(at::<16, 2, _>(head));
+    let ip_end = usize::from(ip_octets) + ethernet::HEADER;
+    let ([source_net], [destination_net]) = (at::<26, 1, _>(head), at::<30, 1, _>(head));
+    if ip_end > total_len
+        || u16::from_ne_bytes(at::<20, 2, _>(head)) & FRAGMENT != 0
+        || !checksum::is_right(&at::<14, 20, _>(head))
+        // Neither 0 nor 127, below 224 (240).
+        || source_net.wrapping_sub(1) >= 223
+        || destination_net.wrapping_sub(1) >= 239
+        || source_net == 127
+        || destination_net == 127
+    {
+        return None;
+    }
+    let [ttl, protocol] = at::<22, 2, _>(head);
+    let payload = ip_end.checked_sub(V4_END)?;
+    let length = u16::from_be_bytes(at::<{ V4_END + 4 }, 2, _>(head));
+    let control = control::<{ V4_END + 12 }>(protocol, length, octets, payload)?;
+    let addresses = u64::from_ne_bytes(at::<26, 8, _>(head));
+    let ports = at::<V4_END, 4, _>(head);
+    let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
+    packet.class = Class::FlowV4(key);
+    packet.transport = 34;
+    packet.ip_octets = ip_octets;
+    packet.ttl = ttl;
+    packet.control = control;
+    Some(hash)
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, called from one place")]
+fn inspect_v6(
+    octets: &[u8],
+    total_len: usize,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<u64> {
+    let head = octets.first_chunk::<V6_HEAD>()?;
+    let payload = u16::from_be_bytes(at::<18, 2, _>(head));
+    let ip_octets = payload.checked_add(40)?;
+    let ([source_net], [destination_net]) = (at::<22, 1, _>(head), at::<38, 1, _>(head));
+    let addresses: [u64; 4] = zerocopy::transmute!(at::<22, 32, _>(head));
+    let [source_prefix, _, destination_prefix, _] = addresses;
+    if usize::from(ip_octets) + ethernet::HEADER > total_len
+        || source_net == 0xff
+        || destination_net == 0xff
+        // The unspecified and the loopback address, and their neighbours.
+        || source_prefix == 0
+        || destination_prefix == 0
+    {
+        return None;
+    }
+    let [protocol, ttl] = at::<20, 2, _>(head);
+    let length = u16::from_be_bytes(at::<{ V6_END + 4 }, 2, _>(head));
+    let control = control::<{ V6_END + 12 }>(protocol, length, octets, usize::from(payload))?;
+    let ports = at::<V6_END, 4, _>(head);
+    let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
+    packet.class = Class::FlowV6(key);
+    packet.transport = 54;
+    packet.ip_octets = ip_octets;
+    packet.ttl = ttl;
+    packet.control = control;
+    Some(hash)
+}
+
+/// The control bits of a TCP segment, 0 for UDP; `None`: it is neither, or not whole. `length` is
+/// what UDP's header says; `OFFSET` is where TCP's says how long it is.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+fn control<const OFFSET: usize>(
+    protocol: u8,
+    length: u16,
+    octets: &[u8],
+    payload: usize,
+) -> Option<u8> {
+    match protocol {
+        protocol::TCP => {
+            let rest: &[u8; tcp::HEADER - 12] = octets.get(OFFSET..)?.first_chunk()?;
+            let [offset, control, ..] = *rest;
+            let header = usize::from(offset >> 4) * 4;
+            (header >= tcp::HEADER && header <= payload).then_some(control)
+        }
+        protocol::UDP => {
+            let length = usize::from(length);
+            (length >= udp::HEADER && length <= payload).then_some(0)
+        }
+        _ => None,
+    }
+}
