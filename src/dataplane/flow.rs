@@ -59,7 +59,6 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 
 impl<F: Frame> Shared<F> {
     /// A packet of a flow: to its owner, or translated and sent on, or dropped.
-    #[cold]
     #[inline(never)]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -244,8 +243,8 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    #[cold]
-    fn change_state<A: Family>(
+    #[inline(never)]
+    pub(super) fn change_state<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         found: Found,

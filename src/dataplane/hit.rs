@@ -1,7 +1,8 @@
-//! The hit path: a packet of a live connection that moves nothing but its clock and its counters.
-//! That is nearly every packet. Whatever needs more (a change of state, an answer, a helper, a tag,
-//! pieces) is given back untouched and takes the way in `flow`, which does all of this, too.
+//! The hit path: a packet of a live connection that is translated and sent on, and no more. That is
+//! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, a tag,
+//! pieces) is left untouched and takes the way in `flow`, which does all of this, too.
 
+use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
 use super::family::Family;
 use super::flow::{Flow, next_hop};
@@ -11,30 +12,57 @@ use super::shared::Shared;
 use crate::ids::VlanId;
 use crate::wire::flow_key::Direction;
 use crate::wire::ipv4::protocol;
+use crate::wire::tcp::flags;
+
+/// What a packet does to the state of its connection.
+enum Move {
+    Nothing,
+    To(ConnectionState),
+    /// It is not for the hit path.
+    Unknown,
+}
 
 impl<F: Frame> Shared<F> {
-    /// Translates a packet and sends it on; gives it back if there is more to it.
-    ///
-    /// A connection lives on the worker that owns it, so whoever finds it need not ask whose it is.
+    /// A packet of a flow: translated and sent on, or by [`Shared::flow`] if there is more to it.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     pub(super) fn hit<A: Family>(
-        &self,
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        flow: &Flow<'_, A>,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if let Some(frame) = self.forward(table, flow, frame, outlet) {
+            self.flow(table, flow, frame, outlet);
+        }
+    }
+
+    /// Gives the packet back if there is more to it. A connection lives on the worker that owns it,
+    /// so whoever finds it need not ask whose it is.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+    fn forward<A: Family>(
+        &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> Option<F> {
         let packet = flow.packet;
-        let Some((connection, direction)) = table.hit(flow.candidate, flow.key) else {
+        let Some((found, connection)) = table.hit(flow.candidate, flow.key) else {
             return Some(frame);
         };
-        let is_steady = packet.ttl > 1
+        let direction = found.direction;
+        let is_plain = packet.ttl > 1
             && packet.ip_octets <= self.least_mtu
             && connection.flags.admit(direction, packet.sides)
-            && !connection.flags.has(Flags::HELPED)
-            && is_steady(connection, direction, flow);
-        if !is_steady {
+            && !connection.flags.has(Flags::HELPED);
+        if !is_plain {
+            return Some(frame);
+        }
+        let movement = self.movement(connection, direction, flow);
+        if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
         let Some((link, interface)) = self.next_hops.plain(next_hop(connection, direction)) else {
@@ -51,22 +79,34 @@ impl<F: Frame> Shared<F> {
         }
         connection.last_seen = flow.now.0;
         self.count(connection, direction, packet.ip_octets);
+        if let Move::To(new) = movement {
+            let old = connection.state();
+            self.change_state(table, found, old, new);
+        }
         self.transmit(interface, VlanId::UNTAGGED, frame, outlet);
         None
     }
-}
 
-/// Whether a packet leaves its connection in the state that it is in.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
-fn is_steady<A: Family>(
-    connection: &Connection<A>,
-    direction: Direction,
-    flow: &Flow<'_, A>,
-) -> bool {
-    match flow.key.protocol {
-        protocol::UDP => true,
-        protocol::TCP => connection.is_kept_by(direction, flow.packet.control),
-        _ => false,
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+    fn movement<A: Family>(
+        &self,
+        connection: &Connection<A>,
+        direction: Direction,
+        flow: &Flow<'_, A>,
+    ) -> Move {
+        let packet = flow.packet;
+        match flow.key.protocol {
+            protocol::UDP => Move::Nothing,
+            protocol::TCP if connection.is_kept_by(direction, packet.control) => Move::Nothing,
+            // A SYN may begin another connection, and may announce too large segments.
+            protocol::TCP if packet.control & flags::SYN != 0 && self.clamps_mss => Move::Unknown,
+            protocol::TCP if !packet.is_syn() => {
+                let old = connection.state();
+                let new = old.next(connection.opener_view(direction), packet.control);
+                if new == old { Move::Nothing } else { Move::To(new) }
+            }
+            _ => Move::Unknown,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Flags};
+use super::conn::{Connection, ConnectionTable, Expiry, Flags};
 use super::frame::{Frame, Outlet};
 use super::helper;
 use super::local;
@@ -58,14 +58,9 @@ impl<F: Frame> Pipeline<F> {
     /// table.
     #[inline]
     pub fn expire(&mut self, now: Tick, budget: u32) {
-        let mut left = budget;
-        while let Some(connection) = self.shared.expire_one(&mut self.v4, now, &mut left) {
-            self.shared.connection_ends(&connection);
-        }
-        let mut left = budget;
-        while let Some(connection) = self.shared.expire_one(&mut self.v6, now, &mut left) {
-            self.shared.connection_ends(&connection);
-        }
+        let Self { shared, v4, v6, .. } = self;
+        v4.expire(now, budget, shared);
+        v6.expire(now, budget, shared);
     }
 
     /// Ends UDP flows of servers that are configured no more, a bounded number at a time. (TCP
@@ -169,18 +164,19 @@ fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
     }
 }
 
-impl<F: Frame> Shared<F> {
-    /// Removes the next connection whose time is over, unless others need it.
-    fn expire_one<A: Address>(
-        &self,
-        table: &mut ConnectionTable<A>,
-        now: Tick,
-        budget: &mut u32,
-    ) -> Option<Connection<A>> {
-        let needed = |connection: &Connection<A>| self.helpers.needs(connection);
-        table.expire_unless(now, budget, (needed, helper::GRACE_MS))
+impl<F: Frame, A: Address> Expiry<A> for Shared<F> {
+    #[inline]
+    fn grace_ms(&self, connection: &Connection<A>) -> Option<u32> {
+        self.helpers.needs(connection).then_some(helper::GRACE_MS)
     }
 
+    #[inline]
+    fn ended(&mut self, connection: &Connection<A>) {
+        self.connection_ends(connection);
+    }
+}
+
+impl<F: Frame> Shared<F> {
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::classify::Station;
 use super::frame::Frame;
+use super::prefix::{AddressBits, Prefix};
 use crate::ids::{InterfaceId, PortId, VlanId};
 use crate::service::{MssClamp, ServiceTable};
 use crate::wire::address::Address;
@@ -66,19 +67,6 @@ impl Interface {
             MssClamp::Mtu => self.mtu.saturating_sub(headers),
             MssClamp::Octets(octets) => octets,
         })
-    }
-
-    /// An own address in a network that both hosts are in, which outside parties do not speak
-    /// to.
-    pub(super) fn address_between(
-        &self,
-        hosts: [IpAddr; 2],
-        services: &ServiceTable,
-    ) -> Option<IpAddr> {
-        let mut common = self.addresses.iter().filter(|network| {
-            hosts.iter().all(|host| network.contains(host)) && network.prefix_len() > 0
-        });
-        common.find(|network| !services.was_external(network.addr())).map(IpNet::addr)
     }
 
     /// The link-local IPv6 address that the interface gives itself.
@@ -168,6 +156,8 @@ pub struct Interfaces {
     by_port: Vec<PortInterfaces>,
     /// Every interface's own addresses, link-local ones included.
     own: Vec<IpAddr>,
+    /// The networks of all interfaces, with the own addresses in them.
+    networks: Vec<(Prefix, IpAddr)>,
 }
 
 impl Interfaces {
@@ -187,7 +177,10 @@ impl Interfaces {
                 configured.chain([interface.link_local()])
             })
             .collect();
-        Self { list, by_port, own }
+        let networks = list.iter().flat_map(|interface| &interface.addresses);
+        let networks = networks.filter(|network| network.prefix_len() > 0);
+        let networks = networks.map(|network| (Prefix::of(*network), network.addr())).collect();
+        Self { list, by_port, own, networks }
     }
 
     /// An interface by its number.
@@ -213,6 +206,20 @@ impl Interfaces {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Interface> {
         self.list.iter()
+    }
+
+    /// An own address in a network that both hosts are in, which outside parties do not speak
+    /// to.
+    pub(super) fn address_between(
+        &self,
+        hosts: [IpAddr; 2],
+        services: &ServiceTable,
+    ) -> Option<IpAddr> {
+        let [one, other] = hosts.map(AddressBits::from);
+        let mut common = self.networks.iter().filter(|(network, own)| {
+            network.contains(one) && network.contains(other) && !services.was_external(*own)
+        });
+        common.next().map(|(_, own)| *own)
     }
 
     /// Whether an address is one of the director's own (VIPs aside).

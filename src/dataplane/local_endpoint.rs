@@ -67,7 +67,6 @@ impl Locals<'_> {
     /// other past the director.
     fn address_between<A: Family>(&self, client: A, server: A) -> Option<A> {
         let hosts = [client.to_ip(), server.to_ip()];
-        let mut links = self.interfaces.iter();
-        links.find_map(|link| link.address_between(hosts, self.services)).and_then(A::from_ip)
+        self.interfaces.address_between(hosts, self.services).and_then(A::from_ip)
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use zerocopy::FromZeros;
 
 use super::interface::Interfaces;
+use super::prefix::{AddressBits, Prefix};
 use crate::clock::Tick;
 use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::Mac;
@@ -73,10 +74,12 @@ const EVICTION_SCAN: usize = 64;
 #[derive(Debug)]
 pub struct NextHops {
     /// Longest prefix first.
-    routes: Vec<RouteSpec>,
+    routes: Vec<(Prefix, RouteSpec)>,
     entries: Vec<Adjacency>,
     capacity: usize,
     by_address: HashMap<(InterfaceId, IpAddr), AdjacencyId, ahash::RandomState>,
+    /// Found lately, by [`AddressBits::spread`]; may mean other neighbours by now.
+    recent: [AdjacencyId; 256],
     /// Where the search for a replaceable entry goes on.
     hand: usize,
 }
@@ -86,7 +89,8 @@ impl NextHops {
     pub fn new(mut routes: Vec<RouteSpec>, capacity: usize) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.to.prefix_len()));
         Self {
-            routes,
+            routes: routes.into_iter().map(|route| (Prefix::of(route.to), route)).collect(),
+            recent: [AdjacencyId(0); 256],
             entries: Vec::with_capacity(capacity),
             capacity: capacity.min(1 << 16),
             // Twice the room: removals leave marks, and the map must never grow.
@@ -100,7 +104,8 @@ impl NextHops {
 
     /// The interface and the neighbour that packets to `destination` go by.
     pub fn route(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
-        let route = self.routes.iter().find(|route| route.to.contains(&destination))?;
+        let bits = AddressBits::from(destination);
+        let (_, route) = self.routes.iter().find(|(prefix, _)| prefix.contains(bits))?;
         Some((route.interface, route.via.unwrap_or(destination)))
     }
 
@@ -147,9 +152,30 @@ impl NextHops {
         interface: InterfaceId,
         address: IpAddr,
     ) -> Option<AdjacencyId> {
-        if let Some(id) = self.find(interface, address) {
-            return Some(id);
+        let spread = AddressBits::from(address).spread();
+        if let Some(id) = self.recent.get(spread)
+            && let Some(entry) = self.get(*id)
+            && entry.interface == interface
+            && entry.address == address
+        {
+            return Some(*id);
         }
+        let id = match self.find(interface, address) {
+            Some(id) => id,
+            None => self.add(interfaces, interface, address)?,
+        };
+        if let Some(recent) = self.recent.get_mut(spread) {
+            *recent = id;
+        }
+        Some(id)
+    }
+
+    fn add(
+        &mut self,
+        interfaces: &Interfaces,
+        interface: InterfaceId,
+        address: IpAddr,
+    ) -> Option<AdjacencyId> {
         let link = interfaces.get(interface)?;
         let adjacency = Adjacency {
             link: [[0; 6], link.mac],

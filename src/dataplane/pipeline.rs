@@ -121,6 +121,9 @@ impl<F: Frame> Pipeline<F> {
         let controls = settings.control_connections;
         let first = u32::from(settings.worker.0) * controls;
         let controls = Controls::new(controls, first, settings.expectations)?;
+        let interfaces = settings.interfaces;
+        let clamps_mss = interfaces.iter().any(|link| link.mss_clamp.is_some());
+        let least_mtu = interfaces.iter().map(|link| link.mtu).min().unwrap_or(0);
         let stats = settings.stats;
         stats.table_v4.capacity.set(u64::from(v4));
         stats.table_v6.capacity.set(u64::from(v6));
@@ -128,10 +131,11 @@ impl<F: Frame> Pipeline<F> {
             v4: ConnectionTable::new(v4, settings.table_secret, settings.huge_pages, now)?,
             v6: ConnectionTable::new(v6, settings.table_secret, settings.huge_pages, now)?,
             shared: Shared {
-                least_mtu: settings.interfaces.iter().map(|link| link.mtu).min().unwrap_or(0),
+                clamps_mss,
+                least_mtu,
                 worker: settings.worker,
                 secret: settings.table_secret,
-                interfaces: settings.interfaces,
+                interfaces,
                 services: settings.services,
                 loads: settings.loads,
                 stats,
@@ -187,15 +191,11 @@ impl<F: Frame> Pipeline<F> {
             match &packet.class {
                 Class::FlowV4(key) => {
                     let flow = Flow { packet, key, hash, candidate, origin, now };
-                    if let Some(frame) = shared.hit(v4, &flow, frame, outlet) {
-                        shared.flow(v4, &flow, frame, outlet);
-                    }
+                    shared.hit(v4, &flow, frame, outlet);
                 }
                 Class::FlowV6(key) => {
                     let flow = Flow { packet, key, hash, candidate, origin, now };
-                    if let Some(frame) = shared.hit(v6, &flow, frame, outlet) {
-                        shared.flow(v6, &flow, frame, outlet);
-                    }
+                    shared.hit(v6, &flow, frame, outlet);
                 }
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),

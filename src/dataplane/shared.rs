@@ -40,6 +40,8 @@ pub(super) struct Shared<F> {
     pub(super) waiting: Waiting<F>,
     pub(super) error_limit: RateLimit,
     pub(super) steering: Steering,
+    /// Whether SYNs may have to announce smaller segments.
+    pub(super) clamps_mss: bool,
     /// What fits every link, octets.
     pub(super) least_mtu: u16,
     /// Where the next search for a free port begins.

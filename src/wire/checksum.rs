@@ -27,15 +27,10 @@ const fn fold_halves(sum: u32) -> u16 {
 
 /// Whether the checksum of an IPv4 header without options is right.
 #[inline]
-pub const fn is_right(header: &[u8; 20]) -> bool {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = *header;
-    let first = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    let second = u64::from_ne_bytes([i, j, k, l, m, n, o, p]);
-    let third = u32::from_ne_bytes([q, r, s, t]) as u64;
-    let (sum, carry) = first.overflowing_add(second);
-    // No second carry: the sum of a carry is not all ones.
-    let (sum, carry) = sum.overflowing_add(third + carry as u64);
-    let sum = sum + carry as u64;
+pub fn is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    // Five words of 32 bits leave the upper half of the sum for their carries.
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     #[allow(clippy::cast_possible_truncation, reason = "32 bits are left")]
     let halves = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
     fold_halves(halves) == 0xffff

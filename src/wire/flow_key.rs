@@ -14,7 +14,7 @@ pub type HashSecret = [u64; 4];
 /// A packet's source, destination and protocol, as they stand in the packet.
 ///
 /// The order and the alignment let it be made, compared and hashed in few words.
-#[derive(Clone, Copy, Default, Hash, FromBytes)]
+#[derive(Clone, Copy, Default, FromBytes)]
 #[repr(C, align(8))]
 pub struct FlowKey<A> {
     /// Source address.
@@ -29,7 +29,6 @@ pub struct FlowKey<A> {
     pub protocol: u8,
 }
 
-#[expect(clippy::derived_hash_with_manual_eq, reason = "the same fields, in wider words")]
 impl<A: Address> PartialEq for FlowKey<A> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {

@@ -37,19 +37,21 @@ const STATION_MASK: u64 = 0x0001_ffff_ffff_ffff;
 impl Station {
     /// The station with this address.
     pub const fn of(mac: &Mac) -> Self {
-        let [a, b, c, d, e, f] = *mac;
-        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+        let mut link = [0; 8];
+        let (station, _) = link.split_at_mut(mac.len());
+        station.copy_from_slice(mac);
+        Self(u64::from_le_bytes(link))
     }
 
     /// Its address.
     pub const fn mac(self) -> Mac {
-        let [a, b, c, d, e, f, ..] = self.0.to_le_bytes();
-        [a, b, c, d, e, f]
+        let [station @ .., _, _] = self.0.to_le_bytes();
+        station
     }
 
     #[inline]
-    const fn is_meant(self, link: &[u8; 8]) -> bool {
-        u64::from_le_bytes(*link) & STATION_MASK == self.0
+    const fn is_meant(self, link: [u8; 8]) -> bool {
+        u64::from_le_bytes(link) & STATION_MASK == self.0
     }
 }
 
@@ -72,7 +74,7 @@ pub(super) fn inspect(
     packet: &mut Packet,
 ) -> Option<FlowHash> {
     let head = octets.first_chunk::<V4_HEAD>()?;
-    if !station.is_meant(&at::<0, 8, _>(head)) {
+    if !station.is_meant(at::<0, 8, _>(head)) {
         return None;
     }
     let kind = u32::from_le_bytes(at::<12, 4, _>(head));

@@ -8,7 +8,7 @@ pub mod tcp_state;
 mod timer_wheel;
 
 pub use connection::{Connection, Endpoints, Flags};
-pub use table::{Candidate, ConnectionId, ConnectionTable, Found, InsertError, Room};
+pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, InsertError, Room};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,8 @@
 //! at start. Both directions of a connection are entries of one index, so that every packet costs
 //! one lookup.
 
+use arrayvec::ArrayVec;
+
 use super::connection::Connection;
 use super::index::{Full, Index, Reference};
 use super::timer_wheel::{Linked, Links, NIL, TimerWheel};
@@ -10,6 +12,9 @@ use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
 use crate::dpdk::prefetch::prefetch_slot;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
+
+/// Connections that are removed together.
+const EXPIRY_BATCH: usize = 16;
 
 /// A record's number; valid until the connection is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,15 @@ pub struct Room {
     pub used: u32,
     /// Connections that fit.
     pub capacity: u32,
+}
+
+/// Whose the connections are whose time is over.
+pub trait Expiry<A> {
+    /// Whether a connection must live on, and for how many milliseconds at most.
+    fn grace_ms(&self, connection: &Connection<A>) -> Option<u32>;
+
+    /// A connection is removed.
+    fn ended(&mut self, connection: &Connection<A>);
 }
 
 /// The records, with a list of free ones through the same links as the wheel's.
@@ -169,12 +183,13 @@ impl<A: Address> ConnectionTable<A> {
         &mut self,
         candidate: Candidate,
         key: &FlowKey<A>,
-    ) -> Option<(&mut Connection<A>, Direction)> {
+    ) -> Option<(Found, &mut Connection<A>)> {
         let Candidate(reference) = candidate;
-        let direction = reference.direction();
-        let connection = self.records.slab.get_mut(reference.record() as usize)?;
+        let (id, direction) = (ConnectionId(reference.record()), reference.direction());
+        let connection = self.get_mut(id)?;
         // A free record keeps its addresses, but has protocol 0.
-        (connection.key(direction) == *key && key.protocol != 0).then_some((connection, direction))
+        let is_live = connection.key(direction) == *key && key.protocol != 0;
+        is_live.then_some((Found { id, direction }, connection))
     }
 
     /// The connection that a packet with this 5-tuple belongs to.
@@ -243,16 +258,20 @@ impl<A: Address> ConnectionTable<A> {
     pub fn remove(&mut self, id: ConnectionId) -> Option<Connection<A>> {
         let connection = *self.get(id).filter(|connection| connection.protocol != 0)?;
         self.wheel.unlink(&mut self.records, id.0);
-        self.forget(id.0, &connection);
+        let hashes = self.hashes(&connection);
+        self.forget(id.0, hashes);
         Some(connection)
     }
 
+    /// Both hashes of a connection's 5-tuples.
+    fn hashes(&self, connection: &Connection<A>) -> [u64; 2] {
+        [Direction::Inbound, Direction::Reply].map(|way| self.hash(&connection.key(way)))
+    }
+
     /// Takes an unlinked record out of the index and frees it.
-    fn forget(&mut self, record: u32, connection: &Connection<A>) {
-        for direction in [Direction::Inbound, Direction::Reply] {
-            let hash = self.hash(&connection.key(direction));
-            self.index.remove(hash, Reference::new(record, direction));
-        }
+    fn forget(&mut self, record: u32, [inbound, reply]: [u64; 2]) {
+        self.index.remove(inbound, Reference::new(record, Direction::Inbound));
+        self.index.remove(reply, Reference::new(record, Direction::Reply));
         self.records.give_back(record);
         self.used -= 1;
     }
@@ -268,37 +287,57 @@ impl<A: Address> ConnectionTable<A> {
         if is_wanted(live) { self.remove(id) } else { None }
     }
 
-    /// Removes the next connection whose time is over. Looks at no more than `budget` records
-    /// and takes from it what it looked at.
-    pub fn expire(&mut self, now: Tick, budget: &mut u32) -> Option<Connection<A>> {
-        self.expire_unless(now, budget, (|_: &_| false, 0))
+    /// Removes connections whose time is over. Looks at no more than `budget` records; gives how
+    /// many it did not look at.
+    pub fn expire(&mut self, now: Tick, budget: u32, owner: &mut impl Expiry<A>) -> u32 {
+        let mut left = budget;
+        loop {
+            let over = self.take_over(now, &mut left, owner);
+            for (record, hashes) in &over {
+                self.records.slab.get(*record as usize).inspect(|ended| owner.ended(ended));
+                self.forget(*record, *hashes);
+            }
+            if !over.is_full() {
+                return left;
+            }
+        }
     }
 
-    /// As [`ConnectionTable::expire`]; a connection that is `needed` gets another `grace`
-    /// milliseconds.
-    pub fn expire_unless(
+    /// Takes records out of the wheel whose time is over, and fetches their index entries, all of
+    /// them at once.
+    fn take_over(
         &mut self,
         now: Tick,
-        budget: &mut u32,
-        (needed, grace): (impl Fn(&Connection<A>) -> bool, u32),
-    ) -> Option<Connection<A>> {
-        while *budget > 0 {
-            let record = self.wheel.pop_due(&mut self.records, now)?;
-            *budget -= 1;
-            let live = self.records.slab.get_mut(record as usize)?;
-            let is_over = now.reached(live.deadline());
-            if is_over && needed(live) {
-                let grace = grace.min(live.timeout_ms);
-                live.last_seen = now.after(grace).0.wrapping_sub(live.timeout_ms);
-            } else if is_over {
-                let connection = *live;
-                self.forget(record, &connection);
-                return Some(connection);
+        left: &mut u32,
+        owner: &impl Expiry<A>,
+    ) -> ArrayVec<(u32, [u64; 2]), EXPIRY_BATCH> {
+        let mut over = ArrayVec::new();
+        while *left > 0 && !over.is_full() {
+            let Some(record) = self.wheel.pop_due(&mut self.records, now) else { break };
+            *left -= 1;
+            if self.lives_on(record, now, owner) {
+                continue;
             }
-            let connection = *live;
-            self.wheel.link(&mut self.records, record, connection.deadline());
+            if let Some(connection) = self.records.slab.get(record as usize) {
+                let [inbound, reply] = self.hashes(connection);
+                self.index.prefetch(inbound);
+                self.index.prefetch(reply);
+                over.push((record, [inbound, reply]));
+            }
         }
-        None
+        over
+    }
+
+    /// Whether an unlinked record's connection lives on; then it is linked again.
+    fn lives_on(&mut self, record: u32, now: Tick, owner: &impl Expiry<A>) -> bool {
+        let Some(live) = self.records.slab.get_mut(record as usize) else { return false };
+        if now.reached(live.deadline()) {
+            let Some(grace) = owner.grace_ms(live) else { return false };
+            live.last_seen = now.after(grace.min(live.timeout_ms)).0.wrapping_sub(live.timeout_ms);
+        }
+        let deadline = live.deadline();
+        self.wheel.link(&mut self.records, record, deadline);
+        true
     }
 
     /// At most `budget` records from `start` on, with the record to go on at (`None`: that was

@@ -10,7 +10,7 @@ mod table;
 mod timers;
 
 use super::tcp_state::ConnectionState;
-use super::{Connection, ConnectionTable, Endpoints};
+use super::{Connection, ConnectionTable, Endpoints, Expiry};
 use crate::clock::Tick;
 use crate::dpdk::memory::HugePages;
 use crate::wire::U16;
@@ -35,4 +35,25 @@ fn connection(client: u32, now: Tick, timeout_ms: u32) -> Connection<V4> {
     connection.last_seen = now.0;
     connection.timeout_ms = timeout_ms;
     connection
+}
+
+/// Those whose time was over; nobody needs them.
+#[derive(Default)]
+struct Gone(Vec<Connection<V4>>);
+
+impl Expiry<V4> for Gone {
+    fn grace_ms(&self, _: &Connection<V4>) -> Option<u32> {
+        None
+    }
+
+    fn ended(&mut self, connection: &Connection<V4>) {
+        self.0.push(*connection);
+    }
+}
+
+/// The connections that expire, and what is left of the budget.
+fn expire(table: &mut ConnectionTable<V4>, now: Tick, budget: u32) -> (Vec<Connection<V4>>, u32) {
+    let mut gone = Gone::default();
+    let left = table.expire(now, budget, &mut gone);
+    (gone.0, left)
 }

@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use proptest::prelude::*;
 
-use super::{connection, table_of};
+use super::{connection, expire, table_of};
 use crate::clock::Tick;
 use crate::dataplane::conn::{Connection, ConnectionId, ConnectionTable, InsertError};
 use crate::wire::address::V4;
@@ -114,8 +114,7 @@ impl Pair {
 
     fn wait(&mut self, ms: u32) {
         self.now = self.now.after(ms);
-        let mut budget = u32::MAX;
-        while let Some(expired) = self.table.expire(self.now, &mut budget) {
+        for expired in expire(&mut self.table, self.now, u32::MAX).0 {
             let client = (0..60).find(|client| is_of(&expired, *client)).unwrap();
             let known = self.model.remove(&client).expect("expired once");
             let deadline = known.last_seen.after(known.timeout_ms);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{connection, table_of};
+use super::{connection, expire, table_of};
 use crate::clock::Tick;
 use crate::wire::flow_key::Direction;
 
@@ -27,14 +27,13 @@ proptest! {
         let id = table.insert(connection(1, now, timeout_ms)).unwrap();
         // A packet comes before the time is over.
         now = now.after(quiet_ms % timeout_ms);
-        prop_assert!(table.expire(now, &mut u32::MAX.clone()).is_none());
+        prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty());
         table.get_mut(id).unwrap().last_seen = now.0;
-        let mut budget = u32::MAX;
         now = now.after(timeout_ms - 1);
-        prop_assert!(table.expire(now, &mut budget).is_none(), "before its time");
+        prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty(), "before its time");
         now = now.after(1 + LATEST_MS);
-        prop_assert!(table.expire(now, &mut budget).is_some(), "{} ms late", LATEST_MS);
-        prop_assert!(table.expire(now, &mut budget).is_none());
+        prop_assert!(expire(&mut table, now, u32::MAX).0.len() == 1, "{} ms late", LATEST_MS);
+        prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty());
         prop_assert_eq!(table.room().used, 0);
     }
 
@@ -49,16 +48,15 @@ proptest! {
         let mut table = table_of(4, now);
         let id = table.insert(connection(1, now, long_ms)).unwrap();
         now = now.after(quiet_ms.min(long_ms - 1));
-        let mut budget = u32::MAX;
-        prop_assert!(table.expire(now, &mut budget).is_none());
+        prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty());
         let record = table.get_mut(id).unwrap();
         record.last_seen = now.0;
         record.timeout_ms = short_ms;
         table.rearm(id);
         now = now.after(short_ms - 1);
-        prop_assert!(table.expire(now, &mut budget).is_none(), "before its time");
+        prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty(), "before its time");
         now = now.after(1 + LATEST_MS);
-        prop_assert!(table.expire(now, &mut budget).is_some(), "late");
+        prop_assert!(expire(&mut table, now, u32::MAX).0.len() == 1, "late");
     }
 }
 
@@ -70,9 +68,8 @@ fn a_budget_bounds_what_one_round_looks_at_and_the_rest_follows() {
     }
     let now = Tick(2000);
     for round in 0..10 {
-        let mut budget = 100;
-        let expired = std::iter::from_fn(|| table.expire(now, &mut budget)).count();
-        assert_eq!((expired, budget), (100, 0), "round {round}");
+        let (expired, left) = expire(&mut table, now, 100);
+        assert_eq!((expired.len(), left), (100, 0), "round {round}");
     }
     assert_eq!(table.room().used, 0);
 }
@@ -84,15 +81,12 @@ fn a_budget_counts_connections_that_are_only_moved() {
         let id = table.insert(connection(client, Tick(0), 1000)).unwrap();
         table.get_mut(id).unwrap().last_seen = 900;
     }
-    let mut budget = 60;
-    assert!(table.expire(Tick(1500), &mut budget).is_none());
-    assert_eq!(budget, 0);
-    let mut budget = 60;
-    assert!(table.expire(Tick(1500), &mut budget).is_none());
-    assert_eq!(budget, 20);
-    let mut budget = 200;
-    let expired = std::iter::from_fn(|| table.expire(Tick(2200), &mut budget)).count();
-    assert_eq!(expired, 100);
+    for left in [0, 20] {
+        let (expired, now_left) = expire(&mut table, Tick(1500), 60);
+        assert_eq!((expired.len(), now_left), (0, left));
+    }
+    let (expired, _) = expire(&mut table, Tick(2200), 200);
+    assert_eq!(expired.len(), 100);
 }
 
 #[test]
@@ -105,8 +99,7 @@ fn many_connections_expire_each_at_its_time_across_the_wrap_of_the_clock() {
     let mut gone = 0;
     for step in 1..=900 {
         let now = start.after(step * 100);
-        let mut budget = u32::MAX;
-        while let Some(expired) = table.expire(now, &mut budget) {
+        for expired in expire(&mut table, now, u32::MAX).0 {
             let late = now.since(expired.deadline());
             assert!(late <= LATEST_MS + 100, "{late} ms after its time");
             let key = expired.key(Direction::Inbound);
