@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) enum Rfc9693 {
     /// The highest rate of new connections at which each is established and validated.
     Establish(RateArgs),
-    /// TCP: the highest rate at which connections are closed. With --metrics also how fast the
-    /// director forgets them; UDP connections are only forgotten.
+    /// TCP: the highest rate at which connections are closed. With --metrics and --settle also how
+    /// fast the director forgets them; UDP connections are only forgotten.
     Teardown(RateArgs),
     /// How many connections the director keeps at once.
     Capacity(CapacityArgs),
@@ -91,11 +91,13 @@ pub(crate) fn run(command: &Rfc9693, report: &mut Report) -> Result<()> {
 struct Bed<'a> {
     session: Session,
     args: &'a StatefulArgs,
+    /// The first flow and the number of connections that are open.
+    open: Option<(u32, u32)>,
 }
 
 impl<'a> Bed<'a> {
     fn connect(args: &'a StatefulArgs) -> Result<Self> {
-        Ok(Self { session: Session::connect(&args.lab)?, args })
+        Ok(Self { session: Session::connect(&args.lab)?, args, open: None })
     }
 
     fn is_tcp(&self) -> bool {
@@ -108,13 +110,26 @@ impl<'a> Bed<'a> {
 
     /// The table is empty, or as empty as time makes it.
     fn settle(&mut self) -> Result<()> {
-        if self.args.settle.is_zero() { Ok(()) } else { self.session.settle(self.args.settle) }
+        if self.args.settle.is_zero() {
+            return Ok(());
+        }
+        if let Some((first, connections)) = self.open.take() {
+            self.session.close(first, connections, self.args.safe_rate)?;
+        }
+        self.session.settle(self.args.settle)
+    }
+
+    /// Closes what is open, as a trial.
+    fn close(&mut self, (first, connections): (u32, u32), rate: f64) -> Result<bool> {
+        self.open = None;
+        Ok(self.session.trial(&Load::once(Step::Close, first, connections, rate))?.passed())
     }
 
     /// Opens fresh connections at a rate, then has every one of them tried by a packet from its
     /// server (validation). The first flow, whether all is well, and how many are.
     fn open(&mut self, connections: u32, rate: f64) -> Result<(u32, bool, u32)> {
         let first = self.session.fresh_flows(connections)?;
+        self.open = Some((first, connections));
         let opened = self.session.trial(&Load::once(Step::Open, first, connections, rate))?;
         let mut check = Load::once(Step::Validate, first, connections, self.args.safe_rate);
         check.packets = self.session.opened();
@@ -168,21 +183,21 @@ fn establish(args: &RateArgs, report: &mut Report) -> Result<()> {
 fn tear_down(args: &RateArgs, report: &mut Report) -> Result<()> {
     let mut bed = Bed::connect(&args.stateful)?;
     let mut figures = Vec::new();
+    let watches = args.stateful.lab.metrics.is_some() && !args.stateful.settle.is_zero();
     ensure!(
-        bed.is_tcp() || args.stateful.lab.metrics.is_some(),
-        "UDP connections end by their timeout: only --metrics can show it"
+        bed.is_tcp() || watches,
+        "UDP connections end by their timeout: only --metrics and --settle can show it"
     );
     if bed.is_tcp() {
         let rate = bed.search(args.max_rate, |bed, rate| {
             let (first, all, valid) = bed.open(args.connections, args.stateful.safe_rate)?;
             ensure!(all, "{valid} of {} connections; lower --safe-rate", args.connections);
-            let load = Load::once(Step::Close, first, args.connections, rate);
-            Ok(bed.session.trial(&load)?.passed())
+            bed.close((first, args.connections), rate)
         })?;
         let name = bed.name(&format!("close_rate/{}_connections", args.connections));
         figures.push(Figure::new(name, rate, "connections/s"));
     }
-    if args.stateful.lab.metrics.is_some() {
+    if watches {
         figures.push(forget(&mut bed, args)?);
     }
     bed.conclude(report, "connection tear-down", figures)
@@ -196,8 +211,7 @@ fn forget(bed: &mut Bed<'_>, args: &RateArgs) -> Result<Figure> {
     let (first, all, valid) = bed.open(args.connections, args.stateful.safe_rate)?;
     ensure!(all, "{valid} of {} connections; lower --safe-rate", args.connections);
     if bed.is_tcp() {
-        let rate = args.stateful.safe_rate;
-        bed.session.trial(&Load::once(Step::Close, first, args.connections, rate))?;
+        bed.close((first, args.connections), args.stateful.safe_rate)?;
     }
     let full = Reading::take(address)?.live;
     let begun = Instant::now();

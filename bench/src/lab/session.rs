@@ -13,17 +13,21 @@ use super::client_side::{ClientSide, Offered};
 use super::link::Link;
 use super::metrics::Reading;
 use super::numbers::fraction;
-use super::plan::{Plan, Progress, Step};
+use super::plan::{Progress, Step};
 use super::server_side::{Served, ServerSide};
 use super::settings::{LabArgs, Scene};
 use super::station::Station;
 use super::trial::{Load, Trial};
+use crate::flows::Transport;
 use crate::results::say;
 
 /// Octets of an Ethernet frame on the wire beside the frame: preamble and gap.
 const BETWEEN_FRAMES: u32 = 20;
 /// How long an answer to the question for the director's address may take.
 const RESOLVE: Duration = Duration::from_secs(10);
+/// Connections of one lesson for the director.
+const LESSONS: u32 = 32;
+const LESSONS_A_SECOND: f64 = 500.0;
 /// Octets of packet in an mbuf.
 const DATA_ROOM: u16 = 2048;
 /// Mbufs that an lcore keeps for itself.
@@ -100,6 +104,7 @@ impl Session {
             Self::of_links(eal, args, scene, &pool, [(outside, outside_mac), (inside, inside_mac)]);
         session.ports = ports;
         session.find_director()?;
+        session.teach_director()?;
         Ok(session)
     }
 
@@ -159,6 +164,35 @@ impl Session {
         Ok(())
     }
 
+    /// Opens a few connections until all of them reach the servers: the director may have to find
+    /// these first (RFC 2544 section 23 calls them learning frames). They are no trial.
+    fn teach_director(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let first = self.fresh_flows(LESSONS)?;
+            let (_, served) =
+                self.play(&Load::once(Step::Open, first, LESSONS, LESSONS_A_SECOND))?;
+            if served.tally.received == u64::from(LESSONS) {
+                return self.close(first, LESSONS, LESSONS_A_SECOND);
+            }
+            ensure!(
+                begun.elapsed() < self.args.link_timeout,
+                "{} of {LESSONS} packets to {} reached the servers: does the director have this \
+                 service, its servers and this port as its inside?",
+                served.tally.received,
+                self.scene.vip
+            );
+        }
+    }
+
+    /// Closes TCP connections that have been opened; of UDP there is nothing to close. No trial.
+    pub(crate) fn close(&mut self, first: u32, count: u32, rate: f64) -> Result<()> {
+        if self.scene.traffic.transport == Transport::Udp {
+            return Ok(());
+        }
+        self.play(&Load::once(Step::Close, first, count, rate)).map(drop)
+    }
+
     /// Packets in a second that the outside port's link carries, frames of so many octets; `None`
     /// for a virtual device.
     pub(crate) fn line_rate(&self, frame: u32) -> Option<f64> {
@@ -207,9 +241,15 @@ impl Session {
     /// Runs one trial, and keeps its record.
     pub(crate) fn trial(&mut self, load: &Load) -> Result<Trial> {
         let before = self.args.metrics.map(Reading::take).transpose()?;
-        let (plan, offered, served) = self.play(load)?;
-        let mut trial =
-            Trial::new(load, &plan, &offered, &served, self.scene.traffic, self.args.pace);
+        let (offered, served) = self.play(load)?;
+        let mut trial = Trial::new(
+            self.trials.len() + 1,
+            load,
+            &offered,
+            &served,
+            self.scene.traffic,
+            self.args.pace,
+        );
         if let (Some(address), Some(before)) = (self.args.metrics, before) {
             let after = Reading::take(address)?;
             trial.director_connections = Some(after.scheduled - before.scheduled);
@@ -220,13 +260,13 @@ impl Session {
     }
 
     /// Both sides on their lcores, from beginning to end.
-    fn play(&mut self, load: &Load) -> Result<(Plan, Offered, Served)> {
+    fn play(&mut self, load: &Load) -> Result<(Offered, Served)> {
         let plan = load.plan(self.next_trial, &self.args);
         self.next_trial += 1;
         let (mut client, mut server) = self.sides.take().context("an earlier trial broke off")?;
         let progress = Arc::new(Progress::default());
         let [clients_lcore, servers_lcore] = LCORES;
-        let (to_server, to_client) = (plan.clone(), plan.clone());
+        let (to_server, to_client) = (plan.clone(), plan);
         let watched = Arc::clone(&progress);
         let server = self.eal.launch(servers_lcore, move || {
             let served = server.run(&to_server, &watched);
@@ -241,7 +281,7 @@ impl Session {
         })?;
         let ((client, offered), (server, served)) = (client.join()?, server.join()?);
         self.sides = Some((client, server));
-        Ok((plan, offered?, served?))
+        Ok((offered?, served?))
     }
 
     /// Packets that ports lost or could not receive.
@@ -287,6 +327,7 @@ fn open(eal: &Arc<Eal>, device: &str, args: &LabArgs, pool: &Mempool) -> Result<
 }
 
 fn wait_for_links(ports: &mut [Port], longest: Duration) -> Result<()> {
+    say("both ports run; waiting for their links");
     let begun = Instant::now();
     while let Some(down) = ports.iter().find(|port| !port.link().up) {
         ensure!(begun.elapsed() < longest, "the link of {} is down after {longest:?}", down.name());

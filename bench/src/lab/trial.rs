@@ -84,7 +84,7 @@ pub(crate) enum Verdict {
 /// The record of a trial.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Trial {
-    number: u32,
+    number: usize,
     pub(crate) step: Step,
     /// Sizes of frames with their FCS, which take turns.
     frames: Vec<u16>,
@@ -113,8 +113,8 @@ pub(crate) struct Trial {
 impl Trial {
     /// What came of a trial.
     pub(crate) fn new(
+        number: usize,
         load: &Load,
-        plan: &Plan,
         offered: &Offered,
         served: &Served,
         traffic: Traffic,
@@ -145,7 +145,7 @@ impl Trial {
             Verdict::NotOffered
         };
         Self {
-            number: plan.trial,
+            number,
             step: load.step,
             frames: load.sizes.to_vec(),
             flows: load.flows,
