@@ -136,7 +136,10 @@ impl<'a> Run<'a> {
         let templates = match plan.step {
             Step::Open if is_tcp => vec![template(Content::Control(flags::SYN))],
             Step::Close => vec![template(Content::Control(flags::FIN | flags::ACK))],
-            _ => plan.sizes.iter().map(|size| template(Content::Data((*size).into()))).collect(),
+            Step::Open | Step::Echo | Step::Forward => {
+                plan.sizes.iter().map(|size| template(Content::Data((*size).into()))).collect()
+            }
+            Step::Rest | Step::Resolve | Step::Validate => Vec::new(),
         };
         let per_flow = matches!(plan.step, Step::Open | Step::Validate | Step::Close);
         let seen = Seen::new(if per_flow { plan.flows } else { 0 });
@@ -150,11 +153,11 @@ impl<'a> Run<'a> {
     fn ask(&mut self) {
         let question = self.side.station.question(self.side.gateway, self.side.vip.ip());
         let mut burst = Burst::new();
-        if let Some(mut mbuf) = self.side.pool.alloc().filter(|_| self.side.director.is_none()) {
-            if let Some(octets) = mbuf.append(question.len()) {
-                octets.copy_from_slice(&question);
-                burst.push(mbuf);
-            }
+        if let Some(mut mbuf) = self.side.pool.alloc()
+            && let Some(octets) = mbuf.append(question.len())
+        {
+            octets.copy_from_slice(&question);
+            burst.push(mbuf);
         }
         // What the port does not take is asked again.
         self.side.link.transmit(&mut burst);
@@ -233,7 +236,9 @@ impl<'a> Run<'a> {
         let expected = match step {
             Step::Open => flags::SYN | flags::ACK,
             Step::Close => flags::FIN | flags::ACK,
-            _ => segment.flags,
+            Step::Rest | Step::Resolve | Step::Validate | Step::Echo | Step::Forward => {
+                segment.flags
+            }
         };
         let number = match segment.tag.filter(|_| !is_control) {
             Some(tag) if tag.trial.get() == self.plan.trial => Some(tag.number.get()),

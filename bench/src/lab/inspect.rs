@@ -245,17 +245,15 @@ mod tests {
 
     #[test]
     fn data_is_read_back_with_its_tag() {
-        for traffic in ALL {
-            for size in [64, 128, 1518] {
-                let frame = frame(traffic, Content::Data(size));
-                assert_eq!(frame.len() + 4, size.max(least_size(traffic)));
-                let Arrival::Ours(segment) = inspect(traffic, &frame) else {
-                    panic!("{traffic}: {:?}", inspect(traffic, &frame));
-                };
-                assert_eq!(segment.tag, Some(variable(5).tag));
-                assert_eq!(client_of(&segment.source), variable(5).client);
-                assert_eq!(segment.destination, addresses(traffic.family).service);
-            }
+        for (traffic, size) in ALL.into_iter().flat_map(|t| [64, 128, 1518].map(|size| (t, size))) {
+            let frame = frame(traffic, Content::Data(size));
+            assert_eq!(frame.len() + 4, size.max(least_size(traffic)));
+            let Arrival::Ours(segment) = inspect(traffic, &frame) else {
+                panic!("{traffic}: {frame:02x?}");
+            };
+            assert_eq!(segment.tag, Some(variable(5).tag));
+            assert_eq!(client_of(&segment.source), variable(5).client);
+            assert_eq!(segment.destination, addresses(traffic.family).service);
         }
     }
 
@@ -282,7 +280,7 @@ mod tests {
             let mut frame = frame(traffic, Content::Control(flags::SYN));
             let seen = |frame: &[u8]| match inspect(traffic, frame) {
                 Arrival::Ours(segment) => (segment.flags, segment.sequence, segment.tag),
-                other => panic!("{other:?}"),
+                Arrival::Corrupt | Arrival::Other => panic!("{frame:02x?}"),
             };
             assert_eq!(seen(&frame), (flags::SYN, 5, None));
             answer(traffic.family, flags::SYN | flags::ACK, &mut frame);

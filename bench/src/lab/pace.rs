@@ -85,11 +85,12 @@ impl Sender {
         if self.pending.is_empty() {
             let left = usize::try_from(self.packets - self.next).unwrap_or(BURST).min(BURST);
             let due = self.pacer.take(now, left);
-            if due > 0 && pool.alloc_bulk(&mut self.pending, due) {
-                for mbuf in &mut self.pending {
-                    write(self.next, mbuf);
-                    self.next += 1;
-                }
+            if due > 0 {
+                pool.alloc_bulk(&mut self.pending, due);
+            }
+            for mbuf in &mut self.pending {
+                write(self.next, mbuf);
+                self.next += 1;
             }
         }
         let taken = link.transmit(&mut self.pending);

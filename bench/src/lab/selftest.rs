@@ -131,10 +131,7 @@ fn measure(args: &SelftestArgs, session: &mut Session, report: &mut Report) -> R
         let trial = session.trial(&load)?;
         lost += trial.lost;
         ensure!(trial.sent == packets, "{} of {packets} packets were offered", trial.sent);
-        let latency = match step {
-            Step::Forward => trial.to_servers,
-            _ => trial.to_clients,
-        };
+        let latency = if step == Step::Forward { trial.to_servers } else { trial.to_clients };
         let latency = latency.context("no packet came")?;
         let delay = args.delay.as_secs_f64() * 1e6;
         let longest = delay + args.slack.as_secs_f64() * 1e6;

@@ -188,13 +188,13 @@ impl<'a> Run<'a> {
     /// One packet; whether it is an answer now.
     fn take(&mut self, mbuf: &mut Mbuf, now: u64) -> bool {
         match inspect(self.side.traffic, mbuf.octets()) {
-            Arrival::Ours(segment) => match self.number(&segment) {
-                Some(number) => self.serve(number, &segment, mbuf, now),
-                None => {
-                    self.tally.strays += 1;
-                    false
+            Arrival::Ours(segment) => {
+                if let Some(number) = self.number(&segment) {
+                    return self.serve(number, &segment, mbuf, now);
                 }
-            },
+                self.tally.strays += 1;
+                false
+            }
             Arrival::Corrupt => {
                 self.tally.corrupt += 1;
                 false

@@ -23,11 +23,11 @@ pub(crate) struct LabArgs {
     /// The virtual service, as the director has it: udp://ADDRESS:PORT or tcp://ADDRESS:PORT.
     #[arg(long, default_value = "udp://192.0.2.100:9")]
     pub(crate) service: String,
-    /// The clients' network [default: 198.18.0.0/15 or 2001:2::/48].
+    /// The clients' network [default: `198.18.0.0/15` or `2001:2::/48`].
     #[arg(long)]
     pub(crate) clients: Option<IpNet>,
-    /// The router that the clients are behind, the director's gateway [default: 192.0.2.254 or
-    /// 2001:db8:1::fe].
+    /// The router that the clients are behind, the director's gateway [default: `192.0.2.254` or
+    /// `2001:db8:1::fe`].
     #[arg(long)]
     pub(crate) gateway: Option<IpAddr>,
     /// Addresses of the real servers: ARP and Neighbor Solicitations for them are answered.

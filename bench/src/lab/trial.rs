@@ -121,9 +121,10 @@ impl Trial {
         pace: f64,
     ) -> Self {
         let (client, server) = (&offered.tally, &served.tally);
-        let (sent, rate) = match load.step {
-            Step::Validate => (served.sent, served.rate),
-            _ => (offered.sent, offered.rate),
+        let (sent, rate) = if load.step == Step::Validate {
+            (served.sent, served.rate)
+        } else {
+            (offered.sent, offered.rate)
         };
         let both = client.received.min(server.received);
         let came = match (load.step, traffic.transport) {
