@@ -141,8 +141,7 @@ impl<'a> Run<'a> {
             }
             Step::Rest | Step::Resolve | Step::Validate => Vec::new(),
         };
-        let per_flow = matches!(plan.step, Step::Open | Step::Validate | Step::Close);
-        let seen = Seen::new(if per_flow { plan.flows } else { 0 });
+        let seen = Seen::new(plan.packets.max(plan.flows));
         let stamped = is_tcp && matches!(plan.step, Step::Open | Step::Close);
         let made_at = vec![0; if stamped { plan.flows as usize } else { 0 }];
         let (answers, tally) = (Burst::new(), Tally::new()?);
@@ -201,12 +200,15 @@ impl<'a> Run<'a> {
         let mut burst = Burst::new();
         let came = self.side.link.receive(&mut burst);
         let now = tsc::now();
-        for mut mbuf in burst.drain(..) {
+        let mut done = Burst::new();
+        for mut mbuf in burst {
             if self.take(&mut mbuf, now) {
                 self.answers.push(mbuf);
+            } else {
+                done.push(mbuf);
             }
         }
-        free_all(&mut burst);
+        free_all(&mut done);
         self.side.link.transmit(&mut self.answers);
         came > 0
     }
@@ -256,8 +258,7 @@ impl<'a> Run<'a> {
             self.tally.strays += 1;
             return false;
         };
-        let per_flow = is_control || step == Step::Validate;
-        if per_flow && !self.seen.note(number) {
+        if !self.seen.note(number) {
             self.tally.duplicates += 1;
             return false;
         }

@@ -1,4 +1,4 @@
-//! RFC 2544 through a stateful director, as RFC 9693 section 4 has it: connections are established
+//! RFC 2544 through a stateful director, as RFC 9693 has it: connections are established
 //! and validated first, then the classic trials run over them.
 
 use std::time::Duration;

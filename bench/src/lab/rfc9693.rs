@@ -12,7 +12,7 @@ use super::report::{Figure, conclude};
 use super::search::Search;
 use super::session::{Session, attempt};
 use super::settings::LabArgs;
-use super::trial::Load;
+use super::trial::{Load, Trial};
 use crate::flows::Transport;
 use crate::results::{Report, say};
 
@@ -87,6 +87,19 @@ pub(crate) fn run(command: &Rfc9693, report: &mut Report) -> Result<()> {
     }
 }
 
+/// Connections that were opened.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    /// The first flow.
+    first: u32,
+    /// In a second.
+    rate: f64,
+    /// How many a server could reach.
+    valid: u32,
+    /// All of them, at the wanted rate.
+    passed: bool,
+}
+
 /// A generator, and how it searches.
 struct Bed<'a> {
     session: Session,
@@ -120,47 +133,56 @@ impl<'a> Bed<'a> {
     }
 
     /// Closes what is open, as a trial.
-    fn close(&mut self, (first, connections): (u32, u32), rate: f64) -> Result<bool> {
+    fn close(&mut self, first: u32, connections: u32, rate: f64) -> Result<Trial> {
         self.open = None;
-        Ok(self.session.trial(&Load::once(Step::Close, first, connections, rate))?.passed())
+        self.session.trial(&Load::once(Step::Close, first, connections, rate))
     }
 
     /// Opens fresh connections at a rate, then has every one of them tried by a packet from its
-    /// server (validation). The first flow, whether all is well, and how many are.
-    fn open(&mut self, connections: u32, rate: f64) -> Result<(u32, bool, u32)> {
+    /// server (validation).
+    fn open(&mut self, connections: u32, rate: f64) -> Result<Opened> {
         let first = self.session.fresh_flows(connections)?;
         self.open = Some((first, connections));
         let opened = self.session.trial(&Load::once(Step::Open, first, connections, rate))?;
         let mut check = Load::once(Step::Validate, first, connections, self.args.safe_rate);
         check.packets = self.session.opened();
         let valid = self.session.trial(&check)?.received;
-        let all = valid >= u64::from(connections);
-        Ok((first, opened.passed() && all, u32::try_from(valid).unwrap_or(u32::MAX)))
+        Ok(Opened {
+            first,
+            rate: opened.rate,
+            valid: u32::try_from(valid).unwrap_or(u32::MAX),
+            passed: opened.passed() && valid >= u64::from(connections),
+        })
     }
 
-    /// The highest rate that passes `once`.
+    /// The same where nothing may be missing; the first flow.
+    fn open_all(&mut self, connections: u32) -> Result<u32> {
+        let Opened { first, valid, passed, .. } = self.open(connections, self.args.safe_rate)?;
+        ensure!(passed, "{valid} of {connections} connections are there; lower --safe-rate");
+        Ok(first)
+    }
+
+    /// The highest rate that passes `once`, which gives the rate that was sent if it does.
     fn search(
         &mut self,
         limit: f64,
-        mut once: impl FnMut(&mut Self, f64) -> Result<bool>,
+        mut once: impl FnMut(&mut Self, f64) -> Result<Option<f64>>,
     ) -> Result<f64> {
         ensure!(limit > 0.0 && limit.is_finite(), "{limit} connections/s cannot be offered");
         let mut search = Search::new(limit, self.args.resolution, self.args.most_trials);
+        let mut best = 0.0;
         while let Some(rate) = search.next() {
-            let passed = attempt(
-                self.args.lab.attempts,
-                |passed| *passed,
-                || {
-                    self.settle()?;
-                    once(self, rate)
-                },
-            )?;
-            search.note(rate, passed);
+            let sent = attempt(self.args.lab.attempts, Option::is_some, || {
+                self.settle()?;
+                once(self, rate)
+            })?;
+            search.note(rate, sent.is_some());
+            best = sent.map_or(best, |sent| sent.min(rate));
         }
         if search.is_limited() {
             say(&format!("the limit of {limit:.0} connections/s passed; more was not tried"));
         }
-        Ok(search.result())
+        Ok(best)
     }
 
     fn conclude(&self, report: &mut Report, title: &str, figures: Vec<Figure>) -> Result<()> {
@@ -171,7 +193,10 @@ impl<'a> Bed<'a> {
 
 fn establish(args: &RateArgs, report: &mut Report) -> Result<()> {
     let mut bed = Bed::connect(&args.stateful)?;
-    let rate = bed.search(args.max_rate, |bed, rate| Ok(bed.open(args.connections, rate)?.1))?;
+    let rate = bed.search(args.max_rate, |bed, rate| {
+        let opened = bed.open(args.connections, rate)?;
+        Ok(opened.passed.then_some(opened.rate))
+    })?;
     let name = bed.name(&format!("establishment_rate/{}_connections", args.connections));
     bed.conclude(
         report,
@@ -190,9 +215,9 @@ fn tear_down(args: &RateArgs, report: &mut Report) -> Result<()> {
     );
     if bed.is_tcp() {
         let rate = bed.search(args.max_rate, |bed, rate| {
-            let (first, all, valid) = bed.open(args.connections, args.stateful.safe_rate)?;
-            ensure!(all, "{valid} of {} connections; lower --safe-rate", args.connections);
-            bed.close((first, args.connections), rate)
+            let first = bed.open_all(args.connections)?;
+            let closed = bed.close(first, args.connections, rate)?;
+            Ok(closed.passed().then_some(closed.rate))
         })?;
         let name = bed.name(&format!("close_rate/{}_connections", args.connections));
         figures.push(Figure::new(name, rate, "connections/s"));
@@ -208,10 +233,9 @@ fn tear_down(args: &RateArgs, report: &mut Report) -> Result<()> {
 fn forget(bed: &mut Bed<'_>, args: &RateArgs) -> Result<Figure> {
     let address = args.stateful.lab.metrics.context("no metrics")?;
     bed.settle()?;
-    let (first, all, valid) = bed.open(args.connections, args.stateful.safe_rate)?;
-    ensure!(all, "{valid} of {} connections; lower --safe-rate", args.connections);
+    let first = bed.open_all(args.connections)?;
     if bed.is_tcp() {
-        bed.close((first, args.connections), args.stateful.safe_rate)?;
+        bed.close(first, args.connections, args.stateful.safe_rate)?;
     }
     let full = Reading::take(address)?.live;
     let begun = Instant::now();
@@ -243,16 +267,17 @@ fn capacity(args: &CapacityArgs, report: &mut Report) -> Result<()> {
     // The most that were ever there at once: of a table that refuses what does not fit, all of it.
     let mut most = 0;
     let mut holds = |bed: &mut Bed<'_>, connections: f64| -> Result<bool> {
-        attempt(
+        let opened = attempt(
             stateful.lab.attempts,
-            |passed| *passed,
+            |opened: &Opened| opened.passed,
             || {
                 bed.settle()?;
-                let (_, all, valid) = bed.open(count(connections), stateful.safe_rate)?;
-                most = most.max(valid);
-                Ok(all)
+                let opened = bed.open(count(connections), stateful.safe_rate)?;
+                most = most.max(opened.valid);
+                Ok(opened)
             },
-        )
+        )?;
+        Ok(opened.passed)
     };
     let mut kept = 0.0;
     let mut limit = f64::from(args.start.max(1));

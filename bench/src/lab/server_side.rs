@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Result;
 use pointsman::dpdk::burst::{Burst, free_all};
@@ -21,11 +22,15 @@ use super::clients::Clients;
 use super::frames::{Addresses, Content, Tag, Template, Variable};
 use super::inspect::{Arrival, Segment, answer, client_of, inspect, turn_round};
 use super::link::Link;
+use super::numbers::cycles;
 use super::pace::{Pacer, Sender};
 use super::plan::{Plan, Progress, Seen, Step};
 use super::station::{Reaction, Station};
 use super::tally::{Clock, Tally};
 use crate::flows::Traffic;
+
+/// How long after a trial's end the other side's word is waited for.
+const ORPHANED: Duration = Duration::from_secs(10);
 
 /// What the server side has between trials.
 #[derive(Debug)]
@@ -106,8 +111,10 @@ impl ServerSide {
         let pacer = Pacer::new(plan.rate, plan.catch_up, clock.hz, begun);
         let mut sender = Sender::new(pacer, packets, plan.longest, clock.hz, begun);
         let mut run = Run::new(self, plan, clock)?;
-        while !progress.over.load(Ordering::Acquire) {
-            let now = tsc::now();
+        let end = begun.saturating_add(cycles(plan.longest + ORPHANED, clock.hz));
+        let mut now = begun;
+        while !progress.over.load(Ordering::Acquire) && now < end {
+            now = tsc::now();
             let worked = run.offer(&mut sender, now) | run.receive();
             progress.arrived.store(run.tally.received, Ordering::Relaxed);
             if packets > 0 && sender.is_done() {
@@ -136,8 +143,7 @@ impl<'a> Run<'a> {
             Template::new(side.traffic, Direction::Reply, &addresses, Content::Data(size))
         };
         let templates = side.servers.iter().map(template).collect();
-        let per_flow = matches!(plan.step, Step::Open | Step::Close);
-        let seen = Seen::new(if per_flow { plan.flows } else { 0 });
+        let seen = Seen::new(plan.packets.max(plan.flows));
         let (answers, tally) = (Burst::new(), Tally::new()?);
         Ok(Self { side, plan, clock, templates, seen, answers, tally })
     }
@@ -175,12 +181,15 @@ impl<'a> Run<'a> {
         let mut burst = Burst::new();
         let came = self.side.link.receive(&mut burst);
         let now = tsc::now();
-        for mut mbuf in burst.drain(..) {
+        let mut done = Burst::new();
+        for mut mbuf in burst {
             if self.take(&mut mbuf, now) {
                 self.answers.push(mbuf);
+            } else {
+                done.push(mbuf);
             }
         }
-        free_all(&mut burst);
+        free_all(&mut done);
         self.side.link.transmit(&mut self.answers);
         came > 0
     }
@@ -222,14 +231,6 @@ impl<'a> Run<'a> {
     fn serve(&mut self, number: u32, segment: &Segment, mbuf: &mut Mbuf, now: u64) -> bool {
         let family = self.side.traffic.family;
         match (self.plan.step, segment.flags) {
-            (Step::Echo | Step::Forward, _) => {
-                self.arrived(segment, now);
-                let echoes = self.plan.step == Step::Echo;
-                if echoes {
-                    turn_round(self.side.traffic, mbuf.octets_mut());
-                }
-                echoes
-            }
             (Step::Open, flags::SYN) => {
                 answer(family, flags::SYN | flags::ACK, mbuf.octets_mut());
                 true
@@ -241,6 +242,11 @@ impl<'a> Run<'a> {
             _ if !self.seen.note(number) => {
                 self.tally.duplicates += 1;
                 false
+            }
+            (Step::Echo, _) => {
+                self.arrived(segment, now);
+                turn_round(self.side.traffic, mbuf.octets_mut());
+                true
             }
             (Step::Open, _) => {
                 self.arrived(segment, now);
