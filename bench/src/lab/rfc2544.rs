@@ -193,13 +193,13 @@ impl<'a> Bed<'a> {
         while let Some(rate) = search.next() {
             let attempts = self.args.lab.attempts;
             let trial = attempt(attempts, Trial::passed, || self.stream(sizes, rate))?;
-            search.note(rate, trial.passed());
+            search.note(rate, trial.verdict);
             if trial.passed() {
                 best = Some(trial);
             }
         }
-        if search.is_limited() {
-            say(&format!("{sizes}: the limit of {limit:.0} packets/s passed; more was not tried"));
+        if let Some(caveat) = search.caveat() {
+            say(&format!("{sizes}, {:.0} packets/s: {caveat}", search.result()));
         }
         // What was really sent, which is at most a little less than what was wanted.
         let rate = best.as_ref().map_or(0.0, |trial| trial.rate.min(search.result()));

@@ -12,7 +12,7 @@ use super::report::{Figure, conclude};
 use super::search::Search;
 use super::session::{Session, attempt};
 use super::settings::LabArgs;
-use super::trial::{Load, Trial};
+use super::trial::{Load, Trial, Verdict};
 use crate::flows::Transport;
 use crate::results::{Report, say};
 
@@ -92,12 +92,27 @@ pub(crate) fn run(command: &Rfc9693, report: &mut Report) -> Result<()> {
 struct Opened {
     /// The first flow.
     first: u32,
-    /// In a second.
-    rate: f64,
     /// How many a server could reach.
     valid: u32,
-    /// All of them, at the wanted rate.
-    passed: bool,
+    outcome: Outcome,
+}
+
+/// What came of a rate.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    /// What was sent, in a second.
+    rate: f64,
+    verdict: Verdict,
+}
+
+impl Outcome {
+    fn of(trial: &Trial) -> Self {
+        Self { rate: trial.rate, verdict: trial.verdict }
+    }
+
+    fn passed(&self) -> bool {
+        self.verdict == Verdict::Passed
+    }
 }
 
 /// A generator, and how it searches.
@@ -147,40 +162,44 @@ impl<'a> Bed<'a> {
         let mut check = Load::once(Step::Validate, first, connections, self.args.safe_rate);
         check.packets = self.session.opened();
         let valid = self.session.trial(&check)?.received;
-        Ok(Opened {
-            first,
-            rate: opened.rate,
-            valid: u32::try_from(valid).unwrap_or(u32::MAX),
-            passed: opened.passed() && valid >= u64::from(connections),
-        })
+        let mut outcome = Outcome::of(&opened);
+        if outcome.passed() && valid < u64::from(connections) {
+            outcome.verdict = Verdict::Lost;
+        }
+        Ok(Opened { first, valid: u32::try_from(valid).unwrap_or(u32::MAX), outcome })
     }
 
     /// The same where nothing may be missing; the first flow.
     fn open_all(&mut self, connections: u32) -> Result<u32> {
-        let Opened { first, valid, passed, .. } = self.open(connections, self.args.safe_rate)?;
-        ensure!(passed, "{valid} of {connections} connections are there; lower --safe-rate");
+        let Opened { first, valid, outcome } = self.open(connections, self.args.safe_rate)?;
+        ensure!(
+            outcome.passed(),
+            "{valid} of {connections} connections are there; lower --safe-rate"
+        );
         Ok(first)
     }
 
-    /// The highest rate that passes `once`, which gives the rate that was sent if it does.
+    /// The highest rate that passes `once`.
     fn search(
         &mut self,
         limit: f64,
-        mut once: impl FnMut(&mut Self, f64) -> Result<Option<f64>>,
+        mut once: impl FnMut(&mut Self, f64) -> Result<Outcome>,
     ) -> Result<f64> {
         ensure!(limit > 0.0 && limit.is_finite(), "{limit} connections/s cannot be offered");
         let mut search = Search::new(limit, self.args.resolution, self.args.most_trials);
         let mut best = 0.0;
         while let Some(rate) = search.next() {
-            let sent = attempt(self.args.lab.attempts, Option::is_some, || {
+            let outcome = attempt(self.args.lab.attempts, Outcome::passed, || {
                 self.settle()?;
                 once(self, rate)
             })?;
-            search.note(rate, sent.is_some());
-            best = sent.map_or(best, |sent| sent.min(rate));
+            search.note(rate, outcome.verdict);
+            if outcome.passed() {
+                best = outcome.rate.min(rate);
+            }
         }
-        if search.is_limited() {
-            say(&format!("the limit of {limit:.0} connections/s passed; more was not tried"));
+        if let Some(caveat) = search.caveat() {
+            say(&format!("{:.0} connections/s: {caveat}", search.result()));
         }
         Ok(best)
     }
@@ -193,10 +212,8 @@ impl<'a> Bed<'a> {
 
 fn establish(args: &RateArgs, report: &mut Report) -> Result<()> {
     let mut bed = Bed::connect(&args.stateful)?;
-    let rate = bed.search(args.max_rate, |bed, rate| {
-        let opened = bed.open(args.connections, rate)?;
-        Ok(opened.passed.then_some(opened.rate))
-    })?;
+    let rate =
+        bed.search(args.max_rate, |bed, rate| Ok(bed.open(args.connections, rate)?.outcome))?;
     let name = bed.name(&format!("establishment_rate/{}_connections", args.connections));
     bed.conclude(
         report,
@@ -216,8 +233,7 @@ fn tear_down(args: &RateArgs, report: &mut Report) -> Result<()> {
     if bed.is_tcp() {
         let rate = bed.search(args.max_rate, |bed, rate| {
             let first = bed.open_all(args.connections)?;
-            let closed = bed.close(first, args.connections, rate)?;
-            Ok(closed.passed().then_some(closed.rate))
+            Ok(Outcome::of(&bed.close(first, args.connections, rate)?))
         })?;
         let name = bed.name(&format!("close_rate/{}_connections", args.connections));
         figures.push(Figure::new(name, rate, "connections/s"));
@@ -266,10 +282,10 @@ fn capacity(args: &CapacityArgs, report: &mut Report) -> Result<()> {
     ensure!(!stateful.settle.is_zero(), "every trial begins with an empty table: give --settle");
     // The most that were ever there at once: of a table that refuses what does not fit, all of it.
     let mut most = 0;
-    let mut holds = |bed: &mut Bed<'_>, connections: f64| -> Result<bool> {
+    let mut holds = |bed: &mut Bed<'_>, connections: f64| -> Result<Verdict> {
         let opened = attempt(
             stateful.lab.attempts,
-            |opened: &Opened| opened.passed,
+            |opened: &Opened| opened.outcome.passed(),
             || {
                 bed.settle()?;
                 let opened = bed.open(count(connections), stateful.safe_rate)?;
@@ -277,24 +293,28 @@ fn capacity(args: &CapacityArgs, report: &mut Report) -> Result<()> {
                 Ok(opened)
             },
         )?;
-        Ok(opened.passed)
+        Ok(opened.outcome.verdict)
     };
     let mut kept = 0.0;
     let mut limit = f64::from(args.start.max(1));
-    while holds(&mut bed, limit)? {
+    let failed = loop {
+        let verdict = holds(&mut bed, limit)?;
+        if verdict != Verdict::Passed {
+            break Some(verdict);
+        }
         kept = limit;
         if limit >= f64::from(args.most) {
-            break;
+            break None;
         }
         limit = (limit * 2.0).min(f64::from(args.most));
-    }
-    if kept < limit {
+    };
+    if let Some(verdict) = failed {
         let mut search = Search::new(limit, stateful.resolution, stateful.most_trials);
-        search.note(limit, false);
-        search.note(kept, true);
+        search.note(limit, verdict);
+        search.note(kept, Verdict::Passed);
         while let Some(connections) = search.next() {
-            let passed = holds(&mut bed, connections)?;
-            search.note(connections, passed);
+            let verdict = holds(&mut bed, connections)?;
+            search.note(connections, verdict);
         }
         kept = search.result();
     } else {

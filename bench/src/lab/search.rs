@@ -1,13 +1,15 @@
 //! The search for the highest rate, or the largest number, that passes.
 
+use super::trial::Verdict;
+
 /// A binary search between nothing and a limit; the limit is tried first.
 #[derive(Clone, Debug)]
 pub(crate) struct Search {
     limit: f64,
     /// The highest that passed.
     passed: f64,
-    /// The lowest that failed.
-    failed: Option<f64>,
+    /// The lowest that failed, and how.
+    failed: Option<(f64, Verdict)>,
     /// Where the two may end, as a share of the one that failed.
     resolution: f64,
     trials_left: u32,
@@ -27,18 +29,18 @@ impl Search {
         match self.failed {
             None if self.passed < self.limit => Some(self.limit),
             None => None,
-            Some(failed) if failed - self.passed <= failed * self.resolution => None,
-            Some(failed) => Some(f64::midpoint(self.passed, failed)),
+            Some((failed, _)) if failed - self.passed <= failed * self.resolution => None,
+            Some((failed, _)) => Some(f64::midpoint(self.passed, failed)),
         }
     }
 
     /// What came of it.
-    pub(crate) fn note(&mut self, tried: f64, passed: bool) {
+    pub(crate) fn note(&mut self, tried: f64, verdict: Verdict) {
         self.trials_left = self.trials_left.saturating_sub(1);
-        if passed {
+        if verdict == Verdict::Passed {
             self.passed = self.passed.max(tried);
-        } else {
-            self.failed = Some(self.failed.map_or(tried, |failed| failed.min(tried)));
+        } else if self.failed.is_none_or(|(failed, _)| tried < failed) {
+            self.failed = Some((tried, verdict));
         }
     }
 
@@ -47,9 +49,15 @@ impl Search {
         self.passed
     }
 
-    /// Whether nothing failed: the limit holds the result, not what was measured.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.failed.is_none()
+    /// What besides the device under test bounds the result.
+    pub(crate) fn caveat(&self) -> Option<&'static str> {
+        match self.failed {
+            None => Some("the limit passed; more was not tried"),
+            Some((_, Verdict::NotOffered)) => {
+                Some("the generator did not offer more: the device may be able to take it")
+            }
+            Some((_, Verdict::Passed | Verdict::Lost | Verdict::Corrupt)) => None,
+        }
     }
 }
 
@@ -61,7 +69,7 @@ mod tests {
         let mut search = Search::new(limit, resolution, 40);
         let mut trials = 0;
         while let Some(rate) = search.next() {
-            search.note(rate, rate <= truth);
+            search.note(rate, if rate <= truth { Verdict::Passed } else { Verdict::Lost });
             trials += 1;
         }
         (search, trials)
@@ -79,8 +87,18 @@ mod tests {
     #[test]
     fn a_limit_that_passes_ends_the_search() {
         let (search, trials) = run(2.0e6, 1.0e6, 0.01);
-        assert!(search.is_limited() && trials == 1, "{search:?}");
+        assert!(search.caveat().is_some() && trials == 1, "{search:?}");
         assert!(search.result().total_cmp(&1.0e6).is_eq());
+    }
+
+    #[test]
+    fn a_bound_of_the_generator_is_told_from_one_of_the_device() {
+        let mut search = Search::new(8.0, 0.5, 40);
+        search.note(8.0, Verdict::Lost);
+        assert_eq!(search.caveat(), None);
+        search.note(4.0, Verdict::NotOffered);
+        search.note(2.0, Verdict::Passed);
+        assert!(search.caveat().is_some_and(|words| words.contains("generator")), "{search:?}");
     }
 
     #[test]
