@@ -41,7 +41,7 @@ check: ## formatting, lints, documentation, scripts, licences
 	$(CARGO) clippy $(LOCKED) --workspace --exclude dpdk-sys --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps --workspace
 ifeq ($(SHELLCHECK),yes)
-	shellcheck .ci/run scripts/demo scripts/bench scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh
+	shellcheck .ci/run scripts/demo scripts/bench scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh bench/lab/*.sh bench/lab/*/*.sh
 else
 	@echo "make check: shellcheck is not installed: the scripts were NOT checked (apt-get install shellcheck)"
 endif

@@ -3,6 +3,7 @@
 mod captures;
 mod devices;
 mod flows;
+mod lab;
 mod measure;
 mod memory_loop;
 mod results;
@@ -19,6 +20,9 @@ use clap::{Parser, Subcommand};
 
 use devices::DevicesArgs;
 use flows::{Family, Traffic, Transport};
+use lab::rfc2544::{self, Rfc2544};
+use lab::rfc9693::{self, Rfc9693};
+use lab::selftest::{self, SelftestArgs};
 use memory_loop::LoopArgs;
 use results::Report;
 use tables::TablesArgs;
@@ -57,7 +61,15 @@ enum Command {
     Devices(DevicesArgs),
     /// The connection table beside hashbrown.
     Tables(TablesArgs),
-    /// All of them, one after the other.
+    /// A generator for a director between two ports: throughput, latency, loss (RFC 2544).
+    #[command(subcommand)]
+    Rfc2544(Rfc2544),
+    /// The same for connections: establishment, tear-down, table capacity (RFC 9693).
+    #[command(subcommand)]
+    Rfc9693(Rfc9693),
+    /// That generator against a forwarder of known loss and delay, in memory.
+    Selftest(SelftestArgs),
+    /// Loop, devices and tables, one after the other.
     All {
         #[command(flatten)]
         devices: DevicesArgs,
@@ -78,6 +90,9 @@ fn main() -> Result<()> {
         Command::Loop(args) => memory_loop::run(&args, &mut report)?,
         Command::Devices(args) => devices::run(&args, &mut report)?,
         Command::Tables(args) => tables::run(&args, &mut report)?,
+        Command::Rfc2544(command) => rfc2544::run(&command, &mut report)?,
+        Command::Rfc9693(command) => rfc9693::run(&command, &mut report)?,
+        Command::Selftest(args) => selftest::run(&args, &mut report)?,
         Command::All { devices, memory, tables } => {
             devices::run(&devices, &mut report)?;
             memory_loop::run(&memory, &mut report)?;
