@@ -121,7 +121,10 @@ impl Results {
         let one = all.first().and_then(|series| series.points.first().copied());
         if let (Some((_, one)), Some(measured)) = (one, all.first()) {
             let points = measured.points.iter().map(|(workers, _)| (*workers, one * workers));
-            all.push(Series { name: "one worker's rate times workers".to_owned(), points: points.collect() });
+            all.push(Series {
+                name: "one worker's rate times workers".to_owned(),
+                points: points.collect(),
+            });
         }
         all
     }
@@ -281,7 +284,8 @@ mod tests {
     use super::*;
 
     fn results(rows: &[(&str, f64)]) -> Results {
-        let rows = rows.iter().map(|(name, value)| Figure { name: (*name).to_owned(), value: *value });
+        let rows =
+            rows.iter().map(|(name, value)| Figure { name: (*name).to_owned(), value: *value });
         Results { machine: Facts { tsc_mhz: 2000.0 }, rows: rows.collect() }
     }
 

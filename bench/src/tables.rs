@@ -233,7 +233,9 @@ fn compare(eal: &Arc<Eal>, connections: u32, runs: usize) -> Result<Vec<Row>> {
     let mut own = Subject::new(Own(own), connections)?;
     let index = HashMap::with_capacity_and_hasher(entries, ahash::RandomState::default());
     let mut hashbrown = Subject::new(Hashbrown { index, records: records() }, connections)?;
-    let mut rte_hash = match HashTable::create(eal, "connections", u32::try_from(entries)?) {
+    // With some room, for it cannot be filled to the last entry.
+    let room = u32::try_from(entries + entries / 8)?;
+    let mut rte_hash = match HashTable::create(eal, "connections", room) {
         Ok(index) => Some(Subject::new(RteHash { index, records: records() }, connections)?),
         Err(error) => {
             say(&format!("tables: rte_hash is left out: {error}"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -70,7 +70,8 @@ fn main() -> Result<()> {
         Action::Check { file } => check(&file),
         Action::Bless { file } => {
             let counts = count()?.to_json()?;
-            fs::write(&file, &counts).with_context(|| format!("cannot write {}", file.display()))?;
+            fs::write(&file, &counts)
+                .with_context(|| format!("cannot write {}", file.display()))?;
             print(&format!("written to {}:\n{counts}", file.display()))
         }
         Action::Forward { traffic } => forward(traffic),
@@ -82,7 +83,7 @@ fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
-fn check(file: &PathBuf) -> Result<()> {
+fn check(file: &Path) -> Result<()> {
     let (accepted, counted) = (Counts::read(file)?, count()?);
     let growth = accepted.growth(&counted);
     if growth.is_empty() {

@@ -15,6 +15,9 @@ use crate::lab::Lab;
 use crate::measure::cpu_time;
 use crate::source::Flows;
 
+/// How much later than its time a connection may end.
+const LATE_MS: u64 = 512;
+
 /// Both rates, in turns.
 pub(super) fn measure(args: &ChangesArgs, lab: &Lab, change: Change) -> Result<Rates> {
     let (args, pool) = (args.clone(), lab.pool().clone());
@@ -77,7 +80,7 @@ impl Busy {
         self.forward(self.random(), 4 * self.args.busy_flows, 0)?;
         let timeout = pointsman::service::Timeouts::default().udp;
         self.now = u64::try_from(timeout.as_millis())? - 1;
-        self.forward(self.random(), 16 * self.args.busy_flows, 0)?;
+        self.forward(self.random(), 24 * self.args.busy_flows, 0)?;
         Ok(())
     }
 
@@ -118,19 +121,29 @@ impl Busy {
             };
             rates.disturbed.push(rate);
         }
-        self.world.lost_nothing()?;
-        let ended = self.world.expired() - before;
-        let changed = match self.change {
-            Change::Expire => ended,
-            Change::Begin => u64::from(self.world.connections() - busy_flows),
-        };
-        // What is due in the last slot of the timer wheel comes a little later.
-        let least = u64::from(churn / 100 * 95);
-        ensure!(changed >= least, "{:?}: {changed} of {churn} connections", self.change);
-        if self.change == Change::Expire {
-            let left = self.world.connections();
-            ensure!(left >= busy_flows, "{left} of {busy_flows} busy flows are left");
-        }
+        self.check(before)?;
         Ok(rates)
+    }
+
+    /// Everything that was to change did, and nothing else.
+    fn check(&mut self, expired_before: u64) -> Result<()> {
+        let ChangesArgs { churn, busy_flows, parts, .. } = self.args;
+        let churn = churn / parts * parts;
+        self.world.lost_nothing()?;
+        if self.change == Change::Begin {
+            let begun = self.world.connections() - busy_flows;
+            ensure!(begun == churn, "{begun} of {churn} connections began");
+            return Ok(());
+        }
+        let ended = self.world.expired() - expired_before;
+        let (churn, span) = (u64::from(churn), self.span_ms());
+        // Connections end slot by slot of the timer wheel: the last ones a little later.
+        let least = churn * span.saturating_sub(LATE_MS) / span.max(1) / 20 * 19;
+        ensure!(ended >= least, "{ended} of {churn} connections expired in time");
+        self.now += LATE_MS;
+        self.forward(self.random(), 24 * busy_flows, 0)?;
+        let left = self.world.connections();
+        ensure!(left == busy_flows, "{left} connections are left, not {busy_flows}");
+        Ok(())
     }
 }

@@ -59,7 +59,12 @@ impl Rates {
         let ratio = self.disturbed.with(&self.undisturbed, |with, without| with / without);
         let row = |measure, unit, runs: &Runs| {
             let flows = scale(args.busy_flows);
-            Row::new(format!("changes/{TRAFFIC}/{flows}_flows/{what}/{measure}"), unit, runs, COMMAND)
+            Row::new(
+                format!("changes/{TRAFFIC}/{flows}_flows/{what}/{measure}"),
+                unit,
+                runs,
+                COMMAND,
+            )
         };
         [
             row("undisturbed", "Mpps", &self.undisturbed),

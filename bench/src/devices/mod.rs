@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::captures;
-use pointsman_bench::flows::{Family, Traffic, Transport};
 use crate::measure::Runs;
 use crate::results::{Report, Row, free_huge_pages, say};
 use crate::scale::scale;
+use pointsman_bench::flows::{Family, Traffic, Transport};
 
 /// Mbufs beside those that `net_pcap` keeps: queues, bursts, caches.
 const SPARE_MBUFS: u32 = 32_768;
