@@ -143,7 +143,7 @@ impl Forwarding {
             packets += f64::from(BURST_U32);
             now = tsc::now();
         }
-        Ok(packets / 1e6 / (cpu_time() - begun).as_secs_f64())
+        Ok(packets / 1e6 / cpu_time().saturating_sub(begun).as_secs_f64())
     }
 
     /// Forgets the last run; when this one is to end.

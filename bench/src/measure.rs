@@ -53,6 +53,11 @@ impl Cycles {
 pub(crate) struct Runs(Vec<f64>);
 
 impl Runs {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Notes a run.
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);

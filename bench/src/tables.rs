@@ -150,9 +150,14 @@ impl Table for RteHash {
 /// A 5-tuple as `rte_hash` takes it.
 #[inline]
 fn octets(key: &FlowKey<V4>) -> Key {
-    let ([a, b, c, d], [e, f, g, h]) = (key.source, key.destination);
-    let ([i, j], [k, l]) = (key.source_port.to_bytes(), key.destination_port.to_bytes());
-    [a, b, c, d, e, f, g, h, i, j, k, l, key.protocol, 0, 0, 0]
+    let mut octets = Key::default();
+    let (addresses, rest) = octets.split_at_mut(8);
+    addresses[..4].copy_from_slice(&key.source);
+    addresses[4..].copy_from_slice(&key.destination);
+    rest[..2].copy_from_slice(&key.source_port.to_bytes());
+    rest[2..4].copy_from_slice(&key.destination_port.to_bytes());
+    rest[4] = key.protocol;
+    octets
 }
 
 /// Reads a record.

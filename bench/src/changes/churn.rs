@@ -96,7 +96,7 @@ impl Busy {
             self.world.round(&mut burst, Origin::Port, now, &mut self.forwarding.sink);
         }
         self.now += passing_ms;
-        let microseconds = (cpu_time() - begun).as_secs_f64() * 1e6;
+        let microseconds = cpu_time().saturating_sub(begun).as_secs_f64() * 1e6;
         Ok(f64::from(packets) / microseconds)
     }
 

@@ -1,101 +1,48 @@
-//! Several workers, each on a CPU of its own with the source in its receive path: what a packet
-//! costs that arrived at the wrong one, and whether workers add up.
+//! What a packet costs that arrived at another worker than its flow's.
 
 use std::sync::Arc;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, FrameBurst};
 use pointsman::dataplane::pipeline::Origin;
-use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::dpdk::mempool::Mempool;
 use pointsman::dpdk::ring::{RingConsumer, RingProducer, ring};
 use pointsman::dpdk::tsc;
-use pointsman::wire::flow_key::Direction;
-use pointsman_bench::flows::{Family, Traffic, Transport};
-use pointsman_bench::template::Template;
 use pointsman_bench::world::{Plan, World, flows_of};
 
+use super::{COMMAND, Member, TRAFFIC, WorkersArgs, packet};
 use crate::forwarding::Forwarding;
 use crate::lab::{Lab, LabArgs};
 use crate::measure::Runs;
-use crate::results::{Report, Row, say};
+use crate::results::Row;
 use crate::scale::scale;
 use crate::sink::Sink;
 use crate::source::Flows;
 
-const TRAFFIC: Traffic = Traffic { family: Family::V4, transport: Transport::Udp };
-const COMMAND: &str = "pointsman-bench workers";
 /// Packets that the ring between two workers takes, as the director's.
 const RING: usize = 1024;
-
-/// What to measure.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct WorkersArgs {
-    /// Established flows of each worker.
-    #[arg(long, default_value_t = 65_536)]
-    worker_flows: u32,
-}
-
-/// Measures everything that takes more than one worker.
-pub(crate) fn run(args: &WorkersArgs, lab: &Lab, report: &mut Report) -> Result<()> {
-    let title = "Workers on their own CPUs, the source in each one's receive path, established \
-                 flows in random order";
-    if lab.lcores() < 2 {
-        say("workers: left out, as --cpus names one CPU alone");
-        return Ok(());
-    }
-    let mut rows = hand_over(args, lab)?;
-    rows.extend(scaling(args, lab)?);
-    report.add(title, rows)
-}
-
-fn packet() -> Template {
-    Template::new(TRAFFIC, Direction::Inbound, 0)
-}
-
-/// One of several workers with its established flows.
-struct Member {
-    forwarding: Forwarding,
-    world: World<Mbuf>,
-    /// At random.
-    flows: Flows,
-}
-
-impl Member {
-    fn new(
-        worker: (u16, u16),
-        flows: &Arc<[u32]>,
-        (pool, args): (&Mempool, &LabArgs),
-    ) -> Result<Self> {
-        let mut forwarding = Forwarding::new(pool, args.milliseconds);
-        let count = u32::try_from(flows.len())?;
-        let plan = Plan { worker, ..Plan::new(TRAFFIC, count) };
-        let (world, _) = forwarding.world(&plan, &Flows::sequential(count).among(flows))?;
-        let have = world.connections();
-        ensure!(have == count, "{have} connections, not {count}");
-        Ok(Self { forwarding, world, flows: Flows::random(count).among(flows) })
-    }
-}
+/// The first of two workers, which has no connections of its own.
+const RECEIVER: Plan = Plan { worker: (0, 2), ..Plan::new(TRAFFIC, 1024) };
 
 /// Packets of the second worker's flows: they arrive there, or at the first worker, which hands
 /// them over. The cycles of both count.
-fn hand_over(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
+pub(super) fn measure(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
     let flows: Arc<[u32]> = flows_of(1, 2, args.worker_flows).into();
-    let (mut right, mut handed, mut receiver, mut owner) =
-        (Runs::default(), Runs::default(), Runs::default(), Runs::default());
+    let [mut right, mut handed, mut receiver, mut owner, mut on_one] = [const { Runs::new() }; 5];
     for _ in 0..lab.args.runs {
         right.push(arrived_right(lab, &flows)?);
         let (by_receiver, by_owner) = handed_over(lab, &flows)?;
         receiver.push(by_receiver);
         owner.push(by_owner);
         handed.push(by_receiver + by_owner);
+        on_one.push(on_one_cpu(lab, &flows)?);
     }
     let lost = lab.pool().in_use();
     ensure!(lost == 0, "{lost} mbufs did not come back to the pool");
     let cost = handed.with(&right, |handed, right| handed - right);
+    let cost_on_one = on_one.with(&right, |handed, right| handed - right);
     let name = format!("workers/{TRAFFIC}/{}_flows", scale(args.worker_flows));
     let row = |what: &str, runs: &Runs| {
         Row::new(format!("{name}/{what}"), "cycles/packet", runs, COMMAND)
@@ -106,6 +53,7 @@ fn hand_over(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
         row("handed_over/receiver", &receiver),
         row("handed_over/owner", &owner),
         row("hand_over", &cost),
+        row("hand_over_on_one_cpu", &cost_on_one),
     ])
 }
 
@@ -115,6 +63,36 @@ fn arrived_right(lab: &Lab, flows: &Arc<[u32]>) -> Result<f64> {
         let mut member = Member::new((1, 2), &flows, (&pool, &args))?;
         let flows = member.flows.clone();
         member.forwarding.director(&mut member.world, &packet(), flows)
+    };
+    lab.start(1, work)?.join()?
+}
+
+/// Cycles per packet where both workers take turns on one CPU: the work without the move from cache
+/// to cache.
+fn on_one_cpu(lab: &Lab, flows: &Arc<[u32]>) -> Result<f64> {
+    let (producer, mut consumer) = ring(lab.eal(), "hand_over", RING, None)?;
+    let (flows, pool, args) = (Arc::clone(flows), lab.pool().clone(), lab.args.clone());
+    let work = move || {
+        let Member { mut forwarding, world: mut owner, flows: mut order } =
+            Member::new((1, 2), &flows, (&pool, &args))?;
+        let mut sink = Sink::beside(&pool, producer);
+        let (mut receiver, _) = World::new(&RECEIVER, &mut sink)?;
+        let (packet, mut burst) = (packet(), FrameBurst::new());
+        let end = forwarding.begin();
+        let mut before = tsc::now();
+        while before < end {
+            forwarding.source.receive(&mut burst, &packet, &mut order)?;
+            receiver.round(&mut burst, Origin::Port, Tick(0), &mut sink);
+            let taken = consumer.pop_burst(&mut burst);
+            ensure!(taken == BURST, "{taken} packets were handed over, not {BURST}");
+            owner.round(&mut burst, Origin::Worker, Tick(0), &mut forwarding.sink);
+            let after = tsc::now();
+            forwarding.cycles.push(after.wrapping_sub(before));
+            before = after;
+        }
+        receiver.lost_nothing()?;
+        owner.lost_nothing()?;
+        Ok(forwarding.cycles.median_per(BURST))
     };
     lab.start(1, work)?.join()?
 }
@@ -165,8 +143,7 @@ fn receive(
 ) -> Result<(f64, u64)> {
     let mut forwarding = Forwarding::new(pool, args.milliseconds);
     forwarding.sink = Sink::beside(pool, producer);
-    let plan = Plan { worker: (0, 2), ..Plan::new(TRAFFIC, 1024) };
-    let (mut world, _) = World::new(&plan, &mut forwarding.sink)?;
+    let (mut world, _) = World::new(&RECEIVER, &mut forwarding.sink)?;
     let mut order = Flows::random(u32::try_from(flows.len())?).among(flows);
     let (packet, mut burst) = (packet(), FrameBurst::new());
     let end = forwarding.begin();
@@ -213,52 +190,4 @@ fn own(member: Member, mut ring: RingConsumer, signals: &Signals) -> Result<(f64
     world.lost_nothing()?;
     let forwarded = forwarding.sink.transmitted() - forwarded;
     Ok((forwarding.cycles.median_per(BURST), forwarded))
-}
-
-/// One worker, two workers, and so on: rates, and how they compare with one.
-fn scaling(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
-    let mut rates = vec![Runs::default(); usize::from(lab.lcores())];
-    for _ in 0..lab.args.runs {
-        for (workers, runs) in (1..).zip(&mut rates) {
-            runs.push(side_by_side(args, lab, workers)?);
-        }
-    }
-    let name = format!("workers/{TRAFFIC}/{}_flows", scale(args.worker_flows));
-    let mut rows = Vec::new();
-    for (workers, runs) in (1..).zip(&rates) {
-        let name = format!("{name}/{workers}_workers");
-        rows.push(Row::new(format!("{name}/rate"), "Mpps", runs, COMMAND));
-        if let (2.., Some(one)) = (workers, rates.first()) {
-            let ratio = runs.with(one, |several, one| several / one);
-            rows.push(Row::new(format!("{name}/scaling"), "ratio", &ratio, COMMAND));
-        }
-    }
-    Ok(rows)
-}
-
-/// The sum of the rates of so many workers, all at the same time, by their median bursts.
-fn side_by_side(args: &WorkersArgs, lab: &Lab, workers: u16) -> Result<f64> {
-    let barrier = Arc::new(Barrier::new(usize::from(workers)));
-    let start = |worker: u16| {
-        let (pool, lab_args, count) = (lab.pool().clone(), lab.args.clone(), args.worker_flows);
-        let barrier = Arc::clone(&barrier);
-        lab.start(worker, move || {
-            let flows = flows_of(worker, workers, count).into();
-            let member = Member::new((worker, workers), &flows, (&pool, &lab_args));
-            barrier.wait();
-            let Member { mut forwarding, mut world, flows } = member?;
-            let cycles = forwarding.director(&mut world, &packet(), flows)?;
-            world.lost_nothing()?;
-            Ok(mpps(cycles))
-        })
-    };
-    let started: Vec<_> = (0..workers).map(start).collect::<Result<_>>()?;
-    let rates = started.into_iter().map(|worker| worker.join()?);
-    rates.sum()
-}
-
-/// Million packets a second at so many cycles each.
-#[allow(clippy::cast_precision_loss, reason = "a TSC's rate is far below 2^52")]
-fn mpps(cycles: f64) -> f64 {
-    tsc::hz() as f64 / cycles / 1e6
 }
