@@ -13,7 +13,10 @@ use serde::Deserialize;
 
 use crate::results::say;
 
-const SIZE: (u32, u32) = (900, 520);
+const WIDTH: u32 = 900;
+const HEIGHT: u32 = 520;
+/// Labels along an axis at most.
+const LABELS: u8 = 20;
 const FONT: &str = "sans-serif";
 /// Colours that differ for the colour-blind too (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
@@ -174,13 +177,15 @@ impl Chart {
     fn draw_logarithmic(&self, file: &Path) -> Result<()> {
         let Some((least, most, top)) = self.bounds() else { return Ok(()) };
         let axis: LogCoord<f64> = (least..most).log_scale().into();
-        self.draw(axis, top, file)
+        self.draw(axis, LABELS, top, file)
     }
 
+    /// Over whole numbers.
     fn draw_linear(&self, file: &Path) -> Result<()> {
         let Some((_, most, top)) = self.bounds() else { return Ok(()) };
         let axis: RangedCoordf64 = (0.0..most).into();
-        self.draw(axis, top, file)
+        let numbers = (0..LABELS).take_while(|number| f64::from(*number) <= most);
+        self.draw(axis, u8::try_from(numbers.count())?, top, file)
     }
 
     /// Least and most along the axis, and most above it; nothing without points.
@@ -193,11 +198,11 @@ impl Chart {
         Some((least, most * 1.05, top * 1.1))
     }
 
-    fn draw<X>(&self, axis: X, top: f64, file: &Path) -> Result<()>
+    fn draw<X>(&self, axis: X, labels: u8, top: f64, file: &Path) -> Result<()>
     where
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        let canvas = canvas(file)?;
+        let canvas = canvas(file, HEIGHT)?;
         let mut chart = ChartBuilder::on(&canvas)
             .caption(self.title, (FONT, 20))
             .margin(12)
@@ -210,6 +215,7 @@ impl Chart {
             .light_line_style(TRANSPARENT)
             .x_desc(self.x)
             .y_desc("million packets per second")
+            .x_labels(usize::from(labels))
             .x_label_formatter(&|flows| label(*flows))
             .label_style((FONT, 14))
             .draw()
@@ -243,8 +249,9 @@ fn draw_bars(bars: &[(String, f64)], title: &str, file: &Path) -> Result<()> {
     if top <= 0.0 {
         return Ok(());
     }
-    let canvas = canvas(file)?;
-    let rows = f64::from(u32::try_from(bars.len())?);
+    let rows = u32::try_from(bars.len())?;
+    let canvas = canvas(file, 100 + 26 * rows)?;
+    let rows = f64::from(rows);
     let mut chart = ChartBuilder::on(&canvas)
         .caption(title, (FONT, 20))
         .margin(12)
@@ -268,8 +275,8 @@ fn draw_bars(bars: &[(String, f64)], title: &str, file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn canvas(file: &Path) -> Result<DrawingArea<SVGBackend<'_>, Shift>> {
-    let canvas = SVGBackend::new(file, SIZE).into_drawing_area();
+fn canvas(file: &Path, height: u32) -> Result<DrawingArea<SVGBackend<'_>, Shift>> {
+    let canvas = SVGBackend::new(file, (WIDTH, height)).into_drawing_area();
     canvas.fill(&WHITE).map_err(drawing)?;
     Ok(canvas)
 }

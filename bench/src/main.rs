@@ -149,3 +149,13 @@ fn all(args: &AllArgs, report: &mut Report) -> Result<()> {
     tables::run(&args.tables, &lab, report)?;
     instructions::run(&args.instructions, report)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_arguments_of_a_subcommand_have_one_name() {
+        super::Cli::command().debug_assert();
+    }
+}
