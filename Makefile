@@ -7,12 +7,12 @@ SHELLCHECK := $(shell shellcheck --version >/dev/null 2>&1 && echo yes)
 DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench golden clean
+.PHONY: help build demo test check instructions bench micro golden clean
 # `make check test` runs one after the other: both use all CPUs, and tests dislike company.
 .NOTPARALLEL:
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 build: ## the release binary, target/release/pointsman
 	scripts/install-deps build
@@ -34,8 +34,8 @@ else
 	$(CARGO) test $(LOCKED) --workspace
 endif
 
-check: ## formatting, lints, documentation, scripts, licences
-	scripts/install-deps build
+check: ## formatting, lints, documentation, scripts, licences, instructions per packet
+	scripts/install-deps check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --workspace --exclude dpdk-sys --all-targets --no-default-features -- -D warnings
@@ -50,10 +50,23 @@ ifeq ($(DENY),yes)
 else
 	@echo "make check: cargo-deny is not installed: licences, bans and sources were NOT checked (cargo install cargo-deny)"
 endif
+	@$(MAKE) --no-print-directory instructions
 
-bench: ## one worker's packets per second and cycles per packet, beside dpdk-testpmd
-	scripts/install-deps build bench
+# Without DPDK and huge pages, as any user: the counts are the same on every x86-64 machine.
+instructions: ## instructions per packet, by callgrind: 3 % more than accepted fails; BLESS=1 accepts
+	scripts/install-deps check
+	$(CARGO) build $(LOCKED) --profile instructions -p pointsman-bench --no-default-features \
+		--bin pointsman-instructions
+	$${CARGO_TARGET_DIR:-target}/instructions/pointsman-instructions \
+		$(if $(BLESS),bless,check) bench/instructions.json
+
+bench: ## everything that has a goal, beside dpdk-testpmd: cycles, rates, memory (root)
+	scripts/install-deps bench
 	scripts/bench
+
+micro: ## the parts of a packet's way, each on its own, by criterion
+	scripts/install-deps build
+	$(CARGO) bench $(LOCKED) -p pointsman-bench --bench micro
 
 golden: ## make the golden cases' captures anew, by scapy
 	scripts/install-deps test

@@ -43,6 +43,10 @@ const FUNCTIONS: &[&str] = &[
     "rte_get_main_lcore",
     "rte_get_next_lcore",
     "rte_get_tsc_hz",
+    "rte_hash_add_key_data",
+    "rte_hash_create",
+    "rte_hash_free",
+    "rte_hash_lookup_bulk_data",
     "rte_intr_callback_register",
     "rte_intr_fd_set",
     "rte_intr_instance_alloc",
@@ -78,6 +82,7 @@ const CONSTANTS: &[&str] = &[
     "RING_F_SP_ENQ",
     "RTE_ETHER_MTU",
     "RTE_ETH_NAME_MAX_LEN",
+    "RTE_HASH_LOOKUP_BULK_MAX",
     "RTE_LOG_CRIT",
     "RTE_LOG_ERR",
     "RTE_LOG_INFO",
@@ -114,7 +119,7 @@ const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device", "
 
 /// The libraries called directly. The drivers are loaded by EAL from its own plugin directory.
 const LIBRARIES: &[&str] =
-    &["rte_eal", "rte_log", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
+    &["rte_eal", "rte_log", "rte_ethdev", "rte_hash", "rte_mbuf", "rte_mempool", "rte_ring"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

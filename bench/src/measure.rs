@@ -2,6 +2,17 @@
 
 #![allow(clippy::cast_precision_loss, reason = "measured numbers are far below 2^52")]
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// What the calling thread has had of its CPU.
+pub(crate) fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
+}
+
 /// Cycles of every burst of one run.
 #[derive(Debug)]
 pub(crate) struct Cycles(Vec<u32>);
@@ -42,6 +53,11 @@ impl Cycles {
 pub(crate) struct Runs(Vec<f64>);
 
 impl Runs {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Notes a run.
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);

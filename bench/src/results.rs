@@ -2,15 +2,22 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use pointsman::dpdk::{memory, tsc};
+use pointsman_bench::flows::{Family, Traffic};
 use serde::Serialize;
 
+use crate::goals::Goal;
 use crate::measure::Runs;
+use crate::scale::scale;
+
+/// Octets of a huge page.
+const HUGE_PAGE: u64 = memory::HUGE_PAGE as u64;
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
@@ -19,8 +26,12 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// The median over the runs.
     pub(crate) value: f64,
-    /// Of `value` and `spread`.
+    /// Of `value`, `goal` and `spread`.
     pub(crate) unit: &'static str,
+    /// What is aimed at, if anything is.
+    pub(crate) goal: Option<Goal>,
+    /// Whether `value` meets the goal.
+    pub(crate) holds: Option<bool>,
     /// Smallest and largest run.
     pub(crate) spread: [f64; 2],
     /// How many runs.
@@ -33,14 +44,22 @@ impl Row {
     /// The figure of some runs.
     pub(crate) fn new(name: String, unit: &'static str, runs: &Runs, command: &str) -> Self {
         let round = |value: f64| (value * 1000.0).round() / 1000.0;
+        let (value, goal) = (round(runs.median()), Goal::of(&name));
         Self {
             name,
-            value: round(runs.median()),
+            value,
             unit,
+            goal,
+            holds: goal.map(|goal| goal.holds(value)),
             spread: runs.spread().map(round),
             runs: runs.len(),
             command: command.to_owned(),
         }
+    }
+
+    /// With a goal that is not known before it is measured.
+    pub(crate) fn with_goal(self, goal: Goal) -> Self {
+        Self { goal: Some(goal), holds: Some(goal.holds(self.value)), ..self }
     }
 }
 
@@ -51,6 +70,9 @@ pub(crate) struct Machine {
     cpus: usize,
     kernel: String,
     memory_mib: u64,
+    /// How fast the time stamp counter counts, and with it the cycles of the rows; 0 where nothing
+    /// was measured in this process.
+    tsc_mhz: u64,
     huge_pages_2mib: u64,
     /// One, five and fifteen minutes, when the measurement began: others on the machine.
     load_average: String,
@@ -89,6 +111,7 @@ impl Report {
                 cpus: std::thread::available_parallelism().map_or(0, usize::from),
                 kernel: output("uname", &["-r"]),
                 memory_mib: number("/proc/meminfo", "MemTotal") / 1024,
+                tsc_mhz: 0,
                 huge_pages_2mib: number("/proc/meminfo", "HugePages_Total"),
                 load_average: fs::read_to_string("/proc/loadavg")
                     .map(|text| text.split(' ').take(3).collect::<Vec<_>>().join(" "))
@@ -112,21 +135,62 @@ impl Report {
         Ok(())
     }
 
+    /// All rows so far.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Shows the rows that have a goal once more, in one table.
+    pub(crate) fn summarise(&self) -> Result<()> {
+        let rows: Vec<_> = self.rows.iter().filter(|row| row.goal.is_some()).cloned().collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let missed = rows.iter().filter(|row| row.holds == Some(false)).count();
+        show(&format!("Goals: {} of {} hold", rows.len() - missed, rows.len()), &rows)
+    }
+
     /// Writes `<date>-<commit>.json` into a folder.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&mut self, folder: &Path) -> Result<PathBuf> {
+        // Known once EAL has started.
+        self.machine.tsc_mhz = tsc::hz() / 1_000_000;
         fs::create_dir_all(folder)?;
         let day = self.date.split('T').next().unwrap_or_default();
         let file = folder.join(format!("{day}-{}.json", self.build.commit));
-        let text = serde_json::to_string_pretty(self)? + "\n";
+        let text = serde_json::to_string_pretty(&self)? + "\n";
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         say(&format!("written: {}", file.display()));
-        Ok(())
+        Ok(file)
     }
 }
 
 /// Free huge pages of 2 MiB.
 pub(crate) fn free_huge_pages() -> u64 {
     number("/proc/meminfo", "HugePages_Free")
+}
+
+/// Says so where a table of this size will find no free huge pages.
+pub(crate) fn warn_of_ordinary_memory(traffic: Traffic, connections: u32) {
+    let record = match traffic.family {
+        Family::V4 => 64,
+        Family::V6 => 128,
+    };
+    // Two index entries of 16 octets at most, each.
+    let octets = u64::from(connections) * (record + 48);
+    if octets > HUGE_PAGE && octets / HUGE_PAGE > free_huge_pages() {
+        say(&format!(
+            "{traffic}, {} connections: not enough free huge pages, so ordinary memory may be \
+             measured",
+            scale(connections)
+        ));
+    }
+}
+
+/// Memory of this process, huge pages included.
+pub(crate) fn resident_kib() -> f64 {
+    let of = |name| number("/proc/self/status", name);
+    let kib = of("VmRSS") + of("HugetlbPages");
+    f64::from(u32::try_from(kib).unwrap_or(u32::MAX))
 }
 
 /// A line for whoever watches.
@@ -139,7 +203,7 @@ pub(crate) fn say(line: &str) {
 fn show(title: &str, rows: &[Row]) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["measure", "median", "min..max", "unit", "runs"]);
+    table.set_header(["measure", "median", "min..max", "unit", "goal", "holds", "runs"]);
     for row in rows {
         let [min, max] = row.spread;
         table.add_row([
@@ -147,6 +211,12 @@ fn show(title: &str, rows: &[Row]) -> Result<()> {
             Cell::new(format!("{:.2}", row.value)).set_alignment(CellAlignment::Right),
             Cell::new(format!("{min:.2}..{max:.2}")).set_alignment(CellAlignment::Right),
             Cell::new(row.unit),
+            Cell::new(row.goal.map(|goal| goal.to_string()).unwrap_or_default()),
+            Cell::new(match row.holds {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "",
+            }),
             Cell::new(row.runs),
         ]);
     }

@@ -14,5 +14,6 @@
 #include <rte_ring.h>
 #include <rte_ethdev.h>
 #include <rte_eth_ring.h>
+#include <rte_hash.h>
 
 #include "shim.h"

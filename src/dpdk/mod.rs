@@ -38,6 +38,8 @@ pub mod mempool;
 #[cfg(feature = "dpdk")]
 pub mod ring;
 #[cfg(feature = "dpdk")]
+pub mod hash;
+#[cfg(feature = "dpdk")]
 pub mod capabilities;
 #[cfg(feature = "dpdk")]
 pub mod port;

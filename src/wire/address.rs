@@ -21,7 +21,7 @@ pub trait Address:
     const IS_V6: bool;
 
     /// What two addresses fit.
-    type Words: Copy + Eq;
+    type Words: Copy + Eq + Hash;
 
     /// The octets, network order.
     fn octets(&self) -> &[u8];

@@ -1,6 +1,7 @@
 //! The 5-tuple of a packet, and its keyed hashes.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use zerocopy::FromBytes;
 
@@ -40,6 +41,14 @@ impl<A: Address> PartialEq for FlowKey<A> {
 }
 
 impl<A: Address> Eq for FlowKey<A> {}
+
+impl<A: Address> Hash for FlowKey<A> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        A::words(&self.source, &self.destination).hash(state);
+        self.ports_and_protocol().hash(state);
+    }
+}
 
 impl<A: Address> FlowKey<A> {
     /// Ports and protocol as they lie in memory.

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::process::Program;
 use super::{Bed, MBUF_OCTETS, Rate, WARM_UP};
-use crate::flows::{self, Family};
+use pointsman_bench::flows::{self, Family};
 
 /// How long a director may take to start.
 const START: Duration = Duration::from_secs(30);

@@ -12,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::captures;
-use crate::flows::{Family, Traffic, Transport};
 use crate::measure::Runs;
 use crate::results::{Report, Row, free_huge_pages, say};
 use crate::scale::scale;
+use pointsman_bench::flows::{Family, Traffic, Transport};
 
 /// Mbufs beside those that `net_pcap` keeps: queues, bursts, caches.
 const SPARE_MBUFS: u32 = 32_768;
@@ -39,7 +39,7 @@ pub(crate) struct DevicesArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 65_536, 1_048_576])]
     device_flows: Vec<u32>,
     /// Forwarding modes of dpdk-testpmd to compare with.
-    #[arg(long, value_delimiter = ',', default_values = ["io", "macswap"])]
+    #[arg(long, value_delimiter = ',', default_values = ["io", "macswap", "csum"])]
     modes: Vec<String>,
     /// Runs of each; their median counts.
     #[arg(long, default_value_t = 5)]
@@ -169,7 +169,7 @@ fn compare(bed: &Bed<'_>, traffic: Traffic) -> Result<Vec<Row>> {
     for (subject, (theirs, _)) in subjects.iter().zip(others) {
         for (ours, _) in own {
             let ratio = ours.with(theirs, |ours, theirs| ours / theirs);
-            rows.push(row(format!("director/{subject}"), "ratio", &ratio));
+            rows.push(row(format!("director_to_{subject}"), "ratio", &ratio));
         }
     }
     Ok(rows)

@@ -25,7 +25,7 @@ use super::pace::{Pacer, Sender};
 use super::plan::{Plan, Progress, Seen, Step};
 use super::station::{Reaction, Station};
 use super::tally::{Clock, Tally};
-use crate::flows::{Traffic, Transport};
+use pointsman_bench::flows::{Traffic, Transport};
 
 /// Between two questions for the director's Ethernet address.
 const ASK_EVERY: Duration = Duration::from_millis(200);

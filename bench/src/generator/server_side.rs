@@ -27,7 +27,7 @@ use super::pace::{Pacer, Sender};
 use super::plan::{Plan, Progress, Seen, Step};
 use super::station::{Reaction, Station};
 use super::tally::{Clock, Tally};
-use crate::flows::Traffic;
+use pointsman_bench::flows::Traffic;
 
 /// How long after a trial's end the other side's word is waited for.
 const ORPHANED: Duration = Duration::from_secs(10);

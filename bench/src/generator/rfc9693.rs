@@ -13,7 +13,7 @@ use super::search::Search;
 use super::session::{Session, attempt};
 use super::settings::LabArgs;
 use super::trial::{Load, Trial, Verdict};
-use crate::flows::Transport;
+use pointsman_bench::flows::Transport;
 use crate::results::{Report, say};
 
 /// Between two looks at the director's table while it empties.

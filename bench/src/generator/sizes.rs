@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use super::frames::least_size;
-use crate::flows::Traffic;
+use pointsman_bench::flows::Traffic;
 
 /// Twelve frames: seven of 40 octets of IP (as far as frames are that short), four of 576, one of
 /// 1500, spread so that no size comes in a row longer than need be.
@@ -68,7 +68,7 @@ impl Sizes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flows::{Family, Transport};
+    use pointsman_bench::flows::{Family, Transport};
 
     #[test]
     fn sizes_are_read_or_refused() {

@@ -18,7 +18,7 @@ use super::server_side::{Served, ServerSide};
 use super::settings::{LabArgs, Scene};
 use super::station::Station;
 use super::trial::{Load, Trial};
-use crate::flows::Transport;
+use pointsman_bench::flows::Transport;
 use crate::results::say;
 
 /// Octets of an Ethernet frame on the wire beside the frame: preamble and gap.

@@ -13,7 +13,7 @@ use super::server_side::Served;
 use super::session::longest;
 use super::settings::LabArgs;
 use super::tally::Latency;
-use crate::flows::{Traffic, Transport};
+use pointsman_bench::flows::{Traffic, Transport};
 
 /// What a trial wants.
 #[derive(Clone, Debug)]

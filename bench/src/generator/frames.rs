@@ -17,7 +17,7 @@ use zerocopy::network_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::clients::Client;
-use crate::flows::{Family, Traffic, Transport};
+use pointsman_bench::flows::{Family, Traffic, Transport};
 
 /// Octets of the frame check sequence, which is in every frame's size but not in memory.
 pub(crate) const FCS: usize = 4;

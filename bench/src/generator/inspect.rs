@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::clients::Client;
 use super::frames::Tag;
-use crate::flows::{Family, Traffic, Transport};
+use pointsman_bench::flows::{Family, Traffic, Transport};
 
 /// A frame that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

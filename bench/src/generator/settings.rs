@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use pointsman::wire::ethernet::Mac;
 
 use super::clients::Clients;
-use crate::flows::{self, Family, Traffic, Transport};
+use pointsman_bench::flows::{self, Family, Traffic, Transport};
 
 /// Ports, addresses and CPUs of a laboratory.
 #[derive(Clone, Debug, clap::Args)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, ensure};
 use ipnet::IpNet;
 
-use crate::flows::Family;
+use pointsman_bench::flows::Family;
 
 /// The first port that a client uses.
 const FIRST_PORT: u32 = 1024;

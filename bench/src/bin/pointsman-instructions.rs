@@ -1,0 +1,218 @@
+//! Counts the instructions that a packet of an established flow costs, by callgrind: the same on
+//! every machine, whatever else it does. `make instructions`; bench/README.md tells how.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hint::black_box;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use pointsman::clock::Tick;
+use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
+use pointsman::dataplane::pipeline::Origin;
+use pointsman::dpdk::memory::HugePages;
+use pointsman::ids::{InterfaceId, PortId, WorkerId};
+use pointsman::wire::flow_key::Direction;
+use pointsman::wire::tcp::flags;
+use pointsman_bench::counts::Counts;
+use pointsman_bench::flows::{Random, Traffic};
+use pointsman_bench::template::Template;
+use pointsman_bench::world::{Exit, Plan, World, input};
+
+/// Established flows.
+const FLOWS: u32 = 1024;
+/// Bursts that are counted: each flow gets some 64 packets, and every kind of round occurs.
+const BURSTS: usize = 1024;
+/// What is counted.
+const TRAFFIC: [Traffic; 3] = [Traffic::ALL[0], Traffic::ALL[1], Traffic::ALL[2]];
+/// The C library picks its `memcpy` and others by the processor; these exist on all.
+const PLAIN_C_LIBRARY: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-AVX512BW,-ERMS,-FSRM,-SSSE3,-SSE4_2,\
+     -Fast_Unaligned_Copy,-AVX_Fast_Unaligned_Load",
+);
+
+/// Counts the instructions per packet on the hit path, by valgrind's callgrind.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Counts, and prints JSON.
+    Count,
+    /// Counts, and fails where a count is more than 3 % above that of a file.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Counts, and writes a file.
+    Bless {
+        /// The file.
+        file: PathBuf,
+    },
+    /// What runs under callgrind.
+    #[command(hide = true)]
+    Forward {
+        /// Family and protocol.
+        traffic: Traffic,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().action {
+        Action::Count => print(&count()?.to_json()?),
+        Action::Check { file } => check(&file),
+        Action::Bless { file } => {
+            let counts = count()?.to_json()?;
+            fs::write(&file, &counts)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            print(&format!("written to {}:\n{counts}", file.display()))
+        }
+        Action::Forward { traffic } => forward(traffic),
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn check(file: &Path) -> Result<()> {
+    let (accepted, counted) = (Counts::read(file)?, count()?);
+    let growth = accepted.growth(&counted);
+    if growth.is_empty() {
+        return print(&counted.to_json()?);
+    }
+    let compiler = if accepted.rustc == counted.rustc {
+        String::new()
+    } else {
+        format!("\n(by {}; those before were by {})", counted.rustc, accepted.rustc)
+    };
+    bail!(
+        "the hit path takes more instructions:\n{}{compiler}\nIf that is meant to be, accept it \
+         with `make instructions BLESS=1`, and say in the commit what it buys.",
+        growth.join("\n")
+    )
+}
+
+fn count() -> Result<Counts> {
+    let rustc = Command::new("rustc").arg("--version").output().context("rustc")?;
+    let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
+    let each = TRAFFIC.map(|traffic| Ok((traffic.name().to_owned(), under_callgrind(traffic)?)));
+    let instructions_per_packet = each.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
+    Ok(Counts { rustc, instructions_per_packet })
+}
+
+/// Instructions per packet.
+fn under_callgrind(traffic: Traffic) -> Result<f64> {
+    let (name, value) = PLAIN_C_LIBRARY;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--demangle=no"])
+        .arg("--toggle-collect=*round_that_counts*")
+        .arg(std::env::current_exe()?)
+        .args(["forward", traffic.name()])
+        .env(name, value)
+        .output()
+        .context("cannot run valgrind; scripts/install-deps check installs it")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{traffic} under valgrind: {}\n{said}", output.status);
+    let collected = said.lines().find_map(|line| line.split_once("Collected :"));
+    let collected = collected.with_context(|| format!("callgrind counted nothing:\n{said}"))?;
+    let instructions: u32 = collected.1.trim().parse()?;
+    ensure!(instructions > 0, "callgrind counted nothing:\n{said}");
+    let packets = f64::from(u32::try_from(BURSTS * BURST)?);
+    Ok((f64::from(instructions) / packets * 10.0).round() / 10.0)
+}
+
+/// Takes frames back, and lets them be used again.
+#[derive(Debug, Default)]
+struct Tray {
+    frames: Vec<BufferFrame>,
+    sent: usize,
+}
+
+impl Outlet<BufferFrame> for Tray {
+    fn allocate(&mut self) -> Option<BufferFrame> {
+        None
+    }
+
+    #[inline]
+    fn transmit(&mut self, _interface: InterfaceId, frame: BufferFrame) {
+        self.frames.push(frame);
+        self.sent += 1;
+    }
+
+    fn hand_over(&mut self, _worker: WorkerId, frame: BufferFrame) {
+        self.frames.push(frame);
+    }
+
+    fn discard(&mut self, frame: BufferFrame) {
+        self.frames.push(frame);
+    }
+}
+
+impl Exit<BufferFrame> for Tray {
+    fn flush(&mut self) {}
+}
+
+/// What callgrind collects: it begins and ends with this function, which it knows by its name.
+#[inline(never)]
+fn round_that_counts(
+    world: &mut World<BufferFrame>,
+    burst: &mut FrameBurst<BufferFrame>,
+    now: Tick,
+    tray: &mut Tray,
+) {
+    world.round(burst, Origin::Port, now, tray);
+}
+
+/// Establishes flows, then forwards their packets in random order.
+fn forward(traffic: Traffic) -> Result<()> {
+    let mut tray = Tray::default();
+    tray.frames.resize(BURST, BufferFrame::default());
+    let plan = Plan { huge_pages: HugePages::Never, ..Plan::new(traffic, FLOWS) };
+    let (mut world, _) = World::new(&plan, &mut tray)?;
+    let mut burst = FrameBurst::new();
+    let opening: Vec<_> = traffic.life().into_iter().take(3).collect();
+    for first in (0..FLOWS).step_by(BURST) {
+        for template in &opening {
+            fill(&mut burst, &mut tray, template, first..)?;
+            world.round(&mut burst, Origin::Port, Tick(0), &mut tray);
+        }
+    }
+    tray.sent = 0;
+    let packet = Template::new(traffic, Direction::Inbound, flags::ACK);
+    let mut random = Random::new(1);
+    for number in 0..BURSTS {
+        let flows = std::iter::repeat_with(|| random.below(FLOWS));
+        fill(&mut burst, &mut tray, &packet, flows)?;
+        // 20 million packets a second.
+        let now = Tick(u32::try_from(number * BURST / 20_000)?);
+        round_that_counts(black_box(&mut world), &mut burst, now, &mut tray);
+    }
+    ensure!(tray.sent == BURSTS * BURST, "{} packets came through", tray.sent);
+    world.lost_nothing()
+}
+
+/// Makes a burst of one packet of each flow.
+fn fill(
+    burst: &mut FrameBurst<BufferFrame>,
+    tray: &mut Tray,
+    template: &Template,
+    flows: impl IntoIterator<Item = u32>,
+) -> Result<()> {
+    for flow in flows.into_iter().take(BURST) {
+        let mut frame = tray.frames.pop().context("frames were lost")?;
+        frame.octets.resize(template.octets(), 0);
+        template.write(flow, &mut frame.octets);
+        frame.input = PortId(u16::from(input(template.direction())));
+        burst.push(frame);
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Packets of established flows in random order: plain forwarding, the director, the difference,
+//! and how families and protocols compare.
+
+use anyhow::{Context, Result, ensure};
+use pointsman::dpdk::mbuf::Mbuf;
+use pointsman::wire::flow_key::Direction;
+use pointsman::wire::tcp::flags;
+use pointsman_bench::flows::{Family, Traffic, Transport};
+use pointsman_bench::template::Template;
+use pointsman_bench::world::{Plan, World};
+
+use super::LoopArgs;
+use crate::forwarding::Forwarding;
+use crate::lab::Lab;
+use crate::measure::Runs;
+use crate::results::{Report, Row, warn_of_ordinary_memory};
+use crate::scale::scale;
+use crate::source::Flows;
+
+const UNIT: &str = "cycles/packet";
+const COMMAND: &str = "pointsman-bench loop --only established";
+const TITLE: &str = "One worker in memory, bursts of 64, established flows in random order: \
+                     TSC cycles per packet, median over bursts";
+/// IPv4 and UDP, to which others are compared.
+const PLAINEST: Traffic = Traffic { family: Family::V4, transport: Transport::Udp };
+
+pub(super) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()> {
+    let usual = args.flows.iter().map(|flows| (*flows, args.traffic.clone()));
+    let most = args.most_flows.iter().map(|flows| (*flows, vec![PLAINEST]));
+    let mut rows = Vec::new();
+    for (flows, traffic) in usual.chain(most) {
+        let (pool, args) = (lab.pool().clone(), lab.args.clone());
+        rows.extend(lab.run(move || {
+            let mut forwarding = Forwarding::new(&pool, args.milliseconds);
+            compare(&mut forwarding, &traffic, flows, args.runs)
+        })?);
+    }
+    report.add(TITLE, rows)
+}
+
+/// One kind of traffic and what was measured of it.
+struct Subject {
+    traffic: Traffic,
+    world: World<Mbuf>,
+    packet: Template,
+    plain: Runs,
+    director: Runs,
+}
+
+impl Subject {
+    fn new(forwarding: &mut Forwarding, traffic: Traffic, flows: u32) -> Result<Self> {
+        warn_of_ordinary_memory(traffic, flows);
+        let plan = Plan::new(traffic, flows.max(1024));
+        let (world, _) = forwarding.world(&plan, &Flows::sequential(flows))?;
+        let packet = Template::new(traffic, Direction::Inbound, flags::ACK);
+        let (plain, director) = Default::default();
+        Ok(Self { traffic, world, packet, plain, director })
+    }
+
+    fn added(&self) -> Runs {
+        self.director.with(&self.plain, |director, plain| director - plain)
+    }
+}
+
+/// All kinds of traffic take turns, so that their ratios hold whatever the neighbours do.
+fn compare(
+    forwarding: &mut Forwarding,
+    traffic: &[Traffic],
+    flows: u32,
+    runs: usize,
+) -> Result<Vec<Row>> {
+    let subjects = traffic.iter().map(|traffic| Subject::new(forwarding, *traffic, flows));
+    let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
+    for _ in 0..runs {
+        for subject in &mut subjects {
+            let Subject { world, packet, plain, director, .. } = subject;
+            plain.push(forwarding.plain(packet, Flows::random(flows))?);
+            director.push(forwarding.director(world, packet, Flows::random(flows))?);
+        }
+    }
+    let mut rows = Vec::new();
+    for Subject { traffic, world, .. } in &subjects {
+        world.lost_nothing().with_context(|| traffic.to_string())?;
+        let have = world.connections();
+        ensure!(have == flows, "{traffic}: {have} connections, not {flows}");
+    }
+    let scale = scale(flows);
+    for subject in &subjects {
+        let name = format!("loop/{}/{scale}_flows", subject.traffic);
+        let added = subject.added();
+        for (what, runs) in
+            [("macswap", &subject.plain), ("director", &subject.director), ("added", &added)]
+        {
+            rows.push(Row::new(format!("{name}/{what}"), UNIT, runs, COMMAND));
+        }
+    }
+    let pairs = [
+        ("loop/ipv4", "tcp_to_udp", Traffic { transport: Transport::Tcp, ..PLAINEST }),
+        ("loop/udp", "ipv6_to_ipv4", Traffic { family: Family::V6, ..PLAINEST }),
+    ];
+    let find = |traffic| subjects.iter().find(|subject| subject.traffic == traffic);
+    for (group, what, traffic) in pairs {
+        if let (Some(dividend), Some(divisor)) = (find(traffic), find(PLAINEST)) {
+            let ratio = dividend.added().with(&divisor.added(), |dividend, divisor| {
+                // Of next to nothing, where the median burst is all but free.
+                dividend / divisor.max(1.0)
+            });
+            rows.push(Row::new(format!("{group}/{scale}_flows/{what}"), "ratio", &ratio, COMMAND));
+        }
+    }
+    Ok(rows)
+}
