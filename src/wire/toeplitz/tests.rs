@@ -133,7 +133,7 @@ fn numbered_key(number: u64) -> Key {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        *octet = (state >> 32) as u8;
+        *octet = state.to_be_bytes()[3];
     }
     key
 }
