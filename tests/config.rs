@@ -16,6 +16,7 @@ use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
     ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
+use pointsman::wire::toeplitz::RssInput;
 
 /// The machine that the cases assume.
 fn machine() -> Machine {
@@ -137,6 +138,8 @@ fn every_key_arrives_where_it_belongs() {
     let dpdk = &config.dpdk;
     assert_eq!((dpdk.memory_mib, dpdk.mbufs, dpdk.mbuf_octets), (2048, Some(65_536), 9728));
     assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors), (2048, 512));
+    let key = dpdk.rss_key.as_deref().unwrap();
+    assert_eq!((key.len(), key[0], key[39], dpdk.rss_input), (40, 0x6d, 0xfa, RssInput::Packed));
     assert_eq!(dpdk.eal_args, ["--iova-mode=va"]);
 
     let [outside, inside] = &config.interfaces[..] else { panic!("two interfaces") };

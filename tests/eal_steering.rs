@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eal::{in_child, pool, start};
+use eal::{in_child, numbered, numbers, pool, start};
 use pointsman::dpdk::burst::Burst;
 use pointsman::dpdk::error::DpdkError;
 use pointsman::dpdk::flow_rule::RssRule;
@@ -151,6 +151,50 @@ fn net_ring_has_nothing_to_steer_with_and_says_so() {
         assert!(port.add_rules(&[]).is_ok());
         port.stop().unwrap();
     });
+}
+
+#[test]
+fn the_first_hashes_of_a_queue_are_kept_for_the_check_and_no_more() {
+    in_child("the_first_hashes_of_a_queue_are_kept_for_the_check_and_no_more", || {
+        let eal = start(["--vdev=net_ring0"]);
+        let pool = pool(&eal, "p");
+        let mut port = Port::open(&eal, "net_ring0").unwrap();
+        port.configure(&PortSettings::default(), std::slice::from_ref(&pool)).unwrap();
+        port.start().unwrap();
+        let (rx, mut tx) = port.take_queues();
+        tx[0].tx_burst(&mut hashed(&pool, 0..5));
+        drop((rx, tx));
+        let samples = port.sample_hashes();
+        assert_eq!(pool.in_use(), 0, "what came before is dropped");
+
+        let (mut rx, mut tx) = port.take_queues();
+        let mut burst = Burst::new();
+        for first in [0, 10, 20, 30, 40, 50, 60, 70, 80, 90] {
+            let mut packets = hashed(&pool, first..first + 3);
+            packets.insert(0, numbered(&pool, 0..1).pop().unwrap());
+            tx[0].tx_burst(&mut packets);
+            rx[0].rx_burst(&mut burst);
+        }
+        assert_eq!(numbers(&burst).len(), 40, "every packet arrives");
+        let taken: Vec<_> = std::iter::from_fn(|| samples.pop()).collect();
+        let hashes: Vec<_> = taken.iter().map(|sample| sample.hash).collect();
+        assert_eq!(hashes, [0, 10, 20, 30, 40, 50, 60, 70], "the first with a hash of each burst");
+        for sample in &taken {
+            assert_eq!((sample.queue, sample.octets().len()), (QueueId(0), 60));
+            assert_eq!(&sample.octets()[..4], sample.hash.to_be_bytes());
+        }
+        drop((burst, rx, tx, port));
+        assert_eq!(pool.in_use(), 0);
+    });
+}
+
+/// Packets whose hash is their number.
+fn hashed(pool: &Mempool, numbers: std::ops::Range<u32>) -> Burst {
+    let mut burst = numbered(pool, numbers.clone());
+    for (packet, number) in burst.iter_mut().zip(numbers) {
+        packet.set_rss_hash(number);
+    }
+    burst
 }
 
 /// A running director, ended with the test.

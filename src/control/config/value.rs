@@ -298,7 +298,9 @@ pub(super) fn rss_key(value: &DeValue<'_>) -> Read<Vec<u8>> {
     let octet = |place: usize| u8::from_str_radix(digits.get(place..place + 2)?, 16).ok();
     let key: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(octet).collect();
     let key = key
-        .filter(|key| matches!(key.len(), 40 | KEY_OCTETS))
+        .filter(|key| {
+            matches!(key.len(), 40 | KEY_OCTETS) && digits.chars().all(|c| c.is_ascii_hexdigit())
+        })
         .ok_or_else(|| Wrong::new(format!("this is not {expected}")))?;
     if is_periodic(&key) {
         let wrong = Wrong::new("the key repeats itself, which leaves workers without packets");
