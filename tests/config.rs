@@ -138,8 +138,6 @@ fn every_key_arrives_where_it_belongs() {
     let dpdk = &config.dpdk;
     assert_eq!((dpdk.memory_mib, dpdk.mbufs, dpdk.mbuf_octets), (2048, Some(65_536), 9728));
     assert_eq!((dpdk.rx_descriptors, dpdk.tx_descriptors), (2048, 512));
-    let key = dpdk.rss_key.as_deref().unwrap();
-    assert_eq!((key.len(), key[0], key[39], dpdk.rss_input), (40, 0x6d, 0xfa, RssInput::Packed));
     assert_eq!(dpdk.eal_args, ["--iova-mode=va"]);
 
     let [outside, inside] = &config.interfaces[..] else { panic!("two interfaces") };
@@ -189,6 +187,17 @@ fn every_key_arrives_where_it_belongs() {
     ]
     .map(|timeout| timeout.as_secs());
     assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
+}
+
+#[test]
+fn the_nics_key_is_read_with_and_without_colons() {
+    let config = good(include_str!("config/everything.toml"));
+    let key = config.dpdk.rss_key.unwrap();
+    assert_eq!((key.len(), key[0], key[39]), (40, 0x6d, 0xfa));
+    assert_eq!(config.dpdk.rss_input, RssInput::Packed);
+    let octets: Vec<_> = key.iter().chain(&key[..12]).map(|octet| format!("{octet:02X}")).collect();
+    let text = format!("{SMALL}\n[dpdk]\nrss_key = {:?}\n", octets.join(":"));
+    assert_eq!(good(&text).dpdk.rss_key.unwrap(), [&key[..], &key[..12]].concat());
 }
 
 #[test]

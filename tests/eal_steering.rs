@@ -129,11 +129,11 @@ fn net_null_keeps_the_table_and_refuses_what_it_cannot() {
         assert!(error.to_string().contains("net_null0"), "{error}");
 
         let samples = port.sample_hashes();
-        let (mut rx, _tx) = port.take_queues();
+        let (mut rx, tx) = port.take_queues();
         let mut burst = Burst::new();
         assert!(rx[1].rx_burst(&mut burst) > 0, "the port works on");
         assert!(samples.is_empty(), "net_null hashes nothing");
-        drop((burst, rx, _tx, port));
+        drop((burst, rx, tx, port));
         assert_eq!(pool.in_use(), 0);
     });
 }

@@ -99,19 +99,16 @@ impl Port {
         for rule in rules {
             self.validate(rule)?;
         }
-        let mut active = Vec::with_capacity(rules.len());
+        let before = control.rules.len();
         for rule in rules {
             match self.create(rule) {
-                Ok(rule) => active.push(rule),
+                Ok(rule) => control.rules.push(rule),
                 Err(error) => {
-                    for rule in active {
-                        ActiveRule::destroy(rule, self.id());
-                    }
+                    control.destroy_rules(before, self.id());
                     return Err(error);
                 }
             }
         }
-        control.rules.append(&mut active);
         Ok(())
     }
 

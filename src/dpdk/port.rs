@@ -47,6 +47,15 @@ pub(super) struct Control {
     pools: Vec<Mempool>,
 }
 
+impl Control {
+    /// Takes the rules back that were made after the first `kept`.
+    pub(super) fn destroy_rules(&mut self, kept: usize, port: PortId) {
+        for rule in self.rules.drain(kept..) {
+            rule.destroy(port);
+        }
+    }
+}
+
 impl Device {
     pub(super) fn id(&self) -> PortId {
         self.id
@@ -125,9 +134,7 @@ impl Device {
             // Its driver would forget what waits in the ring.
             self.drain(control.rx_queues, DRAINED_BURSTS);
         }
-        for rule in control.rules.drain(..) {
-            rule.destroy(self.id);
-        }
+        control.destroy_rules(0, self.id);
         let attempt = Attempt::new("rte_eth_dev_stop");
         // SAFETY: no queue of the port is in use, so no burst runs.
         let code = unsafe { dpdk_sys::rte_eth_dev_stop(self.id.0) };

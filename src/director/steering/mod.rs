@@ -248,3 +248,85 @@ fn keys(config: &Config) -> Result<KeyPair, DirectorError> {
     }
     Ok(KeyPair::derive(outside, rest, config.dpdk.rss_input))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::{Machine, parse};
+    use crate::wire::toeplitz::RssInput;
+
+    const KEY: &str =
+        "85ac1a18a72ca94a03d74e79e3a1a0e9c2c04ac0b2f2ac0f7f1e0f4b1d6f3c5577c1a2b3d4e5f607";
+
+    fn config(interfaces: &str) -> Config {
+        let text = format!(
+            "{interfaces}\n[dpdk]\nrss_key = \"{KEY}\"\n\
+             [[service]]\nname = \"a\"\nlisten = \"tcp://192.0.2.100:80\"\n\
+             servers = [{{ address = \"10.0.0.11:80\" }}]\n\
+             [[service]]\nname = \"b\"\nlisten = \"udp://192.0.2.100:53\"\n\
+             servers = [{{ address = \"10.0.0.11:53\" }}]\n\
+             [[masquerade]]\nsources = [\"10.0.0.0/24\"]\naddresses = [\"192.0.2.9\"]\n"
+        );
+        match parse(&text, "test", &Machine::with_cpus(4)) {
+            Ok(loaded) => loaded.config,
+            Err(errors) => panic!("{errors:?}"),
+        }
+    }
+
+    fn interface(name: &str, role: &str, device: &str, network: u8) -> String {
+        format!(
+            "[interface.{name}]\nrole = \"{role}\"\ndevice = \"{device}\"\n\
+             addresses = [\"10.0.{network}.1/24\"]\n"
+        )
+    }
+
+    #[test]
+    fn a_port_is_on_the_sides_of_all_its_vlans_and_has_their_tags() {
+        let nic = "0000:3b:00.0";
+        let vlan = |text: String, vlan: u8| format!("{text}vlan = {vlan}\n");
+        let outside = config(
+            &(interface("o", "outside", nic, 1) + &interface("i", "inside", "0000:3b:00.1", 0)),
+        );
+        let [first, second] = &outside.ports()[..] else { panic!("two ports") };
+        assert_eq!((side(first), side(second)), (Side::Outside, Side::Inside));
+        assert_eq!(tags(first), [false]);
+        let mixed = config(
+            &(interface("o", "outside", nic, 1) + &vlan(interface("i", "inside", nic, 0), 7)),
+        );
+        let [only] = &mixed.ports()[..] else { panic!("one port") };
+        assert_eq!((side(only), tags(only)), (Side::Both, vec![false, true]));
+        let alike = config(
+            &(vlan(interface("o", "inside", nic, 1), 6)
+                + &vlan(interface("i", "inside", nic, 0), 7)
+                + &interface("x", "outside", "0000:3b:00.1", 2)),
+        );
+        let ports = alike.ports();
+        assert_eq!((side(&ports[0]), tags(&ports[0])), (Side::Inside, vec![true]));
+        let both = config(&interface("x", "both", nic, 0));
+        assert_eq!(side(&both.ports()[0]), Side::Both);
+    }
+
+    #[test]
+    fn vips_and_masquerades_are_external_each_once() {
+        let config = config(&interface("x", "both", "0000:3b:00.0", 0));
+        let externals = externals(&config);
+        assert_eq!(externals, [IpAddr::from([192, 0, 2, 9]), IpAddr::from([192, 0, 2, 100])]);
+        assert!(!uses_ipv6(&config, &externals));
+        assert!(uses_ipv6(&config, &[IpAddr::from([0; 16])]));
+    }
+
+    #[test]
+    fn a_configured_key_is_used_and_the_rest_is_new_every_time() {
+        let config = config(&interface("x", "both", "0000:3b:00.0", 0));
+        let (first, second) = (keys(&config).unwrap(), keys(&config).unwrap());
+        assert_eq!(first.input(), RssInput::Zeroed);
+        let configured = config.dpdk.rss_key.clone().unwrap();
+        // Bits 64 to 78 and 256 to 270 repeat others.
+        let outside = first.key(End::Source);
+        assert_eq!((&outside[..8], &outside[10..32]), (&configured[..8], &configured[10..32]));
+        assert_eq!(outside[34..40], configured[34..]);
+        assert_ne!(outside[40..], second.key(End::Source)[40..]);
+        assert_ne!(first.key(End::Destination), second.key(End::Destination));
+        assert_ne!(first.key(End::Destination), outside);
+    }
+}
