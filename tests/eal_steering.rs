@@ -138,6 +138,27 @@ fn net_null_keeps_the_table_and_refuses_what_it_cannot() {
     });
 }
 
+/// A bond passes rules on to its members; without any it takes them and does nothing, which shows
+/// that a rule's parts and its handle find their way there and back.
+#[test]
+fn rules_that_a_device_takes_are_its_own_until_the_port_stops() {
+    in_child("rules_that_a_device_takes_are_its_own_until_the_port_stops", || {
+        let eal = start(["--vdev=net_bonding0,mode=2"]);
+        let mut port = Port::open(&eal, "net_bonding0").unwrap();
+        let any = RssRule { destination: None, key: Vec::new(), queues: Vec::new(), ..rule(true) };
+        let six = RssRule {
+            ipv6: true,
+            tagged: true,
+            destination: Some([0x20; 16].into()),
+            end: HashedEnd::Destination,
+            ..rule(false)
+        };
+        port.add_rules(&[rule(false), any, six]).unwrap();
+        port.stop().unwrap();
+        port.add_rules(&[rule(true)]).unwrap();
+    });
+}
+
 #[test]
 fn net_ring_has_nothing_to_steer_with_and_says_so() {
     in_child("net_ring_has_nothing_to_steer_with_and_says_so", || {

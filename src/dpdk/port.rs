@@ -1,7 +1,7 @@
 //! A port: one NIC, physical or virtual, as DPDK drives it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::burst::{self, BURST, Burst};
 use super::capabilities::Capabilities;
@@ -16,7 +16,7 @@ use super::queue::{RxQueue, TxQueue};
 use crate::ids::{PortId, QueueId};
 
 pub use super::configure::{Granted, PortSettings};
-pub use super::port_stats::{LinkState, PortStats};
+pub use super::port_stats::{LinkState, PortStats, PortStatsReader};
 
 /// Bursts that are taken out of a software ring when its port closes, at most.
 const DRAINED_BURSTS: usize = 4096;
@@ -78,7 +78,7 @@ impl Device {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stats(&self) -> PortStats {
+    pub(super) fn stats(&self) -> PortStats {
         let _one_at_a_time = self.control();
         let mut raw = dpdk_sys::rte_eth_stats::default();
         // SAFETY: DPDK checks the port and fills the structure.
@@ -98,7 +98,7 @@ impl Device {
         }
     }
 
-    fn link(&self) -> LinkState {
+    pub(super) fn link(&self) -> LinkState {
         let _one_at_a_time = self.control();
         let mut raw = dpdk_sys::shim_link::default();
         // SAFETY: DPDK checks the port; the shim fills the structure or leaves it.
@@ -127,6 +127,7 @@ impl Device {
     }
 
     fn stop(&self, control: &mut Control) -> Result<(), DpdkError> {
+        control.destroy_rules(0, self.id);
         if !control.running {
             return Ok(());
         }
@@ -134,7 +135,6 @@ impl Device {
             // Its driver would forget what waits in the ring.
             self.drain(control.rx_queues, DRAINED_BURSTS);
         }
-        control.destroy_rules(0, self.id);
         let attempt = Attempt::new("rte_eth_dev_stop");
         // SAFETY: no queue of the port is in use, so no burst runs.
         let code = unsafe { dpdk_sys::rte_eth_dev_stop(self.id.0) };
@@ -370,7 +370,7 @@ impl Port {
 
     /// A handle that reads the counters from any thread and does not keep the port open.
     pub fn stats_reader(&self) -> PortStatsReader {
-        PortStatsReader { id: self.device.id, device: Arc::downgrade(&self.device) }
+        PortStatsReader::new(&self.device)
     }
 
     /// Whether the cable is plugged in, and how fast it is.
@@ -390,29 +390,5 @@ impl Port {
             return Err(DpdkError::QueuesInUse(self.device.name.clone()));
         }
         Ok(self.device.control())
-    }
-}
-
-/// Reads a port's counters from any thread; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct PortStatsReader {
-    id: PortId,
-    device: Weak<Device>,
-}
-
-impl PortStatsReader {
-    /// The port's number.
-    pub fn id(&self) -> PortId {
-        self.id
-    }
-
-    /// The counters; `None` once the port is closed.
-    pub fn read(&self) -> Option<PortStats> {
-        self.device.upgrade().map(|device| device.stats())
-    }
-
-    /// The link; `None` once the port is closed.
-    pub fn link(&self) -> Option<LinkState> {
-        self.device.upgrade().map(|device| device.link())
     }
 }

@@ -1,5 +1,10 @@
 //! What a port says of itself while it runs.
 
+use std::sync::{Arc, Weak};
+
+use super::port::Device;
+use crate::ids::PortId;
+
 /// Counters of a port since it was started, as its driver keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStats {
@@ -30,4 +35,32 @@ pub struct LinkState {
     pub speed_mbps: Option<u32>,
     /// Both directions at once.
     pub full_duplex: bool,
+}
+
+/// Reads a port's counters from any thread; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PortStatsReader {
+    id: PortId,
+    device: Weak<Device>,
+}
+
+impl PortStatsReader {
+    pub(super) fn new(device: &Arc<Device>) -> Self {
+        Self { id: device.id(), device: Arc::downgrade(device) }
+    }
+
+    /// The port's number.
+    pub fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// The counters; `None` once the port is closed.
+    pub fn read(&self) -> Option<PortStats> {
+        self.device.upgrade().map(|device| device.stats())
+    }
+
+    /// The link; `None` once the port is closed.
+    pub fn link(&self) -> Option<LinkState> {
+        self.device.upgrade().map(|device| device.link())
+    }
 }
