@@ -85,7 +85,7 @@ fn steered(port: &mut Port, pool: &Mempool) -> Granted {
     let settings = PortSettings {
         rx_queues: 2,
         tx_queues: 2,
-        rss: RssSettings { key, only: Some(HashedEnd::Source) },
+        rss: RssSettings { key, only: Some(HashedEnd::Source), off: false },
         ..PortSettings::default()
     };
     let granted = port.configure(&settings, std::slice::from_ref(pool)).unwrap();

@@ -87,33 +87,52 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Tries the modes one after the other; the last one is taken as it comes.
+    /// Tries the modes one after the other. An error that remains has little to do with steering.
     fn in_best_mode(
         &self,
         port: &mut Port,
         interrupted: &mut impl FnMut() -> bool,
     ) -> Result<SteeringMode, DpdkError> {
+        let mut refusal = None;
         let mut before = None;
         for mode in self.design.modes(self.place) {
-            let settings = self.settings(*mode);
-            // Flow rules and the plain mode ask the port for the same.
-            if before.as_ref() != Some(&settings) {
-                port.stop()?;
-                port.configure(&settings, std::slice::from_ref(self.pool))?;
-                start_when_ready(port, &self.wanted.name(), interrupted)?;
-                before = Some(settings);
+            if let Some(reason) = refusal.take() {
+                self.tell(&reason);
             }
-            match self.design.apply(self.wanted, self.place, *mode, port) {
-                Ok(mode) => return Ok(mode),
-                Err(reason) => tracing::info!(
-                    interface = self.wanted.name(),
-                    mode = mode.name(),
-                    %reason,
-                    "the device does not steer in this mode"
-                ),
+            match self.in_mode(*mode, &mut before, port, interrupted) {
+                Err(reason) if !interrupted() => refusal = Some(reason),
+                outcome => return outcome,
             }
         }
-        Ok(SteeringMode::Software)
+        Err(refusal.unwrap_or_else(|| port.refuses("any way of steering")))
+    }
+
+    fn tell(&self, reason: &DpdkError) {
+        tracing::info!(
+            interface = self.wanted.name(),
+            %reason,
+            "the device refuses a way of steering; the next one is tried"
+        );
+    }
+
+    /// Sets the port up for a mode, unless it runs with these settings, and has it steer.
+    fn in_mode(
+        &self,
+        mode: SteeringMode,
+        before: &mut Option<PortSettings>,
+        port: &mut Port,
+        interrupted: &mut impl FnMut() -> bool,
+    ) -> Result<SteeringMode, DpdkError> {
+        let settings = self.settings(mode);
+        // Flow rules and the spreading of whole flows ask the port for the same.
+        if before.as_ref() != Some(&settings) {
+            *before = None;
+            port.stop()?;
+            port.configure(&settings, std::slice::from_ref(self.pool))?;
+            start_when_ready(port, &self.wanted.name(), interrupted)?;
+            *before = Some(settings);
+        }
+        self.design.apply(self.wanted, self.place, mode, port)
     }
 
     fn settings(&self, mode: SteeringMode) -> PortSettings {

@@ -140,7 +140,8 @@ impl Setup<'_> {
             0 => self.settings.mtu,
             max => self.settings.mtu.clamp(can.min_mtu.min(max), max),
         };
-        let rss_types = if rx_queues > 1 { self.rss_types() } else { 0 };
+        let spreads = rx_queues > 1 && !self.settings.rss.off;
+        let rss_types = if spreads { self.rss_types() } else { 0 };
         let key_octets = self.settings.rss.key.len();
         let mut rx_offloads = 0;
         let mut tx_offloads = 0;

@@ -33,6 +33,8 @@ pub struct RssSettings {
     pub key: Vec<u8>,
     /// Hash this end alone; `None`: the whole flow.
     pub only: Option<HashedEnd>,
+    /// Do not spread by hash at all.
+    pub off: bool,
 }
 
 impl Port {

@@ -96,7 +96,7 @@ impl Design {
             Some(HashedEnd::Source) | None => End::Source,
         };
         let key = self.keys.key(end).get(..plan.key_octets).unwrap_or_default();
-        RssSettings { key: key.to_vec(), only }
+        RssSettings { key: key.to_vec(), only, off: mode == SteeringMode::Software }
     }
 
     /// Makes a port that runs steer: the mode that it is in, or why it does not take this one.

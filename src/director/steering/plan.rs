@@ -49,8 +49,7 @@ const RULE_STYLES: [(&str, RuleStyle); 5] = [
 /// How a port is to be steered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// To be tried one after the other. The last one always works, if not as well as its name says:
-    /// a device that refuses receive side scaling is left to software.
+    /// To be tried one after the other. The last one asks nothing of the device.
     pub(super) modes: Vec<SteeringMode>,
     /// How flow rules are written, where they are tried.
     pub(super) rule_style: Option<RuleStyle>,
@@ -98,7 +97,7 @@ pub(super) fn plan(can: &Capabilities, side: Side, queues: u16, workers: u16) ->
             plan.modes.push(SteeringMode::HashedEnd);
         }
     }
-    plan.modes.push(SteeringMode::WholeFlow);
+    plan.modes.extend([SteeringMode::WholeFlow, SteeringMode::Software]);
     plan
 }
 
@@ -127,21 +126,29 @@ mod tests {
             IP_TCP_UDP | ONE_END,
             512,
             40,
-            &[FlowRules, OneEnd, WholeFlow],
+            &[FlowRules, OneEnd, WholeFlow, Software],
             FlowRules,
         ),
-        ("net_ice", 64, IP_TCP_UDP, 512, 52, &[FlowRules, WholeFlow], WholeFlow),
-        ("net_i40e", 64, IP_TCP_UDP, 512, 52, &[FlowRules, WholeFlow], WholeFlow),
-        ("net_iavf", 16, IP_TCP_UDP, 64, 52, &[FlowRules, WholeFlow], WholeFlow),
-        ("net_hns3", 64, IP_TCP_UDP | ONE_END, 512, 40, &[FlowRules, OneEnd, WholeFlow], WholeFlow),
-        ("net_cn10k", 64, IP_TCP_UDP | ONE_END, 256, 48, &[OneEnd, WholeFlow], WholeFlow),
-        ("net_ixgbe", 128, IP_TCP_UDP, 128, 40, &[WholeFlow], WholeFlow),
-        ("net_ena", 32, IP_TCP_UDP, 128, 40, &[WholeFlow], WholeFlow),
-        ("net_virtio", 8, IP_TCP_UDP, 128, 40, &[WholeFlow], WholeFlow),
+        ("net_ice", 64, IP_TCP_UDP, 512, 52, &[FlowRules, WholeFlow, Software], WholeFlow),
+        ("net_i40e", 64, IP_TCP_UDP, 512, 52, &[FlowRules, WholeFlow, Software], WholeFlow),
+        ("net_iavf", 16, IP_TCP_UDP, 64, 52, &[FlowRules, WholeFlow, Software], WholeFlow),
+        (
+            "net_hns3",
+            64,
+            IP_TCP_UDP | ONE_END,
+            512,
+            40,
+            &[FlowRules, OneEnd, WholeFlow, Software],
+            WholeFlow,
+        ),
+        ("net_cn10k", 64, IP_TCP_UDP | ONE_END, 256, 48, &[OneEnd, WholeFlow, Software], WholeFlow),
+        ("net_ixgbe", 128, IP_TCP_UDP, 128, 40, &[WholeFlow, Software], WholeFlow),
+        ("net_ena", 32, IP_TCP_UDP, 128, 40, &[WholeFlow, Software], WholeFlow),
+        ("net_virtio", 8, IP_TCP_UDP, 128, 40, &[WholeFlow, Software], WholeFlow),
         ("net_virtio", 1, 0, 0, 0, &[Software], Software),
-        ("net_vmxnet3", 16, IP_TCP_UDP, 0, 0, &[WholeFlow], WholeFlow),
+        ("net_vmxnet3", 16, IP_TCP_UDP, 0, 0, &[WholeFlow, Software], WholeFlow),
         ("net_af_packet", 16, 0, 0, 0, &[Software], Software),
-        ("net_null", 1024, 0x2_003f_fffc, 128, 40, &[WholeFlow], WholeFlow),
+        ("net_null", 1024, 0x2_003f_fffc, 128, 40, &[WholeFlow, Software], WholeFlow),
         ("net_pcap", 1, 0, 0, 0, &[Software], Software),
         ("net_ring", 1, 0, 0, 0, &[Software], Software),
     ];
@@ -184,9 +191,9 @@ mod tests {
         let mut can = capabilities(&RECORDED[0]);
         assert!(plan(&can, Side::Outside, 4, 4).is_hardware());
         can.reta_size = 100;
-        assert_eq!(plan(&can, Side::Outside, 4, 4).modes, [WholeFlow]);
+        assert_eq!(plan(&can, Side::Outside, 4, 4).modes, [WholeFlow, Software]);
         (can.reta_size, can.hash_key_octets) = (512, 0);
-        assert_eq!(plan(&can, Side::Outside, 4, 4).modes, [WholeFlow]);
+        assert_eq!(plan(&can, Side::Outside, 4, 4).modes, [WholeFlow, Software]);
     }
 
     #[test]

@@ -15,10 +15,6 @@ pub const KEY_OCTETS: usize = 52;
 /// A key.
 pub type Key = [u8; KEY_OCTETS];
 
-/// Octets of an IPv4 and of an IPv6 endpoint.
-const V4_ENDPOINT: usize = 4 + 2;
-const V6_ENDPOINT: usize = 16 + 2;
-
 /// What a NIC that is told to hash one end of a flow alone does with the other end's fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RssInput {
@@ -170,28 +166,58 @@ pub fn hash(key: &[u8], input: &[u8]) -> u32 {
         .fold(0, |hash, (place, octet)| hash ^ octet_hash(key, place * 8, *octet))
 }
 
+/// What an octet adds to the hash, by its value.
 type OctetTable = [u32; 256];
 
-/// The hash of an endpoint as a NIC computes it, by tables: one look a octet.
+/// The tables of a field of N octets.
+struct Field<const N: usize>([OctetTable; N]);
+
+impl<const N: usize> Field<N> {
+    /// Of a field that begins at `bit` of the input.
+    fn new(key: &Key, bit: usize) -> Self {
+        let mut tables = [[0; 256]; N];
+        for (place, table) in tables.iter_mut().enumerate() {
+            for (octet, entry) in (0..=u8::MAX).zip(table) {
+                *entry = octet_hash(key, bit + place * 8, octet);
+            }
+        }
+        Self(tables)
+    }
+
+    #[inline]
+    fn hash(&self, octets: &[u8]) -> u32 {
+        self.0.iter().zip(octets).fold(0, |hash, (table, octet)| {
+            hash ^ table.get(usize::from(*octet)).copied().unwrap_or_default()
+        })
+    }
+}
+
+/// The hash of an endpoint as a NIC computes it, by tables: one look an octet.
 pub struct EndpointHash {
-    v4: [OctetTable; V4_ENDPOINT],
-    v6: [OctetTable; V6_ENDPOINT],
+    v4: (Field<4>, Field<2>),
+    v6: (Field<16>, Field<2>),
 }
 
 impl EndpointHash {
     /// Of the endpoints at one end of a packet.
     pub fn new(key: &Key, input: RssInput, end: End) -> Self {
-        Self { v4: tables(key, input, end, false), v6: tables(key, input, end, true) }
+        let address = |is_v6| input.address_bit(is_v6, end);
+        let port = |is_v6| Field::new(key, input.port_bit(is_v6, end));
+        Self {
+            v4: (Field::new(key, address(false)), port(false)),
+            v6: (Field::new(key, address(true)), port(true)),
+        }
     }
 
     /// The hash of an endpoint.
     #[inline]
     pub fn of<A: Address>(&self, address: &A, port: U16) -> u32 {
-        let tables: &[OctetTable] = if A::IS_V6 { &self.v6 } else { &self.v4 };
-        let octets = address.octets().iter().copied().chain(port.to_bytes());
-        tables.iter().zip(octets).fold(0, |hash, (table, octet)| {
-            hash ^ table.get(usize::from(octet)).copied().unwrap_or_default()
-        })
+        let (octets, port) = (address.octets(), port.to_bytes());
+        if A::IS_V6 {
+            self.v6.0.hash(octets) ^ self.v6.1.hash(&port)
+        } else {
+            self.v4.0.hash(octets) ^ self.v4.1.hash(&port)
+        }
     }
 }
 
@@ -199,18 +225,6 @@ impl std::fmt::Debug for EndpointHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EndpointHash").finish_non_exhaustive()
     }
-}
-
-fn tables<const N: usize>(key: &Key, input: RssInput, end: End, is_v6: bool) -> [OctetTable; N] {
-    let (address, port) = (input.address_bit(is_v6, end), input.port_bit(is_v6, end));
-    let mut tables = [[0; 256]; N];
-    for (place, table) in tables.iter_mut().enumerate() {
-        let bit = if place + 2 < N { address + place * 8 } else { port + (place + 2 - N) * 8 };
-        for (octet, entry) in (0..=u8::MAX).zip(table) {
-            *entry = octet_hash(key, bit, octet);
-        }
-    }
-    tables
 }
 
 #[cfg(test)]
