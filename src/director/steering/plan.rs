@@ -148,7 +148,7 @@ mod tests {
         ("net_virtio", 1, 0, 0, 0, &[Software], Software),
         ("net_vmxnet3", 16, IP_TCP_UDP, 0, 0, &[WholeFlow, Software], WholeFlow),
         ("net_af_packet", 16, 0, 0, 0, &[Software], Software),
-        ("net_null", 1024, 0x2_003f_fffc, 128, 40, &[WholeFlow, Software], WholeFlow),
+        ("net_null", 1024, 0x2_003f_fffc, 128, 0, &[WholeFlow, Software], WholeFlow),
         ("net_pcap", 1, 0, 0, 0, &[Software], Software),
         ("net_ring", 1, 0, 0, 0, &[Software], Software),
     ];
