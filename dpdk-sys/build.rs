@@ -28,6 +28,9 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_is_valid_port",
     "rte_eth_dev_mac_addr_add",
     "rte_eth_dev_mac_addr_remove",
+    "rte_eth_dev_rss_hash_conf_get",
+    "rte_eth_dev_rss_reta_query",
+    "rte_eth_dev_rss_reta_update",
     "rte_eth_dev_set_mtu",
     "rte_eth_dev_socket_id",
     "rte_eth_dev_start",
@@ -69,7 +72,11 @@ const FUNCTIONS: &[&str] = &[
     "shim_ring_count",
     "shim_ring_pop",
     "shim_ring_push",
+    "shim_rss_rule_create",
+    "shim_rss_rule_destroy",
+    "shim_rss_rule_validate",
     "shim_rx_burst",
+    "shim_softrss",
     "shim_tx_burst",
 ];
 
@@ -82,6 +89,7 @@ const CONSTANTS: &[&str] = &[
     "RING_F_SP_ENQ",
     "RTE_ETHER_MTU",
     "RTE_ETH_NAME_MAX_LEN",
+    "RTE_ETH_RETA_GROUP_SIZE",
     "RTE_HASH_LOOKUP_BULK_MAX",
     "RTE_LOG_CRIT",
     "RTE_LOG_ERR",
@@ -104,7 +112,15 @@ const CONSTANTS: &[&str] = &[
     "SHIM_MBUF_PORT",
     "SHIM_MBUF_RSS",
     "SHIM_MBUF_VLAN_TCI",
+    "SHIM_RSS_DESTINATION_ONLY",
     "SHIM_RSS_IP",
+    "SHIM_RSS_IPV4",
+    "SHIM_RSS_IPV4_TCP",
+    "SHIM_RSS_IPV4_UDP",
+    "SHIM_RSS_IPV6",
+    "SHIM_RSS_IPV6_TCP",
+    "SHIM_RSS_IPV6_UDP",
+    "SHIM_RSS_SOURCE_ONLY",
     "SHIM_RSS_TCP",
     "SHIM_RSS_UDP",
     "SHIM_RX_OFFLOAD_RSS_HASH",
@@ -115,7 +131,8 @@ const CONSTANTS: &[&str] = &[
 
 /// Passed by pointer only. Their layout differs between releases and breaks bindgen in places, so
 /// they get no fields; the shim has the offsets of the mbuf fields that Rust reads.
-const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device", "rte_intr_handle"];
+const OPAQUE: &[&str] =
+    &["rte_mbuf", "rte_mempool", "rte_ring", "rte_device", "rte_intr_handle", "rte_flow"];
 
 /// The libraries called directly. The drivers are loaded by EAL from its own plugin directory.
 const LIBRARIES: &[&str] =

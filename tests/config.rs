@@ -16,6 +16,7 @@ use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
     ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
+use pointsman::wire::toeplitz::RssInput;
 
 /// The machine that the cases assume.
 fn machine() -> Machine {
@@ -186,6 +187,17 @@ fn every_key_arrives_where_it_belongs() {
     ]
     .map(|timeout| timeout.as_secs());
     assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
+}
+
+#[test]
+fn the_nics_key_is_read_with_and_without_colons() {
+    let config = good(include_str!("config/everything.toml"));
+    let key = config.dpdk.rss_key.unwrap();
+    assert_eq!((key.len(), key[0], key[39]), (40, 0x6d, 0xfa));
+    assert_eq!(config.dpdk.rss_input, RssInput::Packed);
+    let octets: Vec<_> = key.iter().chain(&key[..12]).map(|octet| format!("{octet:02X}")).collect();
+    let text = format!("{SMALL}\n[dpdk]\nrss_key = {:?}\n", octets.join(":"));
+    assert_eq!(good(&text).dpdk.rss_key.unwrap(), [&key[..], &key[..12]].concat());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include <stdio.h>
+#include <string.h>
 #include <sys/types.h>
 
 #include <rte_errno.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <rte_thash.h>
 
 #include "shim.h"
 
@@ -73,6 +75,102 @@ int shim_link(uint16_t port, struct shim_link *link)
 	link->up = now.link_status == RTE_ETH_LINK_UP;
 	link->full_duplex = now.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	return 0;
+}
+
+/* A rule in DPDK's own terms; it points into itself. */
+struct rule_parts {
+	struct rte_flow_attr attr;
+	struct rte_flow_item items[5];
+	struct rte_flow_action actions[2];
+	struct rte_flow_action_rss rss;
+	struct rte_flow_item_ipv4 ipv4, ipv4_mask;
+	struct rte_flow_item_ipv6 ipv6, ipv6_mask;
+};
+
+static void write_destination(struct rule_parts *parts, struct rte_flow_item *item,
+			      const struct shim_rss_rule *rule)
+{
+	if (rule->destination == NULL)
+		return;
+	if (rule->ipv6) {
+		memcpy(&parts->ipv6.hdr.dst_addr, rule->destination, 16);
+		memset(&parts->ipv6_mask.hdr.dst_addr, 0xff, 16);
+		item->spec = &parts->ipv6;
+		item->mask = &parts->ipv6_mask;
+	} else {
+		memcpy(&parts->ipv4.hdr.dst_addr, rule->destination, 4);
+		memset(&parts->ipv4_mask.hdr.dst_addr, 0xff, 4);
+		item->spec = &parts->ipv4;
+		item->mask = &parts->ipv4_mask;
+	}
+}
+
+static void write_rule(struct rule_parts *parts, const struct shim_rss_rule *rule)
+{
+	struct rte_flow_item *item = parts->items;
+
+	memset(parts, 0, sizeof(*parts));
+	parts->attr.ingress = 1;
+	parts->attr.priority = rule->priority;
+	(item++)->type = RTE_FLOW_ITEM_TYPE_ETH;
+	if (rule->tagged)
+		(item++)->type = RTE_FLOW_ITEM_TYPE_VLAN;
+	item->type = rule->ipv6 ? RTE_FLOW_ITEM_TYPE_IPV6 : RTE_FLOW_ITEM_TYPE_IPV4;
+	write_destination(parts, item++, rule);
+	(item++)->type = rule->udp ? RTE_FLOW_ITEM_TYPE_UDP : RTE_FLOW_ITEM_TYPE_TCP;
+	item->type = RTE_FLOW_ITEM_TYPE_END;
+
+	parts->rss.func = RTE_ETH_HASH_FUNCTION_DEFAULT;
+	parts->rss.types = rule->types;
+	parts->rss.key = rule->key;
+	parts->rss.key_len = rule->key_octets;
+	parts->rss.queue = rule->queues;
+	parts->rss.queue_num = rule->queue_count;
+	parts->actions[0].type = RTE_FLOW_ACTION_TYPE_RSS;
+	parts->actions[0].conf = &parts->rss;
+	parts->actions[1].type = RTE_FLOW_ACTION_TYPE_END;
+}
+
+static void tell_why(const struct rte_flow_error *error, char *why, size_t room)
+{
+	snprintf(why, room, "%s", error->message == NULL ? "" : error->message);
+}
+
+int shim_rss_rule_validate(uint16_t port, const struct shim_rss_rule *rule, char *why, size_t room)
+{
+	struct rte_flow_error error = {0};
+	struct rule_parts parts;
+	int code;
+
+	write_rule(&parts, rule);
+	code = rte_flow_validate(port, &parts.attr, parts.items, parts.actions, &error);
+	tell_why(&error, why, room);
+	return code;
+}
+
+struct rte_flow *shim_rss_rule_create(uint16_t port, const struct shim_rss_rule *rule, char *why,
+				      size_t room)
+{
+	struct rte_flow_error error = {0};
+	struct rule_parts parts;
+	struct rte_flow *created;
+
+	write_rule(&parts, rule);
+	created = rte_flow_create(port, &parts.attr, parts.items, parts.actions, &error);
+	tell_why(&error, why, room);
+	return created;
+}
+
+int shim_rss_rule_destroy(uint16_t port, struct rte_flow *rule)
+{
+	struct rte_flow_error error = {0};
+
+	return rte_flow_destroy(port, rule, &error);
+}
+
+uint32_t shim_softrss(uint32_t *input, uint32_t words, const uint8_t *key)
+{
+	return rte_softrss(input, words, key);
 }
 
 /* The cookie is the sink itself, boxed: ISO C has no cast from a function to void *. */

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_interrupts.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
@@ -39,6 +40,28 @@ struct shim_link {
 };
 int shim_link(uint16_t port, struct shim_link *link);
 
+/* What a flow rule spreads over which queues, and by what. */
+struct shim_rss_rule {
+	uint64_t types; /* RTE_ETH_RSS_* */
+	const uint8_t *key; /* NULL: the port's */
+	const uint16_t *queues; /* NULL: those of the port's table */
+	const uint8_t *destination; /* 4 or 16 octets; NULL: any */
+	uint32_t key_octets;
+	uint32_t queue_count;
+	uint32_t priority;
+	uint8_t ipv6; /* else IPv4 */
+	uint8_t udp; /* else TCP */
+	uint8_t tagged; /* behind a VLAN tag */
+};
+/* `why` gets the driver's words, or an empty text. 0 or a negative errno; a rule or NULL. */
+int shim_rss_rule_validate(uint16_t port, const struct shim_rss_rule *rule, char *why, size_t room);
+struct rte_flow *shim_rss_rule_create(uint16_t port, const struct shim_rss_rule *rule, char *why,
+				      size_t room);
+int shim_rss_rule_destroy(uint16_t port, struct rte_flow *rule);
+
+/* DPDK's own Toeplitz hash, against which tests hold ours; `input` in 32-bit words. */
+uint32_t shim_softrss(uint32_t *input, uint32_t words, const uint8_t *key);
+
 /* Gets each piece of DPDK's log text: its level (RTE_LOG_*), the text, and its octets. */
 typedef void (*shim_log_sink)(uint32_t level, const char *text, size_t octets);
 /* Sends DPDK's log to `sink`, or to DPDK's default when it is NULL. 0 or -1. */
@@ -65,6 +88,15 @@ static const uint64_t SHIM_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
 static const uint64_t SHIM_RSS_IP = RTE_ETH_RSS_IP;
 static const uint64_t SHIM_RSS_TCP = RTE_ETH_RSS_TCP;
 static const uint64_t SHIM_RSS_UDP = RTE_ETH_RSS_UDP;
+static const uint64_t SHIM_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t SHIM_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t SHIM_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t SHIM_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t SHIM_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t SHIM_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+/* Address and port of one end alone. */
+static const uint64_t SHIM_RSS_SOURCE_ONLY = RTE_ETH_RSS_L3_SRC_ONLY | RTE_ETH_RSS_L4_SRC_ONLY;
+static const uint64_t SHIM_RSS_DESTINATION_ONLY = RTE_ETH_RSS_L3_DST_ONLY | RTE_ETH_RSS_L4_DST_ONLY;
 /* Offloads of a port. */
 static const uint64_t SHIM_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;

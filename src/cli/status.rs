@@ -201,6 +201,14 @@ fn workers_section(workers: &[Worker]) -> String {
     text
 }
 
+/// The mode, and what the check of the NIC's hash says, if there is one.
+fn steering(interface: &Interface) -> String {
+    match interface.hash_check.as_str() {
+        "none" => interface.steering.clone(),
+        check => format!("{} ({check})", interface.steering),
+    }
+}
+
 fn interfaces_table(interfaces: &[Interface]) -> Table {
     let header = [
         "INTERFACE",
@@ -210,6 +218,7 @@ fn interfaces_table(interfaces: &[Interface]) -> Table {
         "LINK",
         "ADDRESSES",
         "QUEUES",
+        "STEERING",
         "PKTS/s IN",
         "PKTS/s OUT",
         "BITS/s IN",
@@ -235,6 +244,7 @@ fn interfaces_table(interfaces: &[Interface]) -> Table {
             link,
             addresses.join(" "),
             format!("{}/{}", interface.rx_queues, interface.tx_queues),
+            steering(interface),
             short(interface.rates.in_packets),
             short(interface.rates.out_packets),
             short(interface.rates.in_bits),

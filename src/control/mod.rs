@@ -25,7 +25,8 @@ mod test_config;
 pub use listeners::{Listeners, StartError};
 pub use ownership::{essential_neighbors, next_hop, owned_addresses, static_neighbors};
 pub use plant::{
-    BuildInfo, DeviceSource, Neighbor, Plant, PoolReport, PortCounters, PortReport, WorkerHandle,
+    BuildInfo, DeviceSource, HashCheck, Neighbor, Plant, PoolReport, PortCounters, PortReport,
+    SteeringMode, WorkerHandle,
 };
 pub use state::Refused;
 pub use thread::{ControlError, ControlThread, Reins, spawn};

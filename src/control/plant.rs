@@ -88,6 +88,10 @@ pub struct PortReport {
     pub rx_queues: u16,
     /// Transmit queues in use.
     pub tx_queues: u16,
+    /// How its packets reach their workers.
+    pub steering: SteeringMode,
+    /// Whether its NIC hashes as that takes for granted.
+    pub hash_check: HashCheck,
     /// What the port counts.
     pub counters: PortCounters,
 }
@@ -97,6 +101,65 @@ impl PortReport {
     /// or those of all that share it, joined by `+` (which no name contains).
     pub fn name(&self) -> String {
         self.interfaces.join("+")
+    }
+}
+
+/// How the packets of a port reach the workers that own their flows; the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SteeringMode {
+    /// There is one worker: nothing to steer.
+    OneWorker,
+    /// Flow rules have the NIC hash the outside party alone.
+    FlowRules,
+    /// Receive side scaling of the port hashes the outside party alone.
+    HashedEnd,
+    /// Receive side scaling spreads whole flows; workers hand over what is another's.
+    WholeFlow,
+    /// The NIC does not spread by flow; workers hand over what is another's.
+    Software,
+}
+
+impl SteeringMode {
+    /// The word in status, metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneWorker => "one-worker",
+            Self::FlowRules => "flow-rules",
+            Self::HashedEnd => "rss-one-end",
+            Self::WholeFlow => "rss",
+            Self::Software => "software",
+        }
+    }
+
+    /// Whether the NIC brings packets to the owners of their flows.
+    pub const fn is_hardware(self) -> bool {
+        matches!(self, Self::FlowRules | Self::HashedEnd)
+    }
+}
+
+/// What the first packets' hashes say about a NIC that steers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashCheck {
+    /// The NIC does not steer, or hands out no hashes.
+    #[default]
+    None,
+    /// No packet has been seen yet.
+    Waiting,
+    /// It hashes as it was told.
+    Confirmed,
+    /// It hashes otherwise, so that packets are handed over.
+    Mismatch,
+}
+
+impl HashCheck {
+    /// The word in status, metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Waiting => "waiting",
+            Self::Confirmed => "confirmed",
+            Self::Mismatch => "mismatch",
+        }
     }
 }
 

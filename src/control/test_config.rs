@@ -7,6 +7,7 @@ use super::config::{
 };
 use crate::ids::{CpuId, VlanId};
 use crate::service::{NonSyn, Policy, RealServer, SchedulerKind, Timeouts, VirtualService};
+use crate::wire::toeplitz::RssInput;
 
 /// Two interfaces, outside with a gateway and inside; no services.
 pub(crate) fn config() -> Config {
@@ -33,6 +34,8 @@ pub(crate) fn config() -> Config {
             mbuf_octets: 2048,
             rx_descriptors: 64,
             tx_descriptors: 64,
+            rss_key: None,
+            rss_input: RssInput::default(),
             eal_args: Vec::new(),
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],

@@ -1,9 +1,13 @@
 //! Which worker owns a flow: a function of the outside party's address and port, which both
 //! directions of a NAT connection share. Source on the way in, destination on the way back.
 
+use std::sync::Arc;
+
 use crate::ids::WorkerId;
+use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{FlowKey, HashSecret, endpoint_hash};
+use crate::wire::toeplitz::EndpointHash;
 
 /// Entries of the indirection table.
 const ENTRIES: usize = 512;
@@ -14,16 +18,41 @@ pub struct Steering {
     secret: HashSecret,
     workers: u16,
     indirection: [u16; ENTRIES],
+    /// The hash of the NICs that steer; `None`: the keyed one, because none does.
+    nic_hash: Option<Arc<EndpointHash>>,
 }
 
 impl Steering {
+    /// The most entries that the table of a NIC needs.
+    pub const MAX_ENTRIES: usize = ENTRIES;
+
     /// Flows spread evenly over `workers` workers (at least one).
     pub fn new(workers: u16, secret: HashSecret) -> Self {
         let mut indirection = [0; ENTRIES];
         for (entry, worker) in indirection.iter_mut().zip((0..workers.max(1)).cycle()) {
             *entry = worker;
         }
-        Self { secret, workers: workers.max(1), indirection }
+        Self { secret, workers: workers.max(1), indirection, nic_hash: None }
+    }
+
+    /// Flows go where NICs send them by this hash and a table of `entries` entries (a power of
+    /// two; of tables of several sizes the smallest), which are filled from
+    /// [`worker_of_hash`](Self::worker_of_hash).
+    #[must_use]
+    pub fn as_the_nic(mut self, hash: Arc<EndpointHash>, entries: usize) -> Self {
+        let period = entries.clamp(1, ENTRIES);
+        for (entry, worker) in self.indirection.iter_mut().enumerate() {
+            #[allow(clippy::cast_possible_truncation, reason = "less than `ENTRIES`")]
+            let first = (entry % period) as u16;
+            *worker = first % self.workers;
+        }
+        self.nic_hash = Some(hash);
+        self
+    }
+
+    /// The worker that a hash of a NIC leads to: what its table must say too.
+    pub fn worker_of_hash(&self, hash: u32) -> WorkerId {
+        self.worker_of(hash.into())
     }
 
     /// How many workers there are.
@@ -48,12 +77,20 @@ impl Steering {
     /// that the outside party is its source; otherwise it is the destination.
     #[inline]
     pub fn owner<A: Address>(&self, key: &FlowKey<A>, to_us: bool) -> WorkerId {
-        let hash = if to_us {
-            endpoint_hash(&key.source, key.source_port, &self.secret)
+        if to_us {
+            self.worker_of(self.hash(&key.source, key.source_port))
         } else {
-            endpoint_hash(&key.destination, key.destination_port, &self.secret)
-        };
-        self.worker_of(hash)
+            self.worker_of(self.hash(&key.destination, key.destination_port))
+        }
+    }
+
+    /// The hash of the outside party.
+    #[inline]
+    fn hash<A: Address>(&self, address: &A, port: U16) -> u64 {
+        match &self.nic_hash {
+            Some(hash) => hash.of(address, port).into(),
+            None => endpoint_hash(address, port, &self.secret),
+        }
     }
 
     /// One of `count` things for a flow, the same on all workers; 0 where there is none.
@@ -72,7 +109,7 @@ impl Steering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::U16;
+    use crate::wire::toeplitz::{End, Key, KeyPair, RssInput};
 
     const SECRET: HashSecret = [
         0x243f_6a88_85a3_08d3,
@@ -81,32 +118,70 @@ mod tests {
         0x082e_fa98_ec4e_6c89,
     ];
 
+    fn key(salt: u64) -> Key {
+        std::array::from_fn(|place| {
+            let mixed = (place as u64 + salt).wrapping_mul(SECRET[place % 4] | 1);
+            mixed.to_be_bytes()[1] ^ mixed.to_be_bytes()[4]
+        })
+    }
+
+    fn nic_hash() -> Arc<EndpointHash> {
+        let keys = KeyPair::derive(key(11), key(97), RssInput::Zeroed);
+        Arc::new(EndpointHash::new(keys.key(End::Source), RssInput::Zeroed, End::Source))
+    }
+
+    fn request(flow: u16) -> FlowKey<[u8; 4]> {
+        let [high, low] = flow.to_be_bytes();
+        FlowKey {
+            source: [198, 18, high, low],
+            source_port: U16::new(20_000 + flow),
+            destination: [192, 0, 2, 100],
+            destination_port: U16::new(80),
+            protocol: 6,
+        }
+    }
+
+    fn reply(flow: u16) -> FlowKey<[u8; 4]> {
+        let request = request(flow);
+        FlowKey {
+            source: [10, 0, 0, 11],
+            source_port: U16::new(8080),
+            destination: request.source,
+            destination_port: request.source_port,
+            protocol: 6,
+        }
+    }
+
     #[test]
     fn both_directions_of_a_connection_have_one_owner_and_workers_share_evenly() {
-        let steering = Steering::new(4, SECRET);
-        let mut load = [0; 4];
-        for i in 0..4000_u16 {
-            let [high, low] = i.to_be_bytes();
-            let client = [198, 18, high, low];
-            let port = U16::new(20_000 + i);
-            let request = FlowKey {
-                source: client,
-                source_port: port,
-                destination: [192, 0, 2, 100],
-                destination_port: U16::new(80),
-                protocol: 6,
-            };
-            let reply = FlowKey {
-                source: [10, 0, 0, 11],
-                source_port: U16::new(8080),
-                destination: client,
-                destination_port: port,
-                protocol: 6,
-            };
-            let owner = steering.owner(&request, true);
-            assert_eq!(owner, steering.owner(&reply, false));
-            load[owner.index()] += 1;
+        let keyed = Steering::new(4, SECRET);
+        for steering in [keyed.clone(), keyed.as_the_nic(nic_hash(), 128)] {
+            let mut load = [0; 4];
+            for flow in 0..4000_u16 {
+                let owner = steering.owner(&request(flow), true);
+                assert_eq!(owner, steering.owner(&reply(flow), false));
+                load[owner.index()] += 1;
+            }
+            assert!(load.iter().all(|flows| (900..1100).contains(flows)), "{load:?}");
         }
-        assert!(load.iter().all(|flows| (900..1100).contains(flows)), "{load:?}");
+    }
+
+    #[test]
+    fn the_owner_is_the_worker_that_the_nics_table_has_at_the_lower_bits_of_the_hash() {
+        let hash = nic_hash();
+        for (workers, entries) in [(2, 64), (3, 128), (5, 512)] {
+            let steering = Steering::new(workers, SECRET).as_the_nic(Arc::clone(&hash), entries);
+            let table: Vec<_> =
+                (0..u32::try_from(entries).unwrap()).map(|i| steering.worker_of_hash(i)).collect();
+            // A larger table of another NIC repeats the smaller one.
+            for i in 0..2048_u32 {
+                assert_eq!(steering.worker_of_hash(i), table[i as usize % entries]);
+            }
+            for flow in 0..1000 {
+                let request = request(flow);
+                let nic = hash.of(&request.source, request.source_port) as usize;
+                assert_eq!(steering.owner(&request, true), table[nic % entries]);
+            }
+        }
     }
 }

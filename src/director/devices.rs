@@ -1,7 +1,8 @@
 //! What the control thread may know of ports and pools.
 
+use super::steering::PortCheck;
 use crate::control::config::{Config, MacAddress, PortConfig};
-use crate::control::{DeviceSource, PoolReport, PortCounters, PortReport};
+use crate::control::{DeviceSource, HashCheck, PoolReport, PortCounters, PortReport, SteeringMode};
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::{Port, PortStatsReader};
 
@@ -13,6 +14,8 @@ struct Device {
     mac: MacAddress,
     rx_queues: u16,
     tx_queues: u16,
+    steering: SteeringMode,
+    hash_check: Option<PortCheck>,
     reader: PortStatsReader,
 }
 
@@ -24,8 +27,14 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn new(config: &Config, ports: &[Port], pool: &Mempool) -> Self {
-        let device = |(wanted, port): (PortConfig<'_>, &Port)| {
+    pub(super) fn new(
+        config: &Config,
+        ports: &[Port],
+        steered: Vec<(SteeringMode, Option<PortCheck>)>,
+        pool: &Mempool,
+    ) -> Self {
+        type Parts<'p> = ((PortConfig<'p>, &'p Port), (SteeringMode, Option<PortCheck>));
+        let device = |((wanted, port), (steering, hash_check)): Parts<'_>| {
             let granted = port.granted();
             Device {
                 interfaces: wanted
@@ -33,15 +42,17 @@ impl Devices {
                     .iter()
                     .map(|(_, on_port)| on_port.name.clone())
                     .collect(),
-                driver: port.capabilities().driver,
+                driver: port.capabilities().driver.clone(),
                 mac: wanted.mac().unwrap_or(MacAddress(port.mac())),
                 rx_queues: granted.map_or(0, |granted| granted.rx_queues),
                 tx_queues: granted.map_or(0, |granted| granted.tx_queues),
+                steering,
+                hash_check,
                 reader: port.stats_reader(),
             }
         };
         Self {
-            ports: config.ports().into_iter().zip(ports).map(device).collect(),
+            ports: config.ports().into_iter().zip(ports).zip(steered).map(device).collect(),
             pool: pool.clone(),
         }
     }
@@ -60,6 +71,8 @@ impl DeviceSource for Devices {
                 speed_mbps: link.speed_mbps,
                 rx_queues: device.rx_queues,
                 tx_queues: device.tx_queues,
+                steering: device.steering,
+                hash_check: device.hash_check.as_ref().map_or(HashCheck::None, PortCheck::verdict),
                 counters: PortCounters {
                     rx_packets: stats.ipackets,
                     tx_packets: stats.opackets,

@@ -9,6 +9,7 @@ mod devices;
 mod eal_args;
 mod error;
 mod ports;
+mod steering;
 mod workers;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;
-    let ports = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
+    let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
     let shop = workers::Shop {
         eal: &eal,
@@ -49,8 +50,9 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
         table: &table,
         loads: &loads,
         stop: &stop,
+        steering: &steered.steering,
     };
-    let devices = devices::Devices::new(&config, &ports, &pool);
+    let devices = devices::Devices::new(&config, &ports, steered.ports, &pool);
     let (ports, crew) = shop.launch(ports)?;
     let plant = Plant {
         workers: crew.handles,

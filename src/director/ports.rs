@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::DirectorError;
+use super::steering::{Design, Steered};
+use crate::control::SteeringMode;
 use crate::control::config::{Config, Device, PortConfig};
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::DpdkError;
@@ -28,35 +30,38 @@ pub(super) fn packet_pool(eal: &Arc<Eal>, config: &Config) -> Result<Mempool, Di
     })
 }
 
-/// Opens, configures and starts every port, in the order of [`Config::ports`]. Asks `interrupted` while
-/// it waits for the other side of a device.
+/// Opens, configures and starts every port, in the order of [`Config::ports`], each in the best mode
+/// of steering that it takes. Asks `interrupted` while it waits for the other side of a device.
 pub(super) fn start(
     eal: &Arc<Eal>,
     config: &Config,
     pool: &Mempool,
     interrupted: &mut impl FnMut() -> bool,
-) -> Result<Vec<Port>, DirectorError> {
-    config
-        .ports()
+) -> Result<(Vec<Port>, Steered), DirectorError> {
+    let wanted = config.ports();
+    let mut ports = wanted
         .iter()
-        .map(|wanted| {
-            start_one(eal, config, wanted, pool, interrupted).map_err(|cause| {
-                if matches!(cause, DpdkError::NoSuchPort { .. }) {
-                    return DirectorError::no_port(&wanted.name(), wanted.device);
-                }
-                DirectorError::Interface { interface: wanted.name(), cause }
-            })
-        })
-        .collect()
+        .map(|wanted| open(eal, wanted).map_err(|cause| cannot(wanted, cause)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let design = Design::of(config, &ports)?;
+    let mut modes = Vec::with_capacity(ports.len());
+    for (place, (wanted, port)) in wanted.iter().zip(&mut ports).enumerate() {
+        let start = Start { config, pool, design: &design, wanted, place };
+        let mode = start.in_best_mode(port, interrupted).map_err(|cause| cannot(wanted, cause))?;
+        modes.push(mode);
+    }
+    let steered = design.conclude(config, &mut ports, modes);
+    Ok((ports, steered))
 }
 
-fn start_one(
-    eal: &Arc<Eal>,
-    config: &Config,
-    wanted: &PortConfig<'_>,
-    pool: &Mempool,
-    interrupted: &mut impl FnMut() -> bool,
-) -> Result<Port, DpdkError> {
+fn cannot(wanted: &PortConfig<'_>, cause: DpdkError) -> DirectorError {
+    if matches!(cause, DpdkError::NoSuchPort { .. }) {
+        return DirectorError::no_port(&wanted.name(), wanted.device);
+    }
+    DirectorError::Interface { interface: wanted.name(), cause }
+}
+
+fn open(eal: &Arc<Eal>, wanted: &PortConfig<'_>) -> Result<Port, DpdkError> {
     let name = match wanted.device {
         Device::Pci(address) => address,
         Device::Vdev { name, .. } => name,
@@ -68,21 +73,83 @@ fn start_one(
              or a NIC where fragments matter"
         );
     }
-    let mut port = Port::open(eal, name)?;
-    let workers = u16::try_from(config.director.workers.len()).unwrap_or(u16::MAX);
-    let queues = wanted.queues().unwrap_or(workers).min(workers);
-    let settings = PortSettings {
-        rx_queues: queues,
-        tx_queues: queues,
-        rx_descriptors: config.dpdk.rx_descriptors,
-        tx_descriptors: config.dpdk.tx_descriptors,
-        mtu: wanted.mtu(),
-        promiscuous: wanted.promiscuous(),
-        mac: wanted.mac().map(|mac| mac.0),
-    };
-    port.configure(&settings, std::slice::from_ref(pool))?;
-    start_when_ready(&mut port, &wanted.name(), interrupted)?;
-    Ok(port)
+    Port::open(eal, name)
+}
+
+/// What one port is started with.
+struct Start<'a> {
+    config: &'a Config,
+    pool: &'a Mempool,
+    design: &'a Design,
+    wanted: &'a PortConfig<'a>,
+    /// Which of the ports it is.
+    place: usize,
+}
+
+impl Start<'_> {
+    /// Tries the modes one after the other. An error that remains has little to do with steering.
+    fn in_best_mode(
+        &self,
+        port: &mut Port,
+        interrupted: &mut impl FnMut() -> bool,
+    ) -> Result<SteeringMode, DpdkError> {
+        let mut refusal = None;
+        let mut before = None;
+        for mode in self.design.modes(self.place) {
+            if let Some(reason) = refusal.take() {
+                self.tell(&reason);
+            }
+            match self.in_mode(*mode, &mut before, port, interrupted) {
+                Err(reason) if !interrupted() => refusal = Some(reason),
+                outcome => return outcome,
+            }
+        }
+        Err(refusal.unwrap_or_else(|| port.refuses("any way of steering")))
+    }
+
+    fn tell(&self, reason: &DpdkError) {
+        tracing::info!(
+            interface = self.wanted.name(),
+            %reason,
+            "the device refuses a way of steering; the next one is tried"
+        );
+    }
+
+    /// Sets the port up for a mode, unless it runs with these settings, and has it steer.
+    fn in_mode(
+        &self,
+        mode: SteeringMode,
+        before: &mut Option<PortSettings>,
+        port: &mut Port,
+        interrupted: &mut impl FnMut() -> bool,
+    ) -> Result<SteeringMode, DpdkError> {
+        let settings = self.settings(mode);
+        // Flow rules and the spreading of whole flows ask the port for the same.
+        if before.as_ref() != Some(&settings) {
+            *before = None;
+            port.stop()?;
+            port.configure(&settings, std::slice::from_ref(self.pool))?;
+            start_when_ready(port, &self.wanted.name(), interrupted)?;
+            *before = Some(settings);
+        }
+        self.design.apply(self.wanted, self.place, mode, port)
+    }
+
+    fn settings(&self, mode: SteeringMode) -> PortSettings {
+        let (config, wanted) = (self.config, self.wanted);
+        let workers = u16::try_from(config.director.workers.len()).unwrap_or(u16::MAX);
+        let queues = wanted.queues().unwrap_or(workers).min(workers);
+        PortSettings {
+            rx_queues: queues,
+            tx_queues: queues,
+            rx_descriptors: config.dpdk.rx_descriptors,
+            tx_descriptors: config.dpdk.tx_descriptors,
+            mtu: wanted.mtu(),
+            promiscuous: wanted.promiscuous(),
+            mac: wanted.mac().map(|mac| mac.0),
+            rss: self.design.rss(self.place, mode),
+        }
+    }
 }
 
 /// Starts a port; waits a while for one whose other side is not there yet.

@@ -39,6 +39,7 @@ pub(super) struct Shop<'d> {
     pub(super) table: &'d Arc<ServiceTable>,
     pub(super) loads: &'d Arc<ServerLoads>,
     pub(super) stop: &'d Arc<AtomicBool>,
+    pub(super) steering: &'d Steering,
 }
 
 /// What is the same for all workers.
@@ -110,7 +111,7 @@ impl Shop<'_> {
     pub(super) fn launch(&self, ports: Vec<Port>) -> Result<(Vec<Port>, Crew), DirectorError> {
         let mut ports = ports;
         let interfaces = Arc::new(self.interfaces(&ports));
-        let steering = Steering::new(self.worker_number(self.count()), secret()?);
+        let steering = self.steering.clone();
         let expectations = Expectations::for_workers(self.worker_number(self.count()), secret()?);
         let common = Common { interfaces, steering, expectations: Arc::new(expectations) };
         let hands = self.hands(&mut ports)?;
@@ -354,7 +355,8 @@ fn routes(config: &Config) -> Vec<RouteSpec> {
     routes
 }
 
-fn secret() -> Result<HashSecret, DirectorError> {
+/// Random numbers for a keyed hash.
+pub(super) fn secret() -> Result<HashSecret, DirectorError> {
     let mut words = [0; 4];
     for word in &mut words {
         *word = getrandom::u64().map_err(DirectorError::Random)?;

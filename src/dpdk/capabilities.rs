@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub rss_types: u64,
     /// Entries of the table from hash to queue; 0: no such table.
     pub reta_size: u16,
+    /// Octets of the key that it hashes with; 0: it does not say.
+    pub hash_key_octets: u8,
     /// Receive offloads (`RTE_ETH_RX_OFFLOAD_*`).
     pub rx_offloads: u64,
     /// Transmit offloads (`RTE_ETH_TX_OFFLOAD_*`).
@@ -70,6 +72,7 @@ impl Capabilities {
             max_mac_addresses: info.max_mac_addrs,
             rss_types: info.flow_type_rss_offloads,
             reta_size: info.reta_size,
+            hash_key_octets: info.hash_key_size,
             rx_offloads: info.rx_offload_capa,
             tx_offloads: info.tx_offload_capa,
         })

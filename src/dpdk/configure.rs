@@ -6,6 +6,7 @@ use super::capabilities::Capabilities;
 use super::error::{Attempt, DpdkError, errno_text, positive};
 use super::mempool::Mempool;
 use super::port::Mac;
+use super::rss::{HashedEnd, RssSettings};
 use crate::ids::PortId;
 
 /// Octets of a frame beside its MTU: Ethernet header, two VLAN tags, frame check sequence.
@@ -28,6 +29,8 @@ pub struct PortSettings {
     pub promiscuous: bool,
     /// The MAC address; `None` keeps the device's own.
     pub mac: Option<Mac>,
+    /// How packets are spread over several receive queues.
+    pub rss: RssSettings,
 }
 
 impl Default for PortSettings {
@@ -40,6 +43,7 @@ impl Default for PortSettings {
             mtu: 1500,
             promiscuous: false,
             mac: None,
+            rss: RssSettings::default(),
         }
     }
 }
@@ -59,6 +63,8 @@ pub struct Granted {
     pub mtu: u16,
     /// What the NIC hashes to choose a queue (`RTE_ETH_RSS_*`); 0: it does not.
     pub rss_types: u64,
+    /// It hashes with the key that was asked for.
+    pub rss_key: bool,
     /// Receive offloads in use.
     pub rx_offloads: u64,
     /// Transmit offloads in use.
@@ -67,6 +73,18 @@ pub struct Granted {
     pub promiscuous: bool,
     /// The MAC address.
     pub mac: Mac,
+}
+
+impl Granted {
+    /// Whether packets come with the NIC's hash.
+    pub fn tells_hashes(&self) -> bool {
+        self.rx_offloads & dpdk_sys::SHIM_RX_OFFLOAD_RSS_HASH != 0
+    }
+
+    /// Whether this end of a flow alone decides about the queue, by the key that was asked for.
+    pub fn hashes_only(&self, end: HashedEnd) -> bool {
+        self.rss_key && self.rss_types & end.types() == end.types()
+    }
 }
 
 /// The parts of a set-up that share the port and its name.
@@ -92,14 +110,10 @@ pub(super) fn configure(
     let setup = Setup { port, name, capabilities, settings, pools };
     let mut granted = setup.plan()?;
     let mtu_before = setup.mtu();
-    let with_rss = setup.configure_device(&granted);
-    if granted.rss_types != 0 && with_rss.is_err() {
-        setup.note("receive side scaling", -libc::ENOTSUP);
-        granted.rss_types = 0;
-        granted.rx_offloads &= !dpdk_sys::SHIM_RX_OFFLOAD_RSS_HASH;
-        setup.configure_device(&granted)?;
-    } else {
-        with_rss?;
+    while let Err(error) = setup.configure_device(&granted) {
+        if !setup.ask_less(&mut granted) {
+            return Err(error);
+        }
     }
     setup.adjust_descriptors(&mut granted)?;
     setup.make_queues(&granted)?;
@@ -126,12 +140,9 @@ impl Setup<'_> {
             0 => self.settings.mtu,
             max => self.settings.mtu.clamp(can.min_mtu.min(max), max),
         };
-        let rss_types = if rx_queues > 1 {
-            can.rss_types
-                & (dpdk_sys::SHIM_RSS_IP | dpdk_sys::SHIM_RSS_TCP | dpdk_sys::SHIM_RSS_UDP)
-        } else {
-            0
-        };
+        let spreads = rx_queues > 1 && !self.settings.rss.off;
+        let rss_types = if spreads { self.rss_types() } else { 0 };
+        let key_octets = self.settings.rss.key.len();
         let mut rx_offloads = 0;
         let mut tx_offloads = 0;
         if rss_types != 0 {
@@ -148,11 +159,42 @@ impl Setup<'_> {
             tx_descriptors: self.settings.tx_descriptors,
             mtu,
             rss_types,
+            rss_key: rss_types != 0
+                && key_octets != 0
+                && key_octets == usize::from(can.hash_key_octets),
             rx_offloads,
             tx_offloads,
             promiscuous: false,
             mac: mac(self.port),
         })
+    }
+
+    /// The kinds of packets that the device can hash, and the end that it is to hash alone.
+    fn rss_types(&self) -> u64 {
+        let can = self.capabilities.rss_types;
+        let kinds = can & (dpdk_sys::SHIM_RSS_IP | dpdk_sys::SHIM_RSS_TCP | dpdk_sys::SHIM_RSS_UDP);
+        let only = self.settings.rss.only.map_or(0, HashedEnd::types);
+        if kinds != 0 && can & only == only { kinds | only } else { kinds }
+    }
+
+    /// Gives up one wish about receive side scaling; `false` when there is none left.
+    fn ask_less(&self, granted: &mut Granted) -> bool {
+        let ends = HashedEnd::Source.types() | HashedEnd::Destination.types();
+        let wish = if granted.rss_types & ends != 0 {
+            granted.rss_types &= !ends;
+            "hashing of one end of a flow"
+        } else if granted.rss_key {
+            granted.rss_key = false;
+            "a hash key"
+        } else if granted.rss_types != 0 {
+            granted.rss_types = 0;
+            granted.rx_offloads &= !dpdk_sys::SHIM_RX_OFFLOAD_RSS_HASH;
+            "receive side scaling"
+        } else {
+            return false;
+        };
+        self.note(wish, -libc::ENOTSUP);
+        true
     }
 
     /// Octets that the smallest buffer takes.
@@ -168,9 +210,15 @@ impl Setup<'_> {
         if granted.rss_types != 0 {
             conf.rxmode.mq_mode = dpdk_sys::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = granted.rss_types;
+            if granted.rss_key {
+                let key = &self.settings.rss.key;
+                conf.rx_adv_conf.rss_conf.rss_key = key.as_ptr().cast_mut();
+                conf.rx_adv_conf.rss_conf.rss_key_len = self.capabilities.hash_key_octets;
+            }
         }
         let attempt = Attempt::new("rte_eth_dev_configure");
-        // SAFETY: DPDK checks the port and the numbers, and copies the configuration.
+        // SAFETY: DPDK checks the port and the numbers, copies the configuration, and reads the
+        // key, which has as many octets as the device takes.
         let code = unsafe {
             dpdk_sys::rte_eth_dev_configure(
                 self.port.0,
@@ -303,6 +351,7 @@ impl Setup<'_> {
             mtu = granted.mtu,
             mtu_asked = asked.mtu,
             rss_types = format_args!("{:#x}", granted.rss_types),
+            rss_key = granted.rss_key,
             rx_offloads = format_args!("{:#x}", granted.rx_offloads),
             tx_offloads = format_args!("{:#x}", granted.tx_offloads),
             promiscuous = granted.promiscuous,

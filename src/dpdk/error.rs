@@ -76,6 +76,14 @@ pub enum DpdkError {
     /// The device has no queue of one direction.
     #[error("port {0:?} has no {1} queues")]
     NoQueues(String, &'static str),
+    /// The device does not do what something depends on.
+    #[error("port {port:?} does not offer {wish}")]
+    NotOffered {
+        /// The port's name.
+        port: String,
+        /// What it was asked for.
+        wish: &'static str,
+    },
     /// The port's queues are still with their workers.
     #[error("the queues of port {0:?} are still in use; drop them first")]
     QueuesInUse(String),

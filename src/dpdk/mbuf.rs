@@ -54,10 +54,10 @@ impl Mbuf {
     field!(data_offset, set_data_offset, u16, SHIM_MBUF_DATA_OFF);
     field!(segment_count, u16, SHIM_MBUF_NB_SEGS);
     field!(port_number, set_port_number, u16, SHIM_MBUF_PORT);
-    field!(flags, u64, SHIM_MBUF_OL_FLAGS);
+    field!(flags, set_flags, u64, SHIM_MBUF_OL_FLAGS);
     field!(packet_octets, set_packet_octets, u32, SHIM_MBUF_PKT_LEN);
     field!(segment_octets, set_segment_octets, u16, SHIM_MBUF_DATA_LEN);
-    field!(hash, u32, SHIM_MBUF_RSS);
+    field!(hash, set_hash, u32, SHIM_MBUF_RSS);
     field!(buffer_octets, u16, SHIM_MBUF_BUF_LEN);
     field!(vlan_number, set_vlan_number, u16, SHIM_MBUF_VLAN_TCI);
     field!(next, *mut rte_mbuf, SHIM_MBUF_NEXT);
@@ -168,6 +168,13 @@ impl Mbuf {
     #[inline]
     pub fn rss_hash(&self) -> Option<u32> {
         (self.flags() & dpdk_sys::SHIM_RX_RSS_HASH != 0).then(|| self.hash())
+    }
+
+    /// Notes a hash as a NIC would: for packets that software makes in a NIC's place.
+    #[inline]
+    pub fn set_rss_hash(&mut self, hash: u32) {
+        self.set_hash(hash);
+        self.set_flags(self.flags() | dpdk_sys::SHIM_RX_RSS_HASH);
     }
 
     /// Octets that can be put in front of the packet.

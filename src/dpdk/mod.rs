@@ -44,6 +44,14 @@ pub mod capabilities;
 #[cfg(feature = "dpdk")]
 pub mod port;
 #[cfg(feature = "dpdk")]
+pub mod port_stats;
+#[cfg(feature = "dpdk")]
+pub mod rss;
+#[cfg(feature = "dpdk")]
+pub mod flow_rule;
+#[cfg(feature = "dpdk")]
+pub mod hash_sample;
+#[cfg(feature = "dpdk")]
 mod configure;
 #[cfg(feature = "dpdk")]
 pub mod queue;

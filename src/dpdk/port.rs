@@ -1,19 +1,22 @@
 //! A port: one NIC, physical or virtual, as DPDK drives it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::burst::{self, Burst};
+use super::burst::{self, BURST, Burst};
 use super::capabilities::Capabilities;
 use super::configure;
 use super::eal::Eal;
 use super::error::{Attempt, DpdkError};
+use super::flow_rule::ActiveRule;
+use super::hash_sample::{HashSamples, Sampler, hash_samples};
 use super::interrupts;
 use super::mempool::Mempool;
 use super::queue::{RxQueue, TxQueue};
 use crate::ids::{PortId, QueueId};
 
 pub use super::configure::{Granted, PortSettings};
+pub use super::port_stats::{LinkState, PortStats, PortStatsReader};
 
 /// Bursts that are taken out of a software ring when its port closes, at most.
 const DRAINED_BURSTS: usize = 4096;
@@ -35,11 +38,22 @@ pub(super) struct Device {
 }
 
 #[derive(Debug, Default)]
-struct Control {
+pub(super) struct Control {
     running: bool,
     rx_queues: u16,
+    /// What the device follows while it runs.
+    pub(super) rules: Vec<ActiveRule>,
     /// What the receive queues are filled from; they must outlive the queues.
     pools: Vec<Mempool>,
+}
+
+impl Control {
+    /// Takes the rules back that were made after the first `kept`.
+    pub(super) fn destroy_rules(&mut self, kept: usize, port: PortId) {
+        for rule in self.rules.drain(kept..) {
+            rule.destroy(port);
+        }
+    }
 }
 
 impl Device {
@@ -60,11 +74,11 @@ impl Device {
         self.lent.load(Ordering::Acquire) > 0
     }
 
-    fn control(&self) -> MutexGuard<'_, Control> {
+    pub(super) fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stats(&self) -> PortStats {
+    pub(super) fn stats(&self) -> PortStats {
         let _one_at_a_time = self.control();
         let mut raw = dpdk_sys::rte_eth_stats::default();
         // SAFETY: DPDK checks the port and fills the structure.
@@ -84,7 +98,7 @@ impl Device {
         }
     }
 
-    fn link(&self) -> LinkState {
+    pub(super) fn link(&self) -> LinkState {
         let _one_at_a_time = self.control();
         let mut raw = dpdk_sys::shim_link::default();
         // SAFETY: DPDK checks the port; the shim fills the structure or leaves it.
@@ -100,11 +114,11 @@ impl Device {
         }
     }
 
-    /// Takes what waits in a software ring: its driver would forget it.
-    fn drain(&self, rx_queues: u16) {
+    /// Drops what waits in the receive queues, at most so many bursts of each. Nobody has them.
+    fn drain(&self, rx_queues: u16, bursts: usize) {
         let mut burst = Burst::new();
         for queue in 0..rx_queues {
-            let mut polls = 0..DRAINED_BURSTS;
+            let mut polls = 0..bursts;
             // SAFETY: the port runs, all its queues are gone, so this is their only user.
             while polls.next().is_some() && unsafe { receive(self.id, queue, &mut burst) } > 0 {
                 burst::free_all(&mut burst);
@@ -113,11 +127,13 @@ impl Device {
     }
 
     fn stop(&self, control: &mut Control) -> Result<(), DpdkError> {
+        control.destroy_rules(0, self.id);
         if !control.running {
             return Ok(());
         }
         if self.driver == "net_ring" {
-            self.drain(control.rx_queues);
+            // Its driver would forget what waits in the ring.
+            self.drain(control.rx_queues, DRAINED_BURSTS);
         }
         let attempt = Attempt::new("rte_eth_dev_stop");
         // SAFETY: no queue of the port is in use, so no burst runs.
@@ -186,6 +202,8 @@ pub struct Port {
     device: Arc<Device>,
     capabilities: Capabilities,
     granted: Option<Granted>,
+    /// Where the queues put the first hashes of the NIC, if anybody wants them.
+    samples: Option<HashSamples>,
 }
 
 impl Port {
@@ -208,7 +226,11 @@ impl Port {
             control: Mutex::default(),
             eal: Arc::clone(eal),
         });
-        Ok(Self { device, capabilities, granted: None })
+        Ok(Self { device, capabilities, granted: None, samples: None })
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The port's number.
@@ -222,8 +244,8 @@ impl Port {
     }
 
     /// What the device can do.
-    pub fn capabilities(&self) -> Capabilities {
-        self.capabilities.clone()
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// What the last [`configure`](Self::configure) got.
@@ -276,6 +298,20 @@ impl Port {
         Ok(())
     }
 
+    /// The queues that are taken next put the first hashes of the NIC here. What the running port
+    /// has received so far, under other rules perhaps, is dropped.
+    pub fn sample_hashes(&mut self) -> HashSamples {
+        let control = self.device.control();
+        if let Some(granted) = self.granted.as_ref().filter(|_| control.running)
+            && !self.device.is_lent()
+        {
+            let bursts = usize::from(granted.rx_descriptors).div_ceil(BURST);
+            self.device.drain(granted.rx_queues, bursts);
+        }
+        drop(control);
+        Arc::clone(self.samples.get_or_insert_with(hash_samples))
+    }
+
     /// All queues of the running port; each of them exists once, so a second call gives none until
     /// the port was stopped and started. None at all if the port does not run.
     pub fn take_queues(&mut self) -> (Vec<RxQueue>, Vec<TxQueue>) {
@@ -284,7 +320,9 @@ impl Port {
         else {
             return (Vec::new(), Vec::new());
         };
-        let rx = (0..granted.rx_queues).map(|queue| RxQueue::new(&self.device, QueueId(queue)));
+        let sampler = || self.samples.clone().map(Sampler::new);
+        let rx = (0..granted.rx_queues)
+            .map(|queue| RxQueue::new(&self.device, QueueId(queue), sampler()));
         let tx = (0..granted.tx_queues).map(|queue| TxQueue::new(&self.device, QueueId(queue)));
         (rx.collect(), tx.collect())
     }
@@ -332,7 +370,7 @@ impl Port {
 
     /// A handle that reads the counters from any thread and does not keep the port open.
     pub fn stats_reader(&self) -> PortStatsReader {
-        PortStatsReader { id: self.device.id, device: Arc::downgrade(&self.device) }
+        PortStatsReader::new(&self.device)
     }
 
     /// Whether the cable is plugged in, and how fast it is.
@@ -352,61 +390,5 @@ impl Port {
             return Err(DpdkError::QueuesInUse(self.device.name.clone()));
         }
         Ok(self.device.control())
-    }
-}
-
-/// Counters of a port since it was started, as its driver keeps them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortStats {
-    /// Packets received.
-    pub ipackets: u64,
-    /// Packets transmitted.
-    pub opackets: u64,
-    /// Octets received.
-    pub ibytes: u64,
-    /// Octets transmitted.
-    pub obytes: u64,
-    /// Packets that the NIC dropped because its queue was full.
-    pub imissed: u64,
-    /// Packets received with errors.
-    pub ierrors: u64,
-    /// Packets whose transmission failed.
-    pub oerrors: u64,
-    /// Packets lost because the mempool was empty.
-    pub rx_nombuf: u64,
-}
-
-/// The state of a port's link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkState {
-    /// Whether packets can pass.
-    pub up: bool,
-    /// Megabits per second, where known.
-    pub speed_mbps: Option<u32>,
-    /// Both directions at once.
-    pub full_duplex: bool,
-}
-
-/// Reads a port's counters from any thread; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct PortStatsReader {
-    id: PortId,
-    device: Weak<Device>,
-}
-
-impl PortStatsReader {
-    /// The port's number.
-    pub fn id(&self) -> PortId {
-        self.id
-    }
-
-    /// The counters; `None` once the port is closed.
-    pub fn read(&self) -> Option<PortStats> {
-        self.device.upgrade().map(|device| device.stats())
-    }
-
-    /// The link; `None` once the port is closed.
-    pub fn link(&self) -> Option<LinkState> {
-        self.device.upgrade().map(|device| device.link())
     }
 }

@@ -5,27 +5,34 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::burst::{self, Burst};
+use super::hash_sample::Sampler;
+use super::mbuf::Mbuf;
 use super::port::{Device, receive};
 use crate::ids::{PortId, QueueId};
 
 macro_rules! queue {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$note:meta])* $field:ident: $type:ty),* }) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name {
             port: PortId,
             queue: QueueId,
             device: Arc<Device>,
+            $($(#[$note])* $field: $type,)*
             /// Not `Sync`: one thread at a time.
             _one_thread: PhantomData<Cell<()>>,
         }
 
         impl $name {
             /// The one handle of this queue. The device is running and has such a queue.
-            pub(super) fn new(device: &Arc<Device>, queue: QueueId) -> Self {
+            pub(super) fn new(
+                device: &Arc<Device>,
+                queue: QueueId,
+                $($field: $type,)*
+            ) -> Self {
                 device.lend_queue();
-                let port = device.id();
-                Self { port, queue, device: Arc::clone(device), _one_thread: PhantomData }
+                let (port, device) = (device.id(), Arc::clone(device));
+                Self { port, queue, device, $($field,)* _one_thread: PhantomData }
             }
 
             /// The port that the queue belongs to.
@@ -51,19 +58,35 @@ macro_rules! queue {
 
 queue!(
     /// A receive queue: not `Clone`, and the port stays open as long as it lives.
-    RxQueue
+    RxQueue {
+        /// Until there are enough samples.
+        sampler: Option<Sampler>
+    }
 );
 queue!(
     /// A transmit queue: not `Clone`, and the port stays open as long as it lives.
-    TxQueue
+    TxQueue {}
 );
 
 impl RxQueue {
     /// Adds what has arrived to `burst`, as far as there is room. How many packets came.
     #[inline]
     pub fn rx_burst(&mut self, burst: &mut Burst) -> usize {
+        let before = burst.len();
         // SAFETY: the port runs and has this queue, and `&mut self` is its only user.
-        unsafe { receive(self.port, self.queue.0, burst) }
+        let came = unsafe { receive(self.port, self.queue.0, burst) };
+        if self.sampler.is_some() {
+            self.sample(burst.get(before..).unwrap_or_default());
+        }
+        came
+    }
+
+    #[cold]
+    fn sample(&mut self, packets: &[Mbuf]) {
+        let wants_more = |sampler: &mut Sampler| sampler.look(self.queue, packets);
+        if !packets.is_empty() && !self.sampler.as_mut().is_some_and(wants_more) {
+            self.sampler = None;
+        }
     }
 }
 

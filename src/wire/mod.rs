@@ -17,6 +17,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod sctp;
 pub mod tcp;
+pub mod toeplitz;
 pub mod udp;
 
 pub use zerocopy::network_endian::{U16, U32};

@@ -115,6 +115,8 @@ pub struct Setup {
     /// Ethernet addresses of the ports that the configuration does not give one.
     pub macs: Vec<Mac>,
     pub start: Tick,
+    /// Another rule of ownership than the keyed hash.
+    pub steering: Option<Steering>,
 }
 
 impl Setup {
@@ -128,6 +130,7 @@ impl Setup {
             expectations: 256,
             macs: vec![OUTSIDE, INSIDE],
             start: Tick(1000),
+            steering: None,
         }
     }
 
@@ -329,7 +332,10 @@ impl Common {
             huge_pages: HugePages::Never,
             table_secret: [1 + u64::from(number), 2, 3, 4]
                 .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            steering: Steering::new(setup.workers, SECRET),
+            steering: setup
+                .steering
+                .clone()
+                .unwrap_or_else(|| Steering::new(setup.workers, SECRET)),
             services: Arc::clone(&self.services),
             loads: Arc::clone(&self.loads),
             control_connections: setup.control_connections,

@@ -14,8 +14,8 @@ use pointsman::control::config::{
     MacAddress, Role,
 };
 use pointsman::control::{
-    self, BuildInfo, ControlThread, DeviceSource, Listeners, Plant, PoolReport, PortCounters,
-    PortReport, WorkerHandle,
+    self, BuildInfo, ControlThread, DeviceSource, HashCheck, Listeners, Plant, PoolReport,
+    PortCounters, PortReport, SteeringMode, WorkerHandle,
 };
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
@@ -25,6 +25,7 @@ use pointsman::service::{
     NonSyn, Policy, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
     VirtualService,
 };
+use pointsman::wire::toeplitz::RssInput;
 
 /// What a test wants to be different.
 #[derive(Clone, Debug)]
@@ -109,6 +110,8 @@ pub fn config(directory: &Path) -> Config {
             mbuf_octets: 2048,
             rx_descriptors: 64,
             tx_descriptors: 64,
+            rss_key: None,
+            rss_input: RssInput::default(),
             eal_args: Vec::new(),
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
@@ -134,6 +137,8 @@ impl DeviceSource for FakeDevices {
             link_up: self.link_up,
             speed_mbps: Some(10_000),
             rx_queues: 2,
+            steering: SteeringMode::FlowRules,
+            hash_check: HashCheck::Confirmed,
             tx_queues: 2,
             counters: PortCounters {
                 rx_packets: base + 1,

@@ -13,8 +13,8 @@ use super::search::Search;
 use super::session::{Session, attempt};
 use super::settings::LabArgs;
 use super::trial::{Load, Trial, Verdict};
-use pointsman_bench::flows::Transport;
 use crate::results::{Report, say};
+use pointsman_bench::flows::Transport;
 
 /// Between two looks at the director's table while it empties.
 const LOOK: Duration = Duration::from_millis(10);

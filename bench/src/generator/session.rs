@@ -18,8 +18,8 @@ use super::server_side::{Served, ServerSide};
 use super::settings::{LabArgs, Scene};
 use super::station::Station;
 use super::trial::{Load, Trial};
-use pointsman_bench::flows::Transport;
 use crate::results::say;
+use pointsman_bench::flows::Transport;
 
 /// Octets of an Ethernet frame on the wire beside the frame: preamble and gap.
 const BETWEEN_FRAMES: u32 = 20;

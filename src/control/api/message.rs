@@ -117,6 +117,11 @@ pub struct Interface {
     pub rx_queues: u16,
     /// Transmit queues.
     pub tx_queues: u16,
+    /// How its packets reach their workers: flow-rules, rss-one-end, rss, software, one-worker.
+    pub steering: String,
+    /// Whether its NIC hashes as that takes for granted: none (it does not matter, or cannot be
+    /// told), waiting (for packets), confirmed, mismatch.
+    pub hash_check: String,
     /// What the port counts.
     pub counters: InterfaceCounters,
     /// Over the last second.

@@ -92,6 +92,8 @@ fn of_port(observed: &Observed, port: PortReport, rates: &Rates) -> Interface {
         speed_mbps: port.speed_mbps,
         rx_queues: port.rx_queues,
         tx_queues: port.tx_queues,
+        steering: port.steering.name().to_owned(),
+        hash_check: port.hash_check.name().to_owned(),
         counters: of_counters(port.counters),
         rates: rates.port(&name),
         name,

@@ -13,6 +13,7 @@ use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, Lo
 use super::validate;
 use crate::ids::VlanId;
 use crate::service::{Helper, Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
+use crate::wire::toeplitz::RssInput;
 
 /// `None`: a required value is missing, which a check should have found.
 pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
@@ -84,6 +85,8 @@ fn dpdk(draft: DpdkDraft) -> DpdkConfig {
         mbuf_octets: or(draft.mbuf_octets, DpdkConfig::DEFAULT_MBUF_OCTETS),
         rx_descriptors: or(draft.rx_descriptors, 1024),
         tx_descriptors: or(draft.tx_descriptors, 1024),
+        rss_key: draft.rss_key.map(Spanned::into_inner),
+        rss_input: or(draft.rss_input, RssInput::default()),
         eal_args: draft.eal_args.into_iter().map(Spanned::into_inner).collect(),
     }
 }

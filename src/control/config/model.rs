@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::ids::{CpuId, VlanId};
 use crate::service::{Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService};
+use crate::wire::toeplitz::RssInput;
 
 /// A whole configuration file, valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +136,10 @@ pub struct DpdkConfig {
     pub rx_descriptors: u16,
     /// Descriptors of a transmit queue. Default 1024.
     pub tx_descriptors: u16,
+    /// The key that NICs hash with, 40 or 52 octets; `None`: random at every start.
+    pub rss_key: Option<Vec<u8>>,
+    /// What NICs that hash one end of a flow do with the other. Default: zeroed.
+    pub rss_input: RssInput,
     /// Handed to EAL as they are, after pointsman's own.
     pub eal_args: Vec<String>,
 }

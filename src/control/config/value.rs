@@ -12,6 +12,7 @@ use toml::de::DeValue;
 use super::model::MacAddress;
 use super::reader::{Wrong, likeliest};
 use crate::service::Listen;
+use crate::wire::toeplitz::{KEY_OCTETS, is_periodic};
 
 type Read<T> = Result<T, Wrong>;
 
@@ -289,6 +290,25 @@ pub(super) fn listen(value: &DeValue<'_>) -> Read<Listen> {
 }
 
 /// A unicast Ethernet address.
+/// The key of a NIC's hash, in hexadecimal; colons or blanks between octets are passed over.
+pub(super) fn rss_key(value: &DeValue<'_>) -> Read<Vec<u8>> {
+    let expected = "40 or 52 octets in hexadecimal";
+    let digits: String =
+        text(value, expected)?.chars().filter(|c| !matches!(c, ':' | ' ')).collect();
+    let octet = |place: usize| u8::from_str_radix(digits.get(place..place + 2)?, 16).ok();
+    let key: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(octet).collect();
+    let key = key
+        .filter(|key| {
+            matches!(key.len(), 40 | KEY_OCTETS) && digits.chars().all(|c| c.is_ascii_hexdigit())
+        })
+        .ok_or_else(|| Wrong::new(format!("this is not {expected}")))?;
+    if is_periodic(&key) {
+        let wrong = Wrong::new("the key repeats itself, which leaves workers without packets");
+        return Err(wrong.help("take random octets, or leave the key out"));
+    }
+    Ok(key)
+}
+
 pub(super) fn mac(value: &DeValue<'_>) -> Read<MacAddress> {
     let mac: MacAddress = parsed("an Ethernet address such as \"02:00:00:00:00:01\"")(value)?;
     if mac.0[0] & 1 == 1 {

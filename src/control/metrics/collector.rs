@@ -230,6 +230,9 @@ fn collect_devices(observed: &Observed, samples: &mut Samples) {
         samples.count(Metric::PortTxErrors, &labels, counters.tx_errors);
         samples.count(Metric::PortNoBuffer, &labels, counters.rx_nombuf);
         samples.count(Metric::PortLinkUp, &labels, u64::from(port.link_up));
+        let (mode, check) = (port.steering.name(), port.hash_check.name());
+        let [interface, driver] = labels;
+        samples.count(Metric::PortSteering, &[interface, driver, mode, check], 1);
     }
     for pool in observed.pools() {
         samples.count(Metric::MempoolCapacity, &[&pool.name], pool.capacity);

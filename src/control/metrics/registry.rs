@@ -133,6 +133,7 @@ metrics! {
     PortTxErrors Counter "port_tx_errors_total" "packets" ["interface", "driver"] "Packets that the port could not send (`oerrors`).";
     PortNoBuffer Counter "port_no_buffer_total" "events" ["interface", "driver"] "Failures to find a buffer for a received packet: more mbufs are needed (`rx_nombuf`).";
     PortLinkUp Gauge "port_link_up" "0 or 1" ["interface", "driver"] "Whether the link is up.";
+    PortSteering Gauge "port_steering_info" "1" ["interface", "driver", "mode", "hash_check"] "How the port's packets reach their workers (docs/steering.md), and whether its NIC hashes as that takes for granted: always 1.";
     MempoolCapacity Gauge "mempool_capacity" "buffers" ["pool"] "Packet buffers in all.";
     MempoolInUse Gauge "mempool_in_use" "buffers" ["pool"] "Packet buffers that are not free.";
 }

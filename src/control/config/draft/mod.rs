@@ -20,6 +20,7 @@ use crate::control::config::reader::{List, Problems, Section, Wrong};
 use crate::control::config::value;
 use crate::ids::VlanId;
 use crate::service::{ClosedPorts, MssClamp, NonSyn, Timeouts};
+use crate::wire::toeplitz::RssInput;
 
 /// A value that is absent, or wrong (which has been noted), or there.
 pub(super) type Value<T> = Option<Spanned<T>>;
@@ -72,6 +73,8 @@ pub(super) struct DpdkDraft {
     pub(super) mbuf_octets: Value<u16>,
     pub(super) rx_descriptors: Value<u16>,
     pub(super) tx_descriptors: Value<u16>,
+    pub(super) rss_key: Value<Vec<u8>>,
+    pub(super) rss_input: Value<RssInput>,
     pub(super) eal_args: Vec<Spanned<String>>,
 }
 
@@ -241,6 +244,11 @@ impl DpdkDraft {
             mbuf_octets: section.value("mbuf_octets", value::integer(594..=65_407)),
             rx_descriptors: section.value("rx_descriptors", descriptors()),
             tx_descriptors: section.value("tx_descriptors", descriptors()),
+            rss_key: section.value("rss_key", value::rss_key),
+            rss_input: section.value(
+                "rss_input",
+                value::word(&[RssInput::Zeroed, RssInput::Packed].map(|i| (i.name(), i))),
+            ),
             eal_args: section.list("eal_args", "[\"--iova-mode=va\"]", value::string).items,
         };
         section.finish();
