@@ -76,6 +76,7 @@ const FUNCTIONS: &[&str] = &[
     "shim_rss_rule_destroy",
     "shim_rss_rule_validate",
     "shim_rx_burst",
+    "shim_rx_queue_count",
     "shim_softrss",
     "shim_tx_burst",
 ];

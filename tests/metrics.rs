@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use plant::{FakeDirector, Wishes, config, wait_until};
 use pointsman::control::metrics::registry::{Metric, document};
 use pointsman::control::{Listeners, StartError};
-use pointsman::dataplane::stats::DropReason;
+use pointsman::dataplane::stats::{DropReason, Stage};
 use prometheus_parse::{Scrape, Value};
 
 /// Status and body of `GET path`.
@@ -96,6 +96,11 @@ fn no_sample_comes_twice() {
 fn figures_are_those_of_the_counters() {
     let directory = tempfile::tempdir().unwrap();
     let director = FakeDirector::start(directory.path());
+    let [first, ..] = &*director.stats else { panic!("no worker") };
+    first.bursts.add(7);
+    first.stages.packets.add(64);
+    first.stages.of(Stage::Forward).add(6400);
+    first.hand_over_depth.set(3);
     wait_until("the workers' figures", || {
         director.stats.iter().all(|stats| stats.table_v4.used.get() == 3)
     });
@@ -119,6 +124,17 @@ fn figures_are_those_of_the_counters() {
         + of("pointsman_packets_held", &worker)
         + 55.0;
     assert!((come - gone).abs() < 0.5, "{come} came, {gone} gone");
+    let of_worker = |name: &str, label, value| of(name, &[("worker", "0"), (label, value)]);
+    assert!((of("pointsman_worker_bursts_total", &worker) - 7.0).abs() < 0.5);
+    assert!((of("pointsman_worker_stage_packets_total", &worker) - 64.0).abs() < 0.5);
+    for (stage, cycles) in [("forward", 6400.0), ("look_up", 0.0)] {
+        let have = of_worker("pointsman_worker_stage_cycles_total", "stage", stage);
+        assert!((have - cycles).abs() < 0.5, "{stage}: {have}");
+    }
+    for (queue, packets) in [("hand_over", 3.0), ("receive", 0.0)] {
+        let have = of_worker("pointsman_worker_waiting_packets", "queue", queue);
+        assert!((have - packets).abs() < 0.5, "{queue}: {have}");
+    }
     let port = [("interface", "inside"), ("driver", "net_null")];
     assert!((of("pointsman_port_missed_total", &port) - 205.0).abs() < 0.5);
     assert!((of("pointsman_mempool_in_use", &[("pool", "packets")]) - 17.0).abs() < 0.5);

@@ -19,6 +19,8 @@
 /* Packets. */
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
+/* Packets that wait; negative where the driver cannot tell. */
+int shim_rx_queue_count(uint16_t port, uint16_t queue);
 /* All `count` or none; 0 when it gave all. */
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count);
 

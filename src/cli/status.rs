@@ -188,17 +188,44 @@ fn workers_section(workers: &[Worker]) -> String {
             packets.held.to_string(),
         ]);
     }
+    let mut text = text_of(&table);
+    text.extend(["\n", &text_of(&work_table(workers))]);
     let mut drops = std::collections::BTreeMap::<&str, u64>::new();
     for (reason, count) in workers.iter().flat_map(|worker| &worker.packets.drops) {
         *drops.entry(reason).or_default() += count;
     }
-    let mut text = text_of(&table);
     if !drops.is_empty() {
         let list: Vec<_> =
             drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         text.extend(["dropped: ", &list.join(", "), "\n"]);
     }
     text
+}
+
+/// Where the workers' cycles go.
+fn work_table(workers: &[Worker]) -> Table {
+    let header = [
+        "WORKER",
+        "PKTS/BURST",
+        "CYCLES/PKT: RECEIVE",
+        "LOOK UP",
+        "FORWARD",
+        "TRANSMIT",
+        "HOUSEKEEP",
+        "WAITING RX",
+        "WAITING HAND-OVER",
+    ];
+    let mut table = output::table(&header, 0);
+    for worker in workers {
+        let mut row = vec![worker.id.to_string(), format!("{:.1}", worker.packets_per_burst)];
+        for stage in ["receive", "look_up", "forward", "transmit", "housekeep"] {
+            let cycles = worker.stage_cycles.get(stage).copied().unwrap_or_default();
+            row.push(format!("{cycles:.0}"));
+        }
+        row.extend([worker.waiting.receive, worker.waiting.hand_over].map(|n| n.to_string()));
+        table.add_row(row);
+    }
+    table
 }
 
 /// The mode, and what the check of the NIC's hash says, if there is one.

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::PortCounters;
 use super::api::message::{PacketRates, Traffic, TrafficRates};
 use super::observed::Observed;
-use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::stats::{Stage, WorkerStats};
 use crate::ids::ServerSlot;
 
 /// The counters at one moment.
@@ -28,6 +28,9 @@ struct WorkerSample {
     processed: u64,
     busy_cycles: u64,
     cycles: u64,
+    bursts: u64,
+    watched: u64,
+    stages: [u64; Stage::ALL.len()],
 }
 
 impl WorkerSample {
@@ -40,7 +43,22 @@ impl WorkerSample {
             processed: stats.received.get() + stats.handed_in.get(),
             busy_cycles: stats.busy_cycles.get(),
             cycles: stats.cycles.get(),
+            bursts: stats.bursts.get(),
+            watched: stats.stages.packets.get(),
+            stages: std::array::from_fn(|place| {
+                Stage::ALL.get(place).map_or(0, |stage| stats.stages.of(*stage).get())
+            }),
         }
+    }
+
+    /// Cycles of each stage for a packet, since `old`.
+    fn stages_since(&self, old: &Self) -> [f64; Stage::ALL.len()] {
+        let watched = self.watched.saturating_sub(old.watched);
+        let mut stages = [0.0; Stage::ALL.len()];
+        for (cycles, (new, old)) in stages.iter_mut().zip(self.stages.iter().zip(&old.stages)) {
+            *cycles = share(new.saturating_sub(*old), watched);
+        }
+        stages
     }
 }
 
@@ -79,6 +97,10 @@ pub(super) struct WorkerRates {
     pub(super) busy: f64,
     /// Cycles spent on a packet.
     pub(super) cycles_per_packet: f64,
+    /// Packets processed together.
+    pub(super) packets_per_burst: f64,
+    /// Cycles of each stage for a packet.
+    pub(super) stages: [f64; Stage::ALL.len()],
 }
 
 /// Rates per second between two samples.
@@ -122,6 +144,11 @@ impl Rates {
                 new.busy_cycles.saturating_sub(old.busy_cycles),
                 new.processed.saturating_sub(old.processed),
             ),
+            packets_per_burst: share(
+                new.processed.saturating_sub(old.processed),
+                new.bursts.saturating_sub(old.bursts),
+            ),
+            stages: new.stages_since(old),
         };
         let server = |(slot, new): (&ServerSlot, &Traffic)| {
             let old = before.servers.get(slot).copied().unwrap_or_default();

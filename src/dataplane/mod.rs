@@ -31,6 +31,7 @@ mod local;
 pub mod pipeline;
 mod shared;
 mod flow;
+pub mod stopwatch;
 mod hit;
 mod egress;
 mod housekeeping;

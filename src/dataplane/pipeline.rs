@@ -18,8 +18,9 @@ use super::next_hop::{NextHops, RouteSpec, Waiting};
 use super::own_error::RateLimit;
 use super::port_choice::PortChoice;
 use super::shared::Shared;
-use super::stats::{DropReason, WorkerStats};
+use super::stats::{DropReason, Stage, WorkerStats};
 use super::steering::Steering;
+use super::stopwatch::Stopwatch;
 use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
@@ -83,6 +84,8 @@ pub struct Pipeline<F> {
     pub(super) v6: ConnectionTable<V6>,
     pub(super) fragments_v4: Fragments<V4, F>,
     pub(super) fragments_v6: Fragments<V6, F>,
+    /// Where the cycles go, of some rounds; the worker starts and stops it.
+    pub stopwatch: Stopwatch,
     /// The packets of the burst at hand.
     packets: [Looked; BURST],
 }
@@ -151,6 +154,7 @@ impl<F: Frame> Pipeline<F> {
             },
             fragments_v4: Fragments::new(settings.fragment_timeout_ms),
             fragments_v6: Fragments::new(settings.fragment_timeout_ms),
+            stopwatch: Stopwatch::default(),
             packets: [NOTHING; BURST],
         })
     }
@@ -184,7 +188,8 @@ impl<F: Frame> Pipeline<F> {
                 | Class::Drop(_) => {}
             }
         }
-        let Self { shared, v4, v6, fragments_v4, fragments_v6, packets } = self;
+        self.stopwatch.lap(Stage::LookUp);
+        let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
         for (frame, looked) in burst.drain(..).zip(packets.iter()) {
             let Looked { packet, hash, candidate } = looked;
             let (hash, candidate) = (*hash, *candidate);
@@ -211,6 +216,7 @@ impl<F: Frame> Pipeline<F> {
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
+        self.stopwatch.lap(Stage::Forward);
     }
 }
 

@@ -233,6 +233,56 @@ pub struct ServerCounters {
     pub out_octets: Counter,
 }
 
+/// The stages of a worker's round: the values of label `stage` of
+/// `pointsman_worker_stage_cycles_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Packets are taken from receive queues and from other workers' rings.
+    Receive,
+    /// Packets are classified, their connections fetched.
+    LookUp,
+    /// Packets are translated, connections opened.
+    Forward,
+    /// Packets are given to transmit queues and to other workers.
+    Transmit,
+    /// Connections end, commands are carried out.
+    Housekeep,
+}
+
+impl Stage {
+    /// All of them, in their order.
+    pub const ALL: &'static [Self] =
+        &[Self::Receive, Self::LookUp, Self::Forward, Self::Transmit, Self::Housekeep];
+
+    /// The label's value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::LookUp => "look_up",
+            Self::Forward => "forward",
+            Self::Transmit => "transmit",
+            Self::Housekeep => "housekeep",
+        }
+    }
+}
+
+/// TSC cycles by stage, of the rounds that were watched.
+#[derive(Debug, Default)]
+pub struct StageStats {
+    cycles: [Counter; Stage::ALL.len()],
+    /// Packets of those rounds.
+    pub packets: Counter,
+}
+
+impl StageStats {
+    /// The cycles of one stage.
+    pub fn of(&self, stage: Stage) -> &Counter {
+        let [first, ..] = &self.cycles;
+        self.cycles.get(stage as usize).unwrap_or(first)
+    }
+}
+
 /// Occupancy of one connection table.
 #[derive(Debug, Default)]
 pub struct TableGauges {
@@ -293,10 +343,19 @@ pub struct WorkerStats {
     pub polls: Counter,
     /// Rounds that found packets.
     pub busy_polls: Counter,
+    /// Bursts of packets that were processed.
+    pub bursts: Counter,
     /// TSC cycles of rounds that found packets.
     pub busy_cycles: Counter,
     /// TSC cycles of all rounds, pauses included.
     pub cycles: Counter,
+    /// Where the cycles go.
+    pub stages: StageStats,
+    /// Gauge: packets in the receive queues when they were last asked; 0 of drivers that cannot
+    /// tell.
+    pub receive_depth: Counter,
+    /// Gauge: packets in the rings from other workers when they were last asked.
+    pub hand_over_depth: Counter,
     /// Traffic of connections that inside hosts opened.
     pub masquerade: ServerCounters,
     /// Gauge: live connections that inside hosts opened.

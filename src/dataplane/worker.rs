@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::frame::{FrameBurst, Outlet};
 use super::pipeline::{Origin, Pipeline};
-use super::stats::{DropReason, WorkerStats};
+use super::stats::{DropReason, Stage, WorkerStats};
+use super::stopwatch;
 use crate::clock::Tick;
 use crate::dpdk::burst::{Burst, free_all};
 use crate::dpdk::lcore::delay_us_sleep;
@@ -150,6 +151,9 @@ impl Worker {
         let mut rounds: u32 = 0;
         while !self.stop.load(Relaxed) {
             let now = self.tick(before);
+            if rounds.is_multiple_of(stopwatch::ROUNDS) {
+                self.pipeline.stopwatch.start();
+            }
             let packets = self.poll_once(now);
             rounds = rounds.wrapping_add(1);
             if packets == 0 {
@@ -163,6 +167,10 @@ impl Worker {
                 self.pipeline.housekeep(now, &mut self.exits);
                 self.exits.flush();
             }
+            self.pipeline.stopwatch.lap(Stage::Housekeep);
+            if self.pipeline.stopwatch.stop(packets, &self.stats.stages) {
+                self.note_depths();
+            }
             let after = tsc::now();
             self.count_round(packets, after.wrapping_sub(before));
             before = self.rest(empty_rounds, after);
@@ -170,6 +178,15 @@ impl Worker {
         self.pipeline.shut_down(&mut self.exits);
         self.exits.flush();
         Leftovers { peers: self.exits.peers, stats: self.stats }
+    }
+
+    /// Asks receive queues and rings how many packets wait in them.
+    #[cold]
+    fn note_depths(&self) {
+        let queued = self.rx.iter().map(|queue| u64::from(queue.depth().unwrap_or(0)));
+        self.stats.receive_depth.set(queued.sum());
+        let rings = self.exits.peers.iter().flatten().filter_map(|peer| peer.from_owner.as_ref());
+        self.stats.hand_over_depth.set(rings.map(|ring| ring.len() as u64).sum());
     }
 
     /// Sleeps, if the idle policy says so and there has been nothing to do for a while; the time
@@ -201,28 +218,34 @@ impl Worker {
         let mut burst = FrameBurst::<Mbuf>::new();
         for queue in &mut self.rx {
             let received = queue.rx_burst(&mut burst);
+            self.pipeline.stopwatch.lap(Stage::Receive);
             if received == 0 {
                 continue;
             }
             packets += received;
+            self.stats.bursts.increment();
             self.stats.received.add(received as u64);
             let octets: usize = burst.iter().map(Mbuf::len).sum();
             self.stats.received_octets.add(octets as u64);
             self.pipeline.process_burst(&mut burst, Origin::Port, now, &mut self.exits);
             self.exits.flush();
+            self.pipeline.stopwatch.lap(Stage::Transmit);
         }
         for worker in 0..self.exits.peers.len() {
             let Some(peer) = self.exits.peers.get_mut(worker).and_then(Option::as_mut) else {
                 continue;
             };
             let taken = peer.from_owner.as_mut().map_or(0, |ring| ring.pop_burst(&mut burst));
+            self.pipeline.stopwatch.lap(Stage::Receive);
             if taken > 0 {
                 packets += taken;
+                self.stats.bursts.increment();
                 self.stats.handed_in.add(taken as u64);
                 self.pipeline.process_burst(&mut burst, Origin::Worker, now, &mut self.exits);
                 self.exits.flush();
             }
             packets += self.exits.transmit_for(worker);
+            self.pipeline.stopwatch.lap(Stage::Transmit);
         }
         packets
     }

@@ -5,12 +5,13 @@
 //! - a pool, a port or the EAL is never torn down under something that still uses it;
 //! - a queue or a ring end belongs to one thread at a time, so nothing on the packet path locks.
 //!
-//! `lanes`, `memory` and `prefetch` need no DPDK; the rest is behind the feature `dpdk`.
+//! `lanes`, `memory`, `prefetch` and `tsc` need no DPDK; the rest is behind the feature `dpdk`.
 #![allow(unsafe_code, reason = "the one place where DPDK and raw memory are made safe")]
 
 pub mod lanes;
 pub mod memory;
 pub mod prefetch;
+pub mod tsc;
 
 #[cfg(feature = "dpdk")]
 mod capture;
@@ -27,8 +28,6 @@ pub mod eal_error;
 pub mod eal;
 #[cfg(feature = "dpdk")]
 pub mod lcore;
-#[cfg(feature = "dpdk")]
-pub mod tsc;
 #[cfg(feature = "dpdk")]
 pub mod mbuf;
 #[cfg(feature = "dpdk")]

@@ -81,6 +81,13 @@ impl RxQueue {
         came
     }
 
+    /// Packets that wait in the queue; `None`: the driver cannot tell.
+    pub fn depth(&self) -> Option<u32> {
+        // SAFETY: the port runs and has this queue, and nobody else polls it now.
+        let count = unsafe { dpdk_sys::shim_rx_queue_count(self.port.0, self.queue.0) };
+        u32::try_from(count).ok()
+    }
+
     #[cold]
     fn sample(&mut self, packets: &[Mbuf]) {
         let wants_more = |sampler: &mut Sampler| sampler.look(self.queue, packets);

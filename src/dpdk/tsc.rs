@@ -20,6 +20,7 @@ pub fn now() -> u64 {
 }
 
 /// Ticks of [`now`] in a second; 0 before [`Eal::init`](super::eal::Eal::init).
+#[cfg(feature = "dpdk")]
 pub fn hz() -> u64 {
     // SAFETY: reads a number that rte_eal_init sets.
     unsafe { dpdk_sys::rte_get_tsc_hz() }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::director::BINARY;
 use crate::lab::{Lab, VIP4, VIPS, eventually, forget_soon, schedule, script};
 
 /// Who answers `count` requests to a VIP, each over a connection of its own.
@@ -73,6 +74,27 @@ fn http_reaches_every_server_in_proportion_to_the_weights() {
     let seen = lab.client("curl -sS --max-time 5 'http://[2001:db8:1::100]/client'");
     assert_eq!(seen, "2001:db8:1::10\n");
     nothing_was_lost(&metrics.drops());
+    director.stop();
+}
+
+#[test]
+fn status_shows_where_the_cycles_of_each_worker_go() {
+    let lab = Lab::two_nic("stages");
+    let director = lab.direct(&lab.config("0, 1"));
+    lab.client(
+        "for i in $(seq 30); do curl -sS --max-time 5 -o /dev/null http://192.0.2.100/big; done",
+    );
+    let metrics = director.metrics();
+    assert!(metrics.sum("worker_bursts_total", &[]) > 0);
+    assert!(metrics.sum("worker_stage_packets_total", &[]) > 0);
+    for stage in ["receive", "look_up", "forward", "transmit", "housekeep"] {
+        let cycles = metrics.sum("worker_stage_cycles_total", &[("stage", stage)]);
+        assert!(cycles > 0, "{stage}");
+    }
+    let socket = lab.state().join("pointsman.sock");
+    let text =
+        lab.run("director", &format!("{BINARY} status --workers --socket {}", socket.display()));
+    assert!(text.contains("PKTS/BURST") && text.contains("LOOK UP"), "{text}");
     director.stop();
 }
 

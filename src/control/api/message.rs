@@ -48,6 +48,13 @@ pub struct Worker {
     pub busy_share: f64,
     /// Cycles spent on a packet, over the last second.
     pub cycles_per_packet: f64,
+    /// Packets processed together, over the last second.
+    pub packets_per_burst: f64,
+    /// Cycles of each stage for a packet, over the last second: receive, `look_up`, forward,
+    /// transmit, housekeep.
+    pub stage_cycles: BTreeMap<String, f64>,
+    /// Packets that waited when last looked at.
+    pub waiting: Waiting,
     /// Live connections, both families.
     pub connections: u64,
     /// Connections that fit, both families.
@@ -56,6 +63,15 @@ pub struct Worker {
     pub packets: PacketTotals,
     /// Over the last second.
     pub rates: PacketRates,
+}
+
+/// Packets that wait for a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// In its receive queues; 0 where the driver cannot tell.
+    pub receive: u64,
+    /// In the rings from other workers.
+    pub hand_over: u64,
 }
 
 /// Packets of one worker since the start. `received + handed_in + originated = transmitted +

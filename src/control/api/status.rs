@@ -1,14 +1,14 @@
 //! `GET /v1/status`: everything at a glance.
 
 use super::message::{
-    Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Worker,
+    Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Waiting, Worker,
 };
 use crate::control::config::InterfaceConfig;
 use crate::control::observed::{self, Observed};
 use crate::control::rates::{Rates, traffic};
 use crate::control::state::InventoryService;
 use crate::control::{PortCounters, PortReport};
-use crate::dataplane::stats::{DropReason, WorkerStats};
+use crate::dataplane::stats::{DropReason, Stage, WorkerStats};
 use crate::service::ServerLoad;
 
 /// The status now.
@@ -52,6 +52,16 @@ fn of_worker(worker: &observed::Worker, place: usize, rates: &Rates) -> Worker {
         cpu: worker.cpu.0,
         busy_share: rates.busy,
         cycles_per_packet: rates.cycles_per_packet,
+        packets_per_burst: rates.packets_per_burst,
+        stage_cycles: Stage::ALL
+            .iter()
+            .zip(rates.stages)
+            .map(|(stage, cycles)| (stage.name().to_owned(), cycles))
+            .collect(),
+        waiting: Waiting {
+            receive: stats.receive_depth.get(),
+            hand_over: stats.hand_over_depth.get(),
+        },
         connections: stats.table_v4.used.get() + stats.table_v6.used.get(),
         capacity: stats.table_v4.capacity.get() + stats.table_v6.capacity.get(),
         packets: totals(stats),

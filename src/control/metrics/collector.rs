@@ -11,7 +11,7 @@ use crate::control::observed::{Observed, Worker};
 use crate::control::rates::{Rates, float, traffic};
 use crate::control::state::InventoryService;
 use crate::dataplane::conn::tcp_state::ConnectionState;
-use crate::dataplane::stats::{DropReason, TableGauges};
+use crate::dataplane::stats::{DropReason, Stage, TableGauges};
 use crate::service::ServerLoad;
 
 /// The samples of one scrape, by metric.
@@ -153,6 +153,14 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.count(Metric::WorkerCycles, &[id, "busy"], stats.busy_cycles.get());
     samples.put(Metric::WorkerBusyRatio, &[id], rates.worker(place).busy);
     samples.put(Metric::WorkerCyclesPerPacket, &[id], rates.worker(place).cycles_per_packet);
+    samples.count(Metric::WorkerBursts, &[id], stats.bursts.get());
+    for stage in Stage::ALL {
+        let labels = [id, stage.name()];
+        samples.count(Metric::WorkerStageCycles, &labels, stats.stages.of(*stage).get());
+    }
+    samples.count(Metric::WorkerStagePackets, &[id], stats.stages.packets.get());
+    samples.count(Metric::WorkerWaiting, &[id, "receive"], stats.receive_depth.get());
+    samples.count(Metric::WorkerWaiting, &[id, "hand_over"], stats.hand_over_depth.get());
     samples.count(Metric::EventsLost, &[id], stats.events_lost.get());
     samples.count(Metric::Neighbors, &[id], stats.neighbors.get());
     samples.count(Metric::ControlConnections, &[id], stats.helped.get());
