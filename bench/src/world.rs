@@ -13,8 +13,9 @@ use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
 use pointsman::dataplane::mailbox::{Command, ControlMailbox, Event, mailbox};
 use pointsman::dataplane::next_hop::RouteSpec;
 use pointsman::dataplane::pipeline::Origin;
-use pointsman::dataplane::stats::WorkerStats;
+use pointsman::dataplane::stats::{Stage, WorkerStats};
 use pointsman::dataplane::steering::Steering;
+use pointsman::dataplane::stopwatch;
 use pointsman::dataplane::{Pipeline, PipelineSettings};
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
@@ -214,6 +215,9 @@ impl<F: Frame> World<F> {
         exit: &mut impl Exit<F>,
     ) {
         let packets = burst.len();
+        if self.rounds.is_multiple_of(stopwatch::ROUNDS) {
+            self.pipeline.stopwatch.start();
+        }
         match origin {
             Origin::Port => {
                 self.stats.received.add(packets as u64);
@@ -224,11 +228,14 @@ impl<F: Frame> World<F> {
         }
         self.pipeline.process_burst(burst, origin, now, exit);
         exit.flush();
+        self.pipeline.stopwatch.lap(Stage::Transmit);
         self.pipeline.expire(now, u32::try_from(packets).unwrap_or(u32::MAX));
         self.rounds = self.rounds.wrapping_add(1);
         if self.rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
             self.housekeep(now, exit);
         }
+        self.pipeline.stopwatch.lap(Stage::Housekeep);
+        self.pipeline.stopwatch.stop(packets, &self.stats.stages);
     }
 
     /// One look at mailbox and timers.

@@ -2,6 +2,7 @@
 //! and how families and protocols compare.
 
 use anyhow::{Context, Result, ensure};
+use pointsman::dataplane::stats::Stage;
 use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::wire::flow_key::Direction;
 use pointsman::wire::tcp::flags;
@@ -45,6 +46,8 @@ struct Subject {
     packet: Template,
     plain: Runs,
     director: Runs,
+    /// Of the director: by stage, from the rounds that its stop watch looked at.
+    stages: [Runs; Stage::ALL.len()],
 }
 
 impl Subject {
@@ -53,13 +56,52 @@ impl Subject {
         let plan = Plan::new(traffic, flows.max(1024));
         let (world, _) = forwarding.world(&plan, &Flows::sequential(flows))?;
         let packet = Template::new(traffic, Direction::Inbound, flags::ACK);
-        let (plain, director) = Default::default();
-        Ok(Self { traffic, world, packet, plain, director })
+        let (plain, director, stages) = Default::default();
+        Ok(Self { traffic, world, packet, plain, director, stages })
+    }
+
+    /// One run of each.
+    fn run(&mut self, forwarding: &mut Forwarding, flows: u32) -> Result<()> {
+        let Self { world, packet, .. } = self;
+        self.plain.push(forwarding.plain(packet, Flows::random(flows))?);
+        let before = watched(world);
+        self.director.push(forwarding.director(world, packet, Flows::random(flows))?);
+        let (cycles, packets) = watched(world);
+        let looked_at = packets.saturating_sub(before.1).max(1);
+        for (runs, (after, before)) in self.stages.iter_mut().zip(cycles.iter().zip(before.0)) {
+            runs.push(float(after.saturating_sub(before)) / float(looked_at));
+        }
+        Ok(())
+    }
+
+    /// The stages but for receiving, which is the source's here.
+    fn stage_rows(&self, scale: &str) -> Vec<Row> {
+        let stages = Stage::ALL.iter().zip(&self.stages);
+        let own = stages.filter(|(stage, _)| **stage != Stage::Receive);
+        own.map(|(stage, runs)| {
+            let name = format!("stages/{}/{scale}_flows/{}", self.traffic, stage.name());
+            Row::new(name, UNIT, runs, COMMAND)
+        })
+        .collect()
     }
 
     fn added(&self) -> Runs {
         self.director.with(&self.plain, |director, plain| director - plain)
     }
+}
+
+/// The cycles of each stage so far, and of how many packets.
+fn watched(world: &World<Mbuf>) -> ([u64; Stage::ALL.len()], u64) {
+    let stats = &world.stats().stages;
+    let cycles = std::array::from_fn(|place| {
+        Stage::ALL.get(place).map_or(0, |stage| stats.of(*stage).get())
+    });
+    (cycles, stats.packets.get())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "measured numbers are far below 2^52")]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// All kinds of traffic take turns, so that their ratios hold whatever the neighbours do.
@@ -73,9 +115,7 @@ fn compare(
     let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
     for _ in 0..runs {
         for subject in &mut subjects {
-            let Subject { world, packet, plain, director, .. } = subject;
-            plain.push(forwarding.plain(packet, Flows::random(flows))?);
-            director.push(forwarding.director(world, packet, Flows::random(flows))?);
+            subject.run(forwarding, flows)?;
         }
     }
     let mut rows = Vec::new();
@@ -92,6 +132,9 @@ fn compare(
             [("macswap", &subject.plain), ("director", &subject.director), ("added", &added)]
         {
             rows.push(Row::new(format!("{name}/{what}"), UNIT, runs, COMMAND));
+        }
+        if subject.traffic == PLAINEST {
+            rows.extend(subject.stage_rows(&scale));
         }
     }
     let pairs = [
