@@ -56,6 +56,7 @@ impl<F: Frame> Shared<F> {
         self.transmit_tagged(interface, vlan, frame, outlet);
     }
 
+    #[inline(never)]
     fn transmit_tagged(
         &self,
         interface: InterfaceId,

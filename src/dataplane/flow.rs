@@ -58,7 +58,8 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 }
 
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: to its owner, or translated and sent on, or dropped.
+    /// A packet of a flow: translated and sent on, or dropped; if it belongs to no connection here,
+    /// to its owner.
     #[inline(never)]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -67,10 +68,13 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if let Some(owner) = self.other_owner(flow.key, flow.origin) {
+        let known = table.find(flow.hash, flow.key);
+        if known.is_none()
+            && let Some(owner) = self.other_owner(flow.key, flow.origin)
+        {
             return outlet.hand_over(owner, frame);
         }
-        match self.translate(table, flow, &mut frame) {
+        match self.translate(table, flow, known, &mut frame) {
             Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Ok((_, Some(found))) => {
                 self.help(table, found, (flow.packet, flow.now), frame, outlet);
@@ -83,16 +87,16 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    /// Finds or opens the packet's connection, moves its state on, rewrites the packet. Gives the
+    /// Opens a connection for the packet if it has none, moves its state on, rewrites the packet. Gives the
     /// connection too if a helper must read the packet.
     fn translate<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
+        mut known: Option<Found>,
         frame: &mut F,
     ) -> Result<(AdjacencyId, Option<Found>), Refusal> {
         let packet = flow.packet;
-        let mut known = table.find(flow.hash, flow.key);
         if packet.ttl <= 1
             && let Some(found) = known
         {
@@ -201,7 +205,8 @@ impl<F: Frame> Shared<F> {
         flow: &Flow<'_, A>,
         frame: &mut F,
     ) -> Result<AdjacencyId, Refusal> {
-        match self.translate(table, flow, frame)? {
+        let known = table.find(flow.hash, flow.key);
+        match self.translate(table, flow, known, frame)? {
             (hop, None) => Ok(hop),
             // Lines are read in whole segments; nobody fragments control connections.
             (_, Some(_)) => Err(DropReason::HelperUnreadable.into()),

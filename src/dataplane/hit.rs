@@ -1,6 +1,6 @@
 //! The hit path: a packet of a live connection that is translated and sent on, and no more. That is
-//! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, a tag,
-//! pieces) is left untouched and takes the way in `flow`, which does all of this, too.
+//! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces)
+//! is left untouched and takes the way in `flow`, which does all of this, too.
 
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
@@ -9,7 +9,6 @@ use super::flow::{Flow, next_hop};
 use super::frame::{Frame, Outlet};
 use super::nat;
 use super::shared::Shared;
-use crate::ids::VlanId;
 use crate::wire::flow_key::Direction;
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
@@ -38,8 +37,8 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    /// Gives the packet back if there is more to it. A connection lives on the worker that owns it,
-    /// so whoever finds it need not ask whose it is.
+    /// Gives the packet back if there is more to it. A connection lives on one worker, so whoever
+    /// finds it need not ask whose it is.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn forward<A: Family>(
@@ -55,7 +54,6 @@ impl<F: Frame> Shared<F> {
         };
         let direction = found.direction;
         let is_plain = packet.ttl > 1
-            && packet.ip_octets <= self.least_mtu
             && connection.flags.admit(direction, packet.sides)
             && !connection.flags.has(Flags::HELPED);
         if !is_plain {
@@ -65,12 +63,14 @@ impl<F: Frame> Shared<F> {
         if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
-        let Some((link, interface)) = self.next_hops.plain(next_hop(connection, direction)) else {
+        let hop = next_hop(connection, direction);
+        let Some(neighbor) = self.next_hops.ready(hop, packet.ip_octets) else {
             return Some(frame);
         };
+        let (interface, vlan) = (neighbor.interface, neighbor.vlan);
         let octets = frame.octets_mut();
-        if let Some(header) = octets.first_chunk_mut() {
-            *header = *link;
+        if let Some(header) = octets.first_chunk_mut::<12>() {
+            *header = zerocopy::transmute!(neighbor.link);
         }
         if let Err(reason) = nat::translate(octets, packet, connection, direction) {
             // Classification has seen all headers: it does not come to this.
@@ -83,7 +83,7 @@ impl<F: Frame> Shared<F> {
             let old = connection.state();
             self.change_state(table, found, old, new);
         }
-        self.transmit(interface, VlanId::UNTAGGED, frame, outlet);
+        self.transmit(interface, vlan, frame, outlet);
         None
     }
 

@@ -28,8 +28,9 @@ pub enum Reachability {
     Reachable,
 }
 
-/// A neighbour.
+/// A neighbour. What every packet needs comes first, in one cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
 pub struct Adjacency {
     /// What a frame to it begins with: its Ethernet address, when reachable, and ours on its link.
     pub link: [Mac; 2],
@@ -37,7 +38,7 @@ pub struct Adjacency {
     pub interface: InterfaceId,
     /// The VLAN that the interface has on its port.
     pub vlan: VlanId,
-    /// Whether `destination` is known.
+    /// Whether its Ethernet address is known.
     pub reachability: Reachability,
     /// Largest IP packet on the link, octets.
     pub mtu: u16,
@@ -52,6 +53,8 @@ pub struct Adjacency {
     /// Configured: never forgotten.
     permanent: bool,
 }
+
+const _: () = assert!(size_of::<Adjacency>() == 64, "a neighbour is one line");
 
 /// Where packets to a network go.
 #[derive(Clone, Copy, Debug)]
@@ -115,14 +118,11 @@ impl NextHops {
         self.entries.get(usize::from(id.0))
     }
 
-    /// What a frame to a neighbour begins with, and the interface that it leaves by: if the neighbour
-    /// can be reached, and its link has no VLAN tags.
+    /// A neighbour that a packet of so many octets can be sent to as it is.
     #[inline]
-    pub(super) fn plain(&self, id: AdjacencyId) -> Option<(&[u8; 12], InterfaceId)> {
-        let entry = self.get(id)?;
-        let is_plain = entry.reachability == Reachability::Reachable;
-        let link = zerocopy::transmute_ref!(&entry.link);
-        (is_plain && entry.vlan == VlanId::UNTAGGED).then_some((link, entry.interface))
+    pub(super) fn ready(&self, id: AdjacencyId, ip_octets: u16) -> Option<&Adjacency> {
+        self.get(id)
+            .filter(|entry| entry.reachability == Reachability::Reachable && ip_octets <= entry.mtu)
     }
 
     pub(super) fn get_mut(&mut self, id: AdjacencyId) -> Option<&mut Adjacency> {

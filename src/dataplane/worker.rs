@@ -20,6 +20,8 @@ use crate::ids::{InterfaceId, WorkerId};
 
 /// Rounds between two looks at the mailbox and the timers, under load.
 const HOUSEKEEPING_ROUNDS: u32 = 16;
+/// Rounds between two looks at what waits in queues, which some drivers count one by one.
+const DEPTH_ROUNDS: u32 = 1024;
 /// Empty rounds before a worker may sleep.
 const EMPTY_ROUNDS: u32 = 256;
 
@@ -168,7 +170,8 @@ impl Worker {
                 self.exits.flush();
             }
             self.pipeline.stopwatch.lap(Stage::Housekeep);
-            if self.pipeline.stopwatch.stop(packets, &self.stats.stages) {
+            self.pipeline.stopwatch.stop(packets, &self.stats.stages);
+            if rounds.is_multiple_of(DEPTH_ROUNDS) {
                 self.note_depths();
             }
             let after = tsc::now();

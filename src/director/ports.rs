@@ -100,7 +100,8 @@ impl Start<'_> {
                 self.tell(&reason);
             }
             match self.in_mode(*mode, &mut before, port, interrupted) {
-                Err(reason) if !interrupted() => refusal = Some(reason),
+                // A missing other side was waited for, and is missing in every mode.
+                Err(reason) if !reason.is_temporary() && !interrupted() => refusal = Some(reason),
                 outcome => return outcome,
             }
         }

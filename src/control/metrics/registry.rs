@@ -118,7 +118,7 @@ metrics! {
     WorkerBusyRatio Gauge "worker_busy_ratio" "ratio" ["worker"] "Share of time with packets over the last second, 0 to 1.";
     WorkerCyclesPerPacket Gauge "worker_cycles_per_packet" "cycles" ["worker"] "TSC cycles per packet over the last second; 0 without packets.";
     WorkerBursts Counter "worker_bursts_total" "bursts" ["worker"] "Bursts of packets that were processed; packets received and handed over (in) divided by them are the packets per burst.";
-    WorkerStageCycles Counter "worker_stage_cycles_total" "cycles" ["worker", "stage"] "TSC cycles by stage (receive, `look_up`, forward, transmit, housekeep), of one round in 64.";
+    WorkerStageCycles Counter "worker_stage_cycles_total" "cycles" ["worker", "stage"] "TSC cycles by stage (receive, `look_up`, forward, transmit, housekeep), of one round in 63.";
     WorkerStagePackets Counter "worker_stage_packets_total" "packets" ["worker"] "Packets of those rounds: divide the cycles by them.";
     WorkerWaiting Gauge "worker_waiting_packets" "packets" ["worker", "queue"] "Packets that waited in the receive queues (receive; 0 where the driver cannot tell) and in the rings from other workers (`hand_over`) when last looked at.";
     TscHertz Gauge "tsc_hertz" "hertz" [] "TSC cycles in a second.";

@@ -88,8 +88,8 @@ pub enum FlowHash {
     V6(u64),
 }
 
-/// Looks at a frame without a VLAN tag that came in by an interface with Ethernet address `mac`,
-/// which leads to `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
+/// Looks at a frame without a VLAN tag that came in by an interface of `station`, which leads to
+/// `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
 /// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding). Gives the hash of the
 /// 5-tuple, if the packet is of a flow.
 #[inline(always)]

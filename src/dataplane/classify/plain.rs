@@ -24,7 +24,7 @@ const V4_KIND_MASK: u32 = 0x00ff_ffff;
 const V6_KIND: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
 const V6_KIND_MASK: u32 = 0x00f0_ffff;
 /// More-fragments bit and offset of the IPv4 header, as read from memory.
-const FRAGMENT: u16 = u16::from_le_bytes([0x3f, 0xff]);
+const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
 /// What the first eight octets of a frame for a station must be: its address, and a source that
 /// is no group.

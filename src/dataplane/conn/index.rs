@@ -155,11 +155,17 @@ impl Index {
         prefetch_slot(&self.buckets, self.primary(hash));
     }
 
-    /// The first entry with the hash's tag in its primary bucket: worth fetching.
+    /// The first entry with the hash's tag, in the second bucket if the first has none: worth
+    /// fetching.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<Reference> {
-        let bucket = self.buckets.get(self.primary(hash))?;
-        let matches = bucket.matches(Self::tag(hash));
+        let (primary, tag) = (self.primary(hash), Self::tag(hash));
+        let mut bucket = self.buckets.get(primary)?;
+        let mut matches = bucket.matches(tag);
+        if matches == 0 && bucket.displaced != 0 {
+            bucket = self.buckets.get(self.other(primary, tag))?;
+            matches = bucket.matches(tag);
+        }
         if matches == 0 {
             return None;
         }

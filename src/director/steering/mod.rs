@@ -179,7 +179,7 @@ impl Design {
             config.ports().iter().zip(ports).zip(modes).enumerate()
         {
             tracing::info!(interface = wanted.name(), mode = mode.name(), "steering");
-            let check = self.check(wanted, place, port).filter(|_| mode.is_hardware());
+            let check = mode.is_hardware().then(|| self.check(wanted, place, port)).flatten();
             steered.push((mode, check));
         }
         let steering = if in_hardware { &self.as_the_nic } else { &self.keyed };
