@@ -23,6 +23,23 @@ pub(crate) struct Director<'l> {
 /// One worker, and three on two CPUs.
 const WORKERS: [&str; 2] = ["0", "0, 1, 0"];
 
+/// Says what the director has dropped, where a scenario fails.
+struct Postmortem<'d, 'l>(&'d Director<'l>);
+
+impl Drop for Postmortem<'_, '_> {
+    fn drop(&mut self) {
+        let line = "curl -sS --max-time 5 http://127.0.0.1:9464/metrics";
+        if std::thread::panicking() {
+            let output = self.0.lab.attempt("director", line).stdout;
+            let text = String::from_utf8_lossy(&output);
+            let nonzero =
+                text.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0"));
+            eprintln!("metrics above 0:");
+            nonzero.for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
 /// Runs a scenario with one worker and with three, in one laboratory. Each time every packet is
 /// accounted for, and no connection, packet or buffer is left at the end.
 pub(crate) fn with_one_and_three_workers(
@@ -36,7 +53,9 @@ pub(crate) fn with_one_and_three_workers(
         forget_soon(&mut config);
         change(&mut config);
         let director = lab.direct(&config);
+        let postmortem = Postmortem(&director);
         scenario(&director);
+        drop(postmortem);
         director.balanced_metrics();
         director.is_empty_again();
         director.stop();
