@@ -54,16 +54,13 @@ fn traceroute_shows_the_director_and_then_the_service() {
                 let address = bare(vip);
                 let family = if vip.starts_with('[') { "-6" } else { "-4" };
                 for how in ["-T -p 80", "-U -p 7"] {
-                    let text = lab.client(&format!(
-                        "traceroute {family} -n -q 1 -N 1 -w 5 -m 5 {how} {address}"
-                    ));
+                    let text = lab.trace("client", &format!("{family} -m 5 {how} {address}"));
                     // The director answers as the VIP, and so does the server behind it.
                     let hops: Vec<_> = text.lines().skip(1).collect();
                     assert_eq!(hops.len(), 2, "{how}: {text}{:?}", director.metrics().drops());
                     assert!(hops.iter().all(|hop| hop.contains(address)), "{how}: {text}");
                 }
-                let text =
-                    lab.client(&format!("traceroute {family} -n -q 1 -N 1 -w 5 -m 5 -I {address}"));
+                let text = lab.trace("client", &format!("{family} -m 5 -I {address}"));
                 assert_eq!(text.lines().count(), 2, "{text}");
             }
         },

@@ -181,8 +181,7 @@ fn hops(text: &str) -> Vec<String> {
 }
 
 /// To the VIP, and through it to the server behind the inner router, whose errors come from the
-/// VIP as everything does. One probe after the other (`-N 1`): of answers that come at once
-/// traceroute misses one now and then.
+/// VIP as everything does.
 #[test]
 fn traceroute_and_tracepath_show_every_hop_and_the_mtu() {
     let lab = with_inner_router("hops");
@@ -215,8 +214,7 @@ fn traceroute_and_tracepath_show_every_hop_and_the_mtu() {
             for (how, last) in
                 [("-T -p 5201", 4), ("-U -p 34000", 4), ("-T -p 80", 3), ("-U -p 7", 3), ("-I", 2)]
             {
-                let text = lab
-                    .client(&format!("traceroute {family} -n -q 1 -N 1 -w 5 -m 7 {how} {address}"));
+                let text = lab.trace("client", &format!("{family} -m 7 {how} {address}"));
                 let hops = hops(&text);
                 assert_eq!(hops.len(), last, "{how}: {text}");
                 assert_eq!(hops[0], router, "{how}: {text}");
