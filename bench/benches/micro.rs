@@ -51,7 +51,7 @@ fn table(connections: u32, filled: u32) -> ConnectionTable<V4> {
     let mut table = ConnectionTable::new(connections, SECRET, HugePages::Try, Tick(0))
         .expect("memory for the table");
     for number in 0..filled {
-        table.insert(connection(number, 0)).expect("room in the table");
+        table.insert(&connection(number, 0)).expect("room in the table");
     }
     table
 }
@@ -97,12 +97,12 @@ fn insert(criterion: &mut Criterion) {
         let mut table = table(connections, 0);
         let mut ids = std::collections::VecDeque::with_capacity(connections as usize);
         for number in 0..connections - 1 {
-            ids.push_back(table.insert(connection(number, 0)).expect("room in the table"));
+            ids.push_back(table.insert(&connection(number, 0)).expect("room in the table"));
         }
         let mut next = connections;
         group.bench_function(format!("insert_and_remove/{name}_ipv4_connections"), |bencher| {
             bencher.iter(|| {
-                ids.push_back(table.insert(connection(next, 0)).expect("room in the table"));
+                ids.push_back(table.insert(&connection(next, 0)).expect("room in the table"));
                 next = next.wrapping_add(1);
                 ids.pop_front().and_then(|id| table.remove(id))
             });
@@ -124,7 +124,7 @@ fn timer_wheel(criterion: &mut Criterion) {
                 turn(&mut table, number, connections)
             });
         });
-        let id = table.insert(connection(u32::MAX, 0)).expect("room in the table");
+        let id = table.insert(&connection(u32::MAX, 0)).expect("room in the table");
         group.bench_function(format!("rearm/{name}_ipv4_connections"), |bencher| {
             bencher.iter(|| table.rearm(black_box(id)));
         });
@@ -136,7 +136,7 @@ fn timer_wheel(criterion: &mut Criterion) {
 fn turn(table: &mut ConnectionTable<V4>, number: u32, connections: u32) -> u32 {
     let now = u64::from(number) * u64::from(TIMEOUT_MS) / u64::from(connections);
     let now = Tick(u32::try_from(now).unwrap_or(u32::MAX));
-    table.insert(connection(number, now.0)).expect("room in the table");
+    table.insert(&connection(number, now.0)).expect("room in the table");
     let mut ended = Ended(0);
     table.expire(now, 2, &mut ended);
     ended.0

@@ -15,8 +15,10 @@ const TOLERANCE: f64 = 0.03;
 pub struct Counts {
     /// As `rustc --version` says it. Another one makes other instructions.
     pub rustc: String,
-    /// By family and protocol.
+    /// Of a packet of an established flow, by family and protocol.
     pub instructions_per_packet: BTreeMap<String, f64>,
+    /// Of a whole connection, all its packets and its expiry included.
+    pub instructions_per_connection: BTreeMap<String, f64>,
 }
 
 impl Counts {
@@ -48,15 +50,21 @@ impl Counts {
 
     /// What is wrong with `new` counts beside these: one line each.
     pub fn growth(&self, new: &Self) -> Vec<String> {
+        let kinds = [
+            ("packet", &self.instructions_per_packet, &new.instructions_per_packet),
+            ("connection", &self.instructions_per_connection, &new.instructions_per_connection),
+        ];
         let mut lines = Vec::new();
-        for (traffic, count) in &new.instructions_per_packet {
-            match self.instructions_per_packet.get(traffic) {
-                None => lines.push(format!("{traffic}: {count:.1}, not counted before")),
-                Some(old) if *count > tolerated(*old) => lines.push(format!(
-                    "{traffic}: {count:.1} instructions per packet, {old:.1} before: {:+.1} %",
-                    (count / old - 1.0) * 100.0
-                )),
-                Some(_) => {}
+        for (each, old, new) in kinds {
+            for (traffic, count) in new {
+                match old.get(traffic) {
+                    None => lines.push(format!("{traffic}: {count:.1} per {each}, new")),
+                    Some(old) if *count > tolerated(*old) => lines.push(format!(
+                        "{traffic}: {count:.1} instructions per {each}, {old:.1} before: {:+.1} %",
+                        (count / old - 1.0) * 100.0
+                    )),
+                    Some(_) => {}
+                }
             }
         }
         lines
@@ -74,7 +82,9 @@ mod tests {
 
     fn counts(udp: f64) -> Counts {
         let instructions_per_packet = [("ipv4_udp".to_owned(), udp)].into();
-        Counts { rustc: "rustc 1".to_owned(), instructions_per_packet }
+        let instructions_per_connection = [("ipv4_tcp".to_owned(), 10.0 * udp)].into();
+        let rustc = "rustc 1".to_owned();
+        Counts { rustc, instructions_per_packet, instructions_per_connection }
     }
 
     #[test]
@@ -82,7 +92,13 @@ mod tests {
         assert!(counts(100.0).growth(&counts(103.0)).is_empty());
         assert!(counts(100.0).growth(&counts(50.0)).is_empty());
         let told = counts(100.0).growth(&counts(104.0));
-        assert_eq!(told, ["ipv4_udp: 104.0 instructions per packet, 100.0 before: +4.0 %"]);
+        assert_eq!(
+            told,
+            [
+                "ipv4_udp: 104.0 instructions per packet, 100.0 before: +4.0 %",
+                "ipv4_tcp: 1040.0 instructions per connection, 1000.0 before: +4.0 %",
+            ]
+        );
     }
 
     #[test]

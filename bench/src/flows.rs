@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use pointsman::service::Timeouts;
 use pointsman::wire::ethernet::Mac;
 use pointsman::wire::flow_key::Direction;
 use pointsman::wire::tcp::flags;
@@ -91,6 +92,16 @@ impl Traffic {
             .iter()
             .map(|(direction, control)| Template::new(self, *direction, *control))
             .collect()
+    }
+
+    /// Idle time of the state that a whole life ends in, milliseconds.
+    pub fn last_timeout_ms(self) -> u64 {
+        let timeouts = Timeouts::default();
+        let timeout = match self.transport {
+            Transport::Udp => timeouts.udp,
+            Transport::Tcp => timeouts.time_wait,
+        };
+        u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -36,17 +36,33 @@ pub(crate) fn run(args: &InstructionsArgs, report: &mut Report) -> Result<()> {
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{} failed: {words}", program.display());
     let counted = Counts::parse(&String::from_utf8_lossy(&output.stdout))?;
-    let rows = counted.instructions_per_packet.iter().map(|(traffic, count)| {
-        let mut runs = Runs::default();
-        runs.push(*count);
-        let name = format!("instructions/{traffic}/1k_flows");
-        let row = Row::new(name, "instructions/packet", &runs, "make instructions");
-        match accepted.instructions_per_packet.get(traffic) {
-            Some(accepted) => row.with_goal(Goal::AtMost(tolerated(*accepted))),
-            None => row,
-        }
+    let kinds = [
+        (
+            "1k_flows",
+            "instructions/packet",
+            &counted.instructions_per_packet,
+            &accepted.instructions_per_packet,
+        ),
+        (
+            "4k_live",
+            "instructions/connection",
+            &counted.instructions_per_connection,
+            &accepted.instructions_per_connection,
+        ),
+    ];
+    let rows = kinds.into_iter().flat_map(|(scale, unit, counted, accepted)| {
+        counted.iter().map(move |(traffic, count)| {
+            let mut runs = Runs::default();
+            runs.push(*count);
+            let name = format!("instructions/{traffic}/{scale}");
+            let row = Row::new(name, unit, &runs, "make instructions");
+            match accepted.get(traffic) {
+                Some(accepted) => row.with_goal(Goal::AtMost(tolerated(*accepted))),
+                None => row,
+            }
+        })
     });
-    let title = "Instructions per packet on the hit path, by callgrind; the goal is what is in \
-                 bench/instructions.json and 3 % more";
+    let title = "Instructions per packet on the hit path, and per connection, by callgrind; the \
+                 goal is what is in bench/instructions.json and 3 % more";
     report.add(title, rows.collect())
 }

@@ -68,7 +68,7 @@ impl Table for Own {
     const NAME: &'static str = "pointsman";
 
     fn insert(&mut self, record: Connection<V4>) -> Result<()> {
-        ensure!(self.0.insert(record).is_ok(), "the connection table takes no more");
+        ensure!(self.0.insert(&record).is_ok(), "the connection table takes no more");
         Ok(())
     }
 

@@ -4,14 +4,15 @@
 
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, InsertError};
+use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, Full, InsertError};
 use super::family::Family;
+use super::flow::Flow;
 use super::frame::Frame;
 use super::helper;
 use super::interface::Sides;
 use super::local_endpoint::Locals;
 use super::masquerade;
-use super::next_hop::AdjacencyId;
+use super::next_hop::{AdjacencyId, Way};
 use super::own_error::Refusal;
 use super::route::stays_on_link;
 use super::shared::Shared;
@@ -47,20 +48,21 @@ pub(super) struct Hops {
 pub(super) fn admit<A: Family, F: Frame>(
     table: &mut ConnectionTable<A>,
     shared: &mut Shared<F>,
-    packet: &Packet,
-    key: &FlowKey<A>,
-    now: Tick,
+    flow: &Flow<'_, A>,
 ) -> Result<Admitted<A>, Refusal> {
+    let (packet, key, now) = (flow.packet, flow.key, flow.now);
     if shared.is_ours(key.source) {
         // Nobody but us may send from our addresses, nor be answered there
         // (RFC 1812 section 5.3.7).
         return Err(DropReason::Martian.into());
     }
-    if shared.sides_towards(key.source).is_some_and(|sides| !sides.meet(packet.sides)) {
+    let back = shared.next_hops.route(key.source);
+    let sides = back.and_then(|way| shared.sides_of_way(&way));
+    if sides.is_some_and(|sides| !sides.meet(packet.sides)) {
         return Err(DropReason::WrongSide.into());
     }
     if let Some(chosen) = choose(table, shared, packet, key)? {
-        return through_service(table, shared, chosen, (packet, key, now));
+        return through_service(table, shared, &chosen, (flow, back));
     }
     if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
         return Ok(Admitted::Connection(opened?));
@@ -75,7 +77,8 @@ pub(super) fn admit<A: Family, F: Frame>(
     }
     if let Some(chosen) = reply_of_one_packet(shared, key) {
         let client = (key.destination, key.destination_port);
-        let connection = one_packet(shared, packet, &chosen, client, now)?;
+        let way = shared.next_hops.route(key.destination);
+        let connection = one_packet(shared, packet, &chosen, (client, way), now)?;
         return Ok(Admitted::OnePacket(connection, Direction::Reply));
     }
     if stays_on_link(key.source, key.destination) {
@@ -113,18 +116,21 @@ struct Chosen<A> {
     server: Server<A>,
     /// Whom the server is to see.
     local: (A, U16),
+    /// The hash of the server's packets; of no meaning where no connection is kept.
+    reply_hash: u64,
 }
 
 impl<A: Address> Chosen<A> {
-    fn new(service: &Service<A>, server: Server<A>, local: (A, U16)) -> Self {
+    fn new(service: &Service<A>, server: &Server<A>, local: (A, U16), reply_hash: u64) -> Self {
         Self {
             service: (service.vip, service.port),
             id: service.id,
             protocol: service.protocol as u8,
             one_packet: service.one_packet,
             helped: service.helper.is_some(),
-            server,
+            server: *server,
             local,
+            reply_hash,
         }
     }
 }
@@ -152,10 +158,10 @@ fn choose<A: Family, F: Frame>(
     let client = (key.source, key.source_port);
     if service.one_packet {
         let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
-        return Ok(Some(Chosen::new(service, *server, client)));
+        return Ok(Some(Chosen::new(service, server, client, 0)));
     }
-    let (server, local) = schedule(table, &mut locals, service, loads, client)?;
-    Ok(Some(Chosen::new(service, *server, local)))
+    let (server, (local, hash)) = schedule(table, &mut locals, service, loads, client)?;
+    Ok(Some(Chosen::new(service, server, local, hash)))
 }
 
 /// The one-packet service that a packet of a real server answers for.
@@ -166,42 +172,53 @@ fn reply_of_one_packet<A: Family, F: Frame>(
     let services = A::services(&shared.services);
     let (service, server) =
         services.one_packet_service(key.source, key.source_port, key.protocol)?;
-    Some(Chosen::new(service, *server, (key.destination, key.destination_port)))
+    Some(Chosen::new(service, server, (key.destination, key.destination_port), 0))
 }
 
 /// A packet to a service.
 fn through_service<A: Family, F: Frame>(
     table: &mut ConnectionTable<A>,
     shared: &mut Shared<F>,
-    chosen: Chosen<A>,
-    (packet, key, now): (&Packet, &FlowKey<A>, Tick),
+    chosen: &Chosen<A>,
+    (flow, back): (&Flow<'_, A>, Option<Way<A>>),
 ) -> Result<Admitted<A>, Refusal> {
+    let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let client = (key.source, key.source_port);
     if chosen.one_packet {
-        let connection = one_packet(shared, packet, &chosen, client, now)?;
+        let connection = one_packet(shared, packet, chosen, (client, back), now)?;
         if let Some(counters) = shared.stats.server(chosen.server.slot) {
             counters.connections.increment();
         }
         return Ok(Admitted::OnePacket(connection, Direction::Inbound));
     }
-    let hops = shared.hops(chosen.server.address, client.0)?;
-    let mut connection = between(&chosen, client);
+    let hops = shared.hops(chosen.server.address, back)?;
+    let mut connection = between(chosen, client);
     if chosen.helped {
         connection.flags = connection.flags.with(Flags::HELPED);
     }
-    let id = insert(table, shared, connection, hops, (packet, now))?;
+    complete(shared, &mut connection, hops, (packet, now));
+    // That its packets belong to no connection is why we are here, and its server's do not either.
+    let hashes = [flow.hash, chosen.reply_hash];
+    let id = table.insert_new(&connection, hashes).map_err(|Full| DropReason::TableFull)?;
+    shared.connection_begins(&connection);
     Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
 }
 
 /// A client's connection through a service.
 fn between<A: Address>(chosen: &Chosen<A>, client: (A, U16)) -> Connection<A> {
-    let mut connection = Connection::new(Endpoints {
+    let server = &chosen.server;
+    let ends = Endpoints {
         client,
         service: chosen.service,
         local: chosen.local,
-        server: (chosen.server.address, chosen.server.port),
+        server: (server.address, server.port),
         protocol: chosen.protocol,
-    });
+    };
+    let mut connection = if chosen.local == client {
+        Connection::with_deltas(ends, server.address_delta, server.port_delta)
+    } else {
+        Connection::new(ends)
+    };
     connection.belongs_to(chosen.id, chosen.server.slot);
     connection
 }
@@ -214,15 +231,8 @@ pub(super) fn insert<A: Family, F: Frame>(
     hops: Hops,
     (packet, now): (&Packet, Tick),
 ) -> Result<super::conn::ConnectionId, DropReason> {
-    connection.to_server = hops.to_server;
-    connection.to_client = hops.to_client;
-    let sides = |hop| shared.sides_of(hop).unwrap_or_default();
-    connection.flags = connection.flags.between(sides(hops.to_client), sides(hops.to_server));
-    connection.last_seen = now.0;
-    let state = first_state(packet, connection.protocol);
-    connection.set_state(state);
-    connection.timeout_ms = state.idle_ms(shared.services.timeouts(connection.service()));
-    let id = table.insert(connection).map_err(|error| match error {
+    complete(shared, &mut connection, hops, (packet, now));
+    let id = table.insert(&connection).map_err(|error| match error {
         InsertError::Full => DropReason::TableFull,
         InsertError::Exists => DropReason::ReplyTupleTaken,
     })?;
@@ -230,18 +240,36 @@ pub(super) fn insert<A: Family, F: Frame>(
     Ok(id)
 }
 
+/// What a new connection needs besides its ends.
+fn complete<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    connection: &mut Connection<A>,
+    hops: Hops,
+    (packet, now): (&Packet, Tick),
+) {
+    connection.to_server = hops.to_server;
+    connection.to_client = hops.to_client;
+    let sides = [hops.to_client, hops.to_server].map(|hop| shared.sides_of(hop));
+    let [client, server] = sides;
+    connection.flags = connection.flags.between(client, server);
+    connection.last_seen = now.0;
+    let state = first_state(packet, connection.protocol);
+    connection.set_state(state);
+    connection.timeout_ms = state.idle_ms(shared.services.idle_times(connection.service()));
+}
+
 /// A connection that serves one datagram only.
 fn one_packet<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     packet: &Packet,
     chosen: &Chosen<A>,
-    client: (A, U16),
+    (client, way): ((A, U16), Option<Way<A>>),
     now: Tick,
 ) -> Result<Connection<A>, DropReason> {
     if packet.ttl <= 1 {
         return Err(DropReason::TtlExpired);
     }
-    let hops = shared.hops(chosen.server.address, client.0)?;
+    let hops = shared.hops(chosen.server.address, way)?;
     shared.next_hops.touch(hops.to_server, now);
     shared.next_hops.touch(hops.to_client, now);
     let mut connection = between(chosen, client);
@@ -253,7 +281,7 @@ fn one_packet<A: Family, F: Frame>(
 /// Other servers that are looked at where the chosen one's reply tuple is taken.
 const OTHER_SERVERS: usize = 8;
 
-/// The scheduler's choice, and whom the server is to see; or, where that server already has a
+/// The scheduler's choice, whom the server is to see, and the hash of its packets; or, where that server already has a
 /// connection with this client address and port through another service, another one. Two
 /// connections with one reply tuple could not be told apart.
 fn schedule<'s, A: Family>(
@@ -262,19 +290,20 @@ fn schedule<'s, A: Family>(
     service: &'s Service<A>,
     loads: &ServerLoads,
     client: (A, U16),
-) -> Result<(&'s Server<A>, (A, U16)), DropReason> {
-    let protocol = service.protocol as u8;
+) -> Result<(&'s Server<A>, ((A, U16), u64)), DropReason> {
+    let mut endpoint = |server: &Server<A>| {
+        let server = (server.address, server.port);
+        locals.endpoint(table, server, client, service.protocol as u8)
+    };
     let chosen = service.schedule(loads).ok_or(DropReason::NoServer)?;
-    if let Some(local) = locals.endpoint(table, chosen, client, protocol) {
+    if let Some(local) = endpoint(chosen) {
         return Ok((chosen, local));
     }
     let others = service.servers().iter();
     let mut others = others.filter(|server| server.weight > 0 && server.slot != chosen.slot);
     let mut others = others.by_ref().take(OTHER_SERVERS);
     others
-        .find_map(|server| {
-            locals.endpoint(table, server, client, protocol).map(|local| (server, local))
-        })
+        .find_map(|server| endpoint(server).map(|local| (server, local)))
         .ok_or(DropReason::ReplyTupleTaken)
 }
 

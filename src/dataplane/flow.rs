@@ -130,7 +130,7 @@ impl<F: Frame> Shared<F> {
             if new != old {
                 self.change_state(table, found, old, new);
             }
-            if packet.control & flags::SYN != 0 {
+            if packet.control & flags::SYN != 0 && self.clamps_mss {
                 self.clamp_mss::<A>(hop, packet, frame);
             }
         } else if connection.protocol == protocol::SCTP {
@@ -148,7 +148,7 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<Opened, Refusal> {
         let packet = flow.packet;
-        match admit(table, self, packet, flow.key, flow.now)? {
+        match admit(table, self, flow)? {
             Admitted::Connection(found) => Ok(Opened::Connection(found)),
             Admitted::OnePacket(connection, direction) => {
                 let hop = next_hop(&connection, direction);
@@ -160,7 +160,10 @@ impl<F: Frame> Shared<F> {
             Admitted::Routed(hop) => {
                 self.check_size::<A>(hop, packet, frame)?;
                 A::decrement_ttl(frame.octets_mut()).ok_or(DropReason::Truncated)?;
-                if flow.key.protocol == protocol::TCP && packet.control & flags::SYN != 0 {
+                if self.clamps_mss
+                    && flow.key.protocol == protocol::TCP
+                    && packet.control & flags::SYN != 0
+                {
                     self.clamp_mss::<A>(hop, packet, frame);
                 }
                 Ok(Opened::Passed(hop))
@@ -258,7 +261,7 @@ impl<F: Frame> Shared<F> {
     ) {
         let Some(connection) = table.get_mut(found.id) else { return };
         connection.set_state(new);
-        let timeout = new.idle_ms(self.services.timeouts(connection.service()));
+        let timeout = new.idle_ms(self.services.idle_times(connection.service()));
         let is_shorter = timeout < connection.timeout_ms;
         connection.timeout_ms = timeout;
         let slot = connection.slot();

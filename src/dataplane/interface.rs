@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::classify::Station;
+use super::family::Family;
 use super::frame::Frame;
-use super::prefix::{AddressBits, Prefix};
 use crate::ids::{InterfaceId, PortId, VlanId};
 use crate::service::{MssClamp, ServiceTable};
-use crate::wire::address::Address;
+use crate::wire::address::{Address, V4, V6};
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv6;
+use crate::wire::prefix::{AddressFilter, Prefix};
 
 /// The sides of the director that an interface leads to, or a packet came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,8 +157,28 @@ pub struct Interfaces {
     by_port: Vec<PortInterfaces>,
     /// Every interface's own addresses, link-local ones included.
     own: Vec<IpAddr>,
-    /// The networks of all interfaces, with the own addresses in them.
-    networks: Vec<(Prefix, IpAddr)>,
+    /// Of these.
+    own_filter: AddressFilter,
+    /// The networks of all interfaces.
+    v4: Vec<Network<V4>>,
+    v6: Vec<Network<V6>>,
+}
+
+/// A network that an interface is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network<A: Address> {
+    prefix: Prefix<A>,
+    /// The interface's address in it.
+    own: A,
+}
+
+impl<A: Address> Network<A> {
+    /// `None`: it is of the other family, or everything.
+    fn of(network: &IpNet) -> Option<Self> {
+        let own = A::from_ip(network.addr())?;
+        let prefix = Prefix::of(*network).filter(|_| network.prefix_len() > 0)?;
+        Some(Self { prefix, own })
+    }
 }
 
 impl Interfaces {
@@ -170,17 +191,20 @@ impl Interfaces {
                 entry.add(interface);
             }
         }
-        let own = list
+        let own: Vec<_> = list
             .iter()
             .flat_map(|interface| {
                 let configured = interface.addresses.iter().map(IpNet::addr);
                 configured.chain([interface.link_local()])
             })
             .collect();
-        let networks = list.iter().flat_map(|interface| &interface.addresses);
-        let networks = networks.filter(|network| network.prefix_len() > 0);
-        let networks = networks.map(|network| (Prefix::of(*network), network.addr())).collect();
-        Self { list, by_port, own, networks }
+        let mut own_filter = AddressFilter::default();
+        own_filter.extend(own.iter().copied().filter_map(V4::from_ip));
+        own_filter.extend(own.iter().copied().filter_map(V6::from_ip));
+        let networks = || list.iter().flat_map(|interface| &interface.addresses);
+        let v4 = networks().filter_map(Network::of).collect();
+        let v6 = networks().filter_map(Network::of).collect();
+        Self { list, by_port, own, own_filter, v4, v6 }
     }
 
     /// An interface by its number.
@@ -210,22 +234,36 @@ impl Interfaces {
 
     /// An own address in a network that both hosts are in, which outside parties do not speak
     /// to.
-    pub(super) fn address_between(
+    #[inline]
+    pub(super) fn address_between<A: Family>(
         &self,
-        hosts: [IpAddr; 2],
+        [one, other]: [A; 2],
         services: &ServiceTable,
-    ) -> Option<IpAddr> {
-        let [one, other] = hosts.map(AddressBits::from);
-        let mut common = self.networks.iter().filter(|(network, own)| {
-            network.contains(one) && network.contains(other) && !services.was_external(*own)
+    ) -> Option<A> {
+        let mut common = A::networks(self).iter().filter(|network| {
+            network.prefix.contains(one)
+                && network.prefix.contains(other)
+                && !A::services(services).was_external(&network.own)
         });
-        common.next().map(|(_, own)| *own)
+        common.next().map(|network| network.own)
+    }
+
+    /// The networks of IPv4.
+    #[inline]
+    pub(super) fn v4(&self) -> &[Network<V4>] {
+        &self.v4
+    }
+
+    /// The networks of IPv6.
+    #[inline]
+    pub(super) fn v6(&self) -> &[Network<V6>] {
+        &self.v6
     }
 
     /// Whether an address is one of the director's own (VIPs aside).
     #[inline]
-    pub fn own(&self, address: IpAddr) -> bool {
-        self.own.contains(&address)
+    pub(super) fn own<A: Address>(&self, address: A) -> bool {
+        self.own_filter.may_contain(address) && self.own.contains(&address.to_ip())
     }
 
     /// Whether ARP and ND on `interface` are answered for an address: its own ones, and VIPs in

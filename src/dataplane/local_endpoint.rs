@@ -9,7 +9,7 @@ use super::port_choice::PortChoice;
 use super::shared::Shared;
 use super::steering::Steering;
 use crate::ids::WorkerId;
-use crate::service::{Masquerade, Server, ServerLoads, ServiceTable};
+use crate::service::{Masquerade, ServerLoads, ServiceTable};
 use crate::wire::U16;
 use crate::wire::flow_key::FlowKey;
 
@@ -32,41 +32,40 @@ impl<F: Frame> Shared<F> {
 }
 
 impl Locals<'_> {
-    /// Whom the server is to see. `None`: the reply tuple is taken.
+    /// Whom the server is to see, and the hash of its packets. `None`: the reply tuple is taken.
     pub(super) fn endpoint<A: Family>(
         &mut self,
         table: &ConnectionTable<A>,
-        server: &Server<A>,
+        server: (A, U16),
         client: (A, U16),
         protocol: u8,
-    ) -> Option<(A, U16)> {
+    ) -> Option<((A, U16), u64)> {
         let reply = |local: (A, U16)| FlowKey {
-            source: server.address,
+            source: server.0,
             destination: local.0,
-            source_port: server.port,
+            source_port: server.1,
             destination_port: local.1,
             protocol,
         };
-        let is_free = |key: &FlowKey<A>| table.find(table.hash(key), key).is_none();
-        let Some(own) = self.address_between(client.0, server.address) else {
-            return is_free(&reply(client)).then_some(client);
+        let free = |key: &FlowKey<A>| {
+            let hash = table.hash(key);
+            table.find(hash, key).is_none().then_some(hash)
         };
-        let hash = table.hash(&reply((own, U16::new(0))));
+        // They would speak to each other past the director.
+        let between = self.interfaces.address_between([client.0, server.0], self.services);
+        let Some(own) = between else {
+            return free(&reply(client)).map(|hash| (client, hash));
+        };
+        let goal = table.hash(&reply((own, U16::new(0))));
         let (steering, worker) = (self.steering, self.worker);
         let workers = steering.workers();
         let port =
-            self.port_choice.find_own(&Masquerade::DEFAULT_PORTS, workers, hash, |port| {
+            self.port_choice.find_own(&Masquerade::DEFAULT_PORTS, workers, goal, |port| {
                 let key = reply((own, U16::new(port)));
                 // The server's packets must lead to this worker.
-                steering.owner(&key, false) == worker && is_free(&key)
+                steering.owner(&key, false) == worker && free(&key).is_some()
             })?;
-        Some((own, U16::new(port)))
-    }
-
-    /// An own address in a network that both are in, if there is one: they would speak to each
-    /// other past the director.
-    fn address_between<A: Family>(&self, client: A, server: A) -> Option<A> {
-        let hosts = [client.to_ip(), server.to_ip()];
-        self.interfaces.address_between(hosts, self.services).and_then(A::from_ip)
+        let local = (own, U16::new(port));
+        Some((local, table.hash(&reply(local))))
     }
 }

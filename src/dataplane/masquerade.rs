@@ -51,7 +51,7 @@ pub(super) fn open<A: Family, F: Frame>(
     }
     let external = external_endpoint(table, shared, key, now).ok_or(DropReason::PortsExhausted)?;
     let outside = (key.destination, key.destination_port);
-    let hops = shared.hops(key.source, key.destination)?;
+    let hops = shared.hops(key.source, shared.next_hops.route(key.destination))?;
     let mut connection = Connection::new(Endpoints {
         client: outside,
         service: external,

@@ -5,7 +5,6 @@
 pub mod stats;
 pub mod mailbox;
 pub mod frame;
-mod prefix;
 pub mod interface;
 pub mod conn;
 pub mod next_hop;

@@ -6,11 +6,13 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 use zerocopy::FromZeros;
 
-use super::interface::Interfaces;
-use super::prefix::{AddressBits, Prefix};
+use super::family::Family;
+use super::interface::{Interfaces, Sides};
 use crate::clock::Tick;
 use crate::ids::{InterfaceId, VlanId};
+use crate::wire::address::{Address, V4, V6};
 use crate::wire::ethernet::Mac;
+use crate::wire::prefix::Prefix;
 
 /// A neighbour's number in its worker's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros)]
@@ -38,6 +40,8 @@ pub struct Adjacency {
     pub interface: InterfaceId,
     /// The VLAN that the interface has on its port.
     pub vlan: VlanId,
+    /// Where the interface leads.
+    pub(super) sides: Sides,
     /// Whether its Ethernet address is known.
     pub reachability: Reachability,
     /// Largest IP packet on the link, octets.
@@ -67,6 +71,33 @@ pub struct RouteSpec {
     pub via: Option<IpAddr>,
 }
 
+/// A route of one family.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route<A: Address> {
+    to: Prefix<A>,
+    interface: InterfaceId,
+    via: Option<A>,
+}
+
+impl<A: Address> Route<A> {
+    fn of(spec: &RouteSpec) -> Option<Self> {
+        let via = match spec.via {
+            Some(gateway) => Some(A::from_ip(gateway)?),
+            None => None,
+        };
+        Some(Self { to: Prefix::of(spec.to)?, interface: spec.interface, via })
+    }
+}
+
+/// Where packets to an address go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<A> {
+    /// The interface.
+    pub(super) interface: InterfaceId,
+    /// The neighbour.
+    pub(super) neighbor: A,
+}
+
 /// How long a neighbour counts as used after a packet of no connection, milliseconds: as long as
 /// the control thread takes a neighbour for reachable.
 const TOUCHED_MS: u32 = 30_000;
@@ -77,11 +108,12 @@ const EVICTION_SCAN: usize = 64;
 #[derive(Debug)]
 pub struct NextHops {
     /// Longest prefix first.
-    routes: Vec<(Prefix, RouteSpec)>,
+    v4: Vec<Route<V4>>,
+    v6: Vec<Route<V6>>,
     entries: Vec<Adjacency>,
     capacity: usize,
     by_address: HashMap<(InterfaceId, IpAddr), AdjacencyId, ahash::RandomState>,
-    /// Found lately, by [`AddressBits::spread`]; may mean other neighbours by now.
+    /// Found lately, by [`Address::spread`]; may mean other neighbours by now.
     recent: [AdjacencyId; 256],
     /// Where the search for a replaceable entry goes on.
     hand: usize,
@@ -92,7 +124,8 @@ impl NextHops {
     pub fn new(mut routes: Vec<RouteSpec>, capacity: usize) -> Self {
         routes.sort_by_key(|route| std::cmp::Reverse(route.to.prefix_len()));
         Self {
-            routes: routes.into_iter().map(|route| (Prefix::of(route.to), route)).collect(),
+            v4: routes.iter().filter_map(Route::of).collect(),
+            v6: routes.iter().filter_map(Route::of).collect(),
             recent: [AdjacencyId(0); 256],
             entries: Vec::with_capacity(capacity),
             capacity: capacity.min(1 << 16),
@@ -106,10 +139,23 @@ impl NextHops {
     }
 
     /// The interface and the neighbour that packets to `destination` go by.
-    pub fn route(&self, destination: IpAddr) -> Option<(InterfaceId, IpAddr)> {
-        let bits = AddressBits::from(destination);
-        let (_, route) = self.routes.iter().find(|(prefix, _)| prefix.contains(bits))?;
-        Some((route.interface, route.via.unwrap_or(destination)))
+    #[inline]
+    pub(super) fn route<A: Family>(&self, destination: A) -> Option<Way<A>> {
+        let route = A::routes(self).iter().find(|route| route.to.contains(destination))?;
+        let neighbor = route.via.unwrap_or(destination);
+        Some(Way { interface: route.interface, neighbor })
+    }
+
+    /// The routes of IPv4.
+    #[inline]
+    pub(super) fn v4(&self) -> &[Route<V4>] {
+        &self.v4
+    }
+
+    /// The routes of IPv6.
+    #[inline]
+    pub(super) fn v6(&self) -> &[Route<V6>] {
+        &self.v6
     }
 
     /// A neighbour.
@@ -152,19 +198,32 @@ impl NextHops {
         interface: InterfaceId,
         address: IpAddr,
     ) -> Option<AdjacencyId> {
-        let spread = AddressBits::from(address).spread();
-        if let Some(id) = self.recent.get(spread)
+        match self.find(interface, address) {
+            Some(id) => Some(id),
+            None => self.add(interfaces, interface, address),
+        }
+    }
+
+    /// As [`NextHops::find_or_add`], quickly if it was found lately.
+    #[inline]
+    pub(super) fn hop<A: Address>(
+        &mut self,
+        interfaces: &Interfaces,
+        way: Way<A>,
+    ) -> Option<AdjacencyId> {
+        let Way { interface, neighbor } = way;
+        let address = neighbor.to_ip();
+        #[allow(clippy::cast_possible_truncation, reason = "eight bits")]
+        let place = (neighbor.spread() >> 56) as usize;
+        if let Some(id) = self.recent.get(place)
             && let Some(entry) = self.get(*id)
             && entry.interface == interface
             && entry.address == address
         {
             return Some(*id);
         }
-        let id = match self.find(interface, address) {
-            Some(id) => id,
-            None => self.add(interfaces, interface, address)?,
-        };
-        if let Some(recent) = self.recent.get_mut(spread) {
+        let id = self.find_or_add(interfaces, interface, address)?;
+        if let Some(recent) = self.recent.get_mut(place) {
             *recent = id;
         }
         Some(id)
@@ -181,6 +240,7 @@ impl NextHops {
             link: [[0; 6], link.mac],
             interface,
             vlan: link.vlan,
+            sides: link.sides,
             reachability: Reachability::Unresolved,
             mtu: link.mtu,
             address,

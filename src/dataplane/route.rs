@@ -8,11 +8,12 @@ use super::classify::Packet;
 use super::family::Family;
 use super::frame::Frame;
 use super::interface::Sides;
-use super::next_hop::AdjacencyId;
+use super::next_hop::{AdjacencyId, Way};
 use super::own_error::Refusal;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
+use crate::wire::address::Address;
 
 /// Whether no router may pass a packet between these addresses on: one is link-local (RFC 4291
 /// section 2.5.6, RFC 3927 section 2.7), or they are for a group, which nothing here leads to.
@@ -30,31 +31,45 @@ impl<F: Frame> Shared<F> {
         &mut self,
         destination: A,
     ) -> Result<AdjacencyId, DropReason> {
-        let hops = &mut self.next_hops;
-        let (interface, neighbor) = hops.route(destination.to_ip()).ok_or(DropReason::NoRoute)?;
-        hops.find_or_add(&self.interfaces, interface, neighbor).ok_or(DropReason::NeighborTableFull)
+        self.hop(self.next_hops.route(destination))
     }
 
-    /// The next hops of a connection between a server and a client.
-    pub(super) fn hops<A: Family>(&mut self, server: A, client: A) -> Result<Hops, DropReason> {
+    /// The next hop by a way, if there is one.
+    #[inline]
+    fn hop<A: Address>(&mut self, way: Option<Way<A>>) -> Result<AdjacencyId, DropReason> {
+        let way = way.ok_or(DropReason::NoRoute)?;
+        self.next_hops.hop(&self.interfaces, way).ok_or(DropReason::NeighborTableFull)
+    }
+
+    /// The next hops of a connection between a server and the client that this way leads to.
+    pub(super) fn hops<A: Family>(
+        &mut self,
+        server: A,
+        client: Option<Way<A>>,
+    ) -> Result<Hops, DropReason> {
         let to_server = self.adjacency(server)?;
         // In use already: the client's neighbour must not take its place in a full table.
         self.next_hops.acquire(to_server);
-        let to_client = self.adjacency(client);
+        let to_client = self.hop(client);
         self.next_hops.release(to_server);
         Ok(Hops { to_server, to_client: to_client? })
     }
 
     /// The sides of the interface that a next hop is reached by.
-    pub(super) fn sides_of(&self, hop: AdjacencyId) -> Option<Sides> {
-        let adjacency = self.next_hops.get(hop)?;
-        self.interfaces.get(adjacency.interface).map(|interface| interface.sides)
+    #[inline]
+    pub(super) fn sides_of(&self, hop: AdjacencyId) -> Sides {
+        self.next_hops.get(hop).map_or(Sides::default(), |adjacency| adjacency.sides)
+    }
+
+    /// The sides of the interface that a way begins at.
+    #[inline]
+    pub(super) fn sides_of_way<A>(&self, way: &Way<A>) -> Option<Sides> {
+        self.interfaces.get(way.interface).map(|interface| interface.sides)
     }
 
     /// The sides of the interface that leads to an address; `None`: there is no way to it.
     pub(super) fn sides_towards<A: Family>(&self, address: A) -> Option<Sides> {
-        let (interface, _) = self.next_hops.route(address.to_ip())?;
-        self.interfaces.get(interface).map(|interface| interface.sides)
+        self.sides_of_way(&self.next_hops.route(address)?)
     }
 
     /// Plain routing: whether a packet between these addresses may pass untranslated.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::conn::Connection;
 use super::datagrams::FragmentKey;
+use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::helper::Helpers;
 use super::housekeeping::Sweep;
@@ -55,7 +56,7 @@ pub(super) struct Shared<F> {
 impl<F: Frame> Shared<F> {
     /// The worker that owns a flow, if that is another one.
     #[inline]
-    pub(super) fn other_owner<A: Address>(
+    pub(super) fn other_owner<A: Family>(
         &self,
         key: &FlowKey<A>,
         origin: Origin,
@@ -69,14 +70,14 @@ impl<F: Frame> Shared<F> {
 
     /// The worker that owns a flow.
     #[inline]
-    pub(super) fn owner<A: Address>(&self, key: &FlowKey<A>) -> WorkerId {
+    pub(super) fn owner<A: Family>(&self, key: &FlowKey<A>) -> WorkerId {
         // Other own addresses have no connections but those of full NAT, whose port was chosen
         // so that this leads to their worker.
-        self.steering.owner(key, self.services.was_external(key.destination.to_ip()))
+        self.steering.owner(key, A::services(&self.services).was_external(&key.destination))
     }
 
     /// The worker that sees all fragments of a datagram first.
-    pub(super) fn fragment_owner<A: Address>(&self, key: &FragmentKey<A>) -> WorkerId {
+    pub(super) fn fragment_owner<A: Family>(&self, key: &FragmentKey<A>) -> WorkerId {
         let outside = if self.is_ours(key.destination) { &key.source } else { &key.destination };
         self.steering.fragment_owner(outside, key.identification)
     }
@@ -145,9 +146,8 @@ impl<F: Frame> Shared<F> {
     /// Whether an address is a VIP, one that masquerades appear with, or one of the director's
     /// own.
     #[inline]
-    pub(super) fn is_ours<A: Address>(&self, address: A) -> bool {
-        let ip = address.to_ip();
-        self.services.is_external(ip) || self.interfaces.own(ip)
+    pub(super) fn is_ours<A: Family>(&self, address: A) -> bool {
+        A::services(&self.services).is_external(&address) || self.interfaces.own(address)
     }
 
     /// Drops a frame for a reason.

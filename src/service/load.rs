@@ -2,59 +2,53 @@
 //! decide by. Written when a connection begins, changes between active and inactive, or ends;
 //! never on the way of a packet that changes no state.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
 use crate::ids::ServerSlot;
 
-/// The connections of one real server.
+/// The connections of one real server: active ones in the upper half, inactive ones in the lower,
+/// so that one that changes sides does so in one step.
 #[derive(Debug, Default)]
-pub struct ServerLoad {
-    active: AtomicU32,
-    inactive: AtomicU32,
+pub struct ServerLoad(AtomicU64);
+
+/// One connection.
+const fn one(active: bool) -> u64 {
+    if active { 1 << 32 } else { 1 }
 }
 
 impl ServerLoad {
-    fn side(&self, active: bool) -> &AtomicU32 {
-        if active { &self.active } else { &self.inactive }
-    }
-
     /// A connection begins.
     #[inline]
     pub fn add(&self, active: bool) {
-        self.side(active).fetch_add(1, Relaxed);
+        self.0.fetch_add(one(active), Relaxed);
     }
 
     /// A connection ends.
     #[inline]
     pub fn remove(&self, active: bool) {
-        self.side(active).fetch_sub(1, Relaxed);
+        self.0.fetch_sub(one(active), Relaxed);
     }
 
     /// A connection changes sides.
     #[inline]
     pub fn change(&self, to_active: bool) {
-        self.remove(!to_active);
-        self.add(to_active);
+        self.0.fetch_add(one(to_active).wrapping_sub(one(!to_active)), Relaxed);
     }
 
-    /// Connections that count as active (`ActiveConn`).
+    /// Connections that count as active (`ActiveConn`), and those that do not (`InActConn`).
     #[inline]
-    pub fn active(&self) -> u32 {
-        self.active.load(Relaxed)
-    }
-
-    /// Connections that count as inactive (`InActConn`).
-    #[inline]
-    pub fn inactive(&self) -> u32 {
-        self.inactive.load(Relaxed)
+    pub fn connections(&self) -> (u32, u32) {
+        let [a, b, c, d, e, f, g, h] = self.0.load(Relaxed).to_be_bytes();
+        (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
     }
 
     /// What lc and wlc compare, as IPVS does: an active connection weighs 256 inactive ones.
     #[inline]
     pub fn overhead(&self) -> u64 {
-        (u64::from(self.active()) << 8) + u64::from(self.inactive())
+        let (active, inactive) = self.connections();
+        (u64::from(active) << 8) + u64::from(inactive)
     }
 }
 

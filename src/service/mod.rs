@@ -19,5 +19,5 @@ pub use registry::SlotRegistry;
 pub use rules::{ClosedPorts, Masquerade, MssClamp, Policy, Rules};
 pub use scheduler::SchedulerState;
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable};
-pub use timeouts::{TimeoutPreset, Timeouts};
+pub use timeouts::{IdleTimes, TimeoutPreset, Timeouts};
 pub use virtual_service::{Helper, Listen, NonSyn, Protocol, SchedulerKind, VirtualService};

@@ -8,12 +8,15 @@ use hashbrown::{HashMap, HashSet};
 use super::registry::SlotRegistry;
 use super::scheduler::{Scheduler, SchedulerState};
 use super::{
-    Helper, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules, ServerLoads,
-    Timeouts, VirtualService,
+    Helper, IdleTimes, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules,
+    ServerLoads, Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
+use crate::wire::checksum::Delta;
+use crate::wire::flow_key::FlowKey;
+use crate::wire::prefix::AddressFilter;
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -29,6 +32,10 @@ pub struct Server<A> {
     pub port: U16,
     /// 0: takes no new connections.
     pub weight: u32,
+    /// What rewriting the VIP changes in a checksum over addresses.
+    pub address_delta: Delta,
+    /// What rewriting the service's port changes in a checksum over ports.
+    pub port_delta: Delta,
 }
 
 /// A virtual service, ready to be found.
@@ -69,18 +76,25 @@ impl<A: Address> Service<A> {
 
 /// The services of one address family.
 #[derive(Debug)]
-pub struct FamilyServices<A> {
+pub struct FamilyServices<A: Address> {
     services: Vec<Service<A>>,
-    index: Map<(A, U16, u8), u32>,
+    index: Map<FlowKey<A>, u32>,
     vips: Set<A>,
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs and the addresses of masquerades.
     external: Set<A>,
     /// These, and those of earlier tables.
     ever_external: Set<A>,
-    /// The services of real servers that answer one-packet services, by the server's address,
-    /// port and protocol.
-    one_packet: Map<(A, U16, u8), u32>,
+    /// Of these, and so of all the others.
+    filter: AddressFilter,
+    /// The services of real servers that answer one-packet services, by the server's endpoint.
+    one_packet: Map<FlowKey<A>, u32>,
+}
+
+/// An endpoint as a key that is hashed and compared in few words.
+#[inline]
+fn endpoint<A: Address>(address: A, port: U16, protocol: u8) -> FlowKey<A> {
+    FlowKey { source: address, source_port: port, protocol, ..FlowKey::default() }
 }
 
 impl<A: Address> FamilyServices<A> {
@@ -92,6 +106,7 @@ impl<A: Address> FamilyServices<A> {
             masquerades: Vec::new(),
             external: Set::default(),
             ever_external: Set::default(),
+            filter: AddressFilter::default(),
             one_packet: Map::default(),
         }
     }
@@ -99,7 +114,7 @@ impl<A: Address> FamilyServices<A> {
     /// The service that listens at this address, port and IP protocol.
     #[inline]
     pub fn find(&self, vip: A, port: U16, protocol: u8) -> Option<&Service<A>> {
-        let place = self.index.get(&(vip, port, protocol))?;
+        let place = self.index.get(&endpoint(vip, port, protocol))?;
         self.services.get(*place as usize)
     }
 
@@ -112,14 +127,14 @@ impl<A: Address> FamilyServices<A> {
     /// Whether outside parties send to this address: VIPs, and what masquerades appear with.
     #[inline]
     pub fn is_external(&self, address: &A) -> bool {
-        self.external.contains(address)
+        self.filter.may_contain(*address) && self.external.contains(address)
     }
 
     /// Whether outside parties send to this address, or did by an earlier table: connections
     /// outlive their service, and stay with their worker.
     #[inline]
     pub fn was_external(&self, address: &A) -> bool {
-        self.ever_external.contains(address)
+        self.filter.may_contain(*address) && self.ever_external.contains(address)
     }
 
     /// The rule by which an inside host may open connections to the outside.
@@ -134,7 +149,7 @@ impl<A: Address> FamilyServices<A> {
         port: U16,
         protocol: u8,
     ) -> Option<(&Service<A>, &Server<A>)> {
-        let place = self.one_packet.get(&(server, port, protocol))?;
+        let place = self.one_packet.get(&endpoint(server, port, protocol))?;
         let service = self.services.get(*place as usize)?;
         let mut servers = service.servers.iter();
         let server = servers.find(|known| known.address == server && known.port == port)?;
@@ -148,7 +163,7 @@ impl<A: Address> FamilyServices<A> {
 
     fn add(&mut self, service: Service<A>) -> Result<ServiceId, CompileError> {
         let id = service.id;
-        let key = (service.vip, service.port, service.protocol as u8);
+        let key = endpoint(service.vip, service.port, service.protocol as u8);
         let place =
             u32::try_from(self.services.len()).map_err(|_| CompileError::TooManyServices)?;
         if self.index.insert(key, place).is_some() {
@@ -159,7 +174,7 @@ impl<A: Address> FamilyServices<A> {
         self.external.insert(service.vip);
         if service.one_packet {
             for server in &service.servers {
-                let answers = (server.address, server.port, service.protocol as u8);
+                let answers = endpoint(server.address, server.port, service.protocol as u8);
                 self.one_packet.insert(answers, place);
             }
         }
@@ -179,6 +194,7 @@ impl<A: Address> FamilyServices<A> {
     fn remember_externals(&mut self, ever: &mut Set<IpAddr>) {
         ever.extend(self.external.iter().map(|address| address.to_ip()));
         self.ever_external = ever.iter().copied().filter_map(A::from_ip).collect();
+        self.filter.extend(self.ever_external.iter().copied());
     }
 }
 
@@ -211,10 +227,10 @@ pub enum CompileError {
 pub struct ServiceTable {
     version: TableVersion,
     policy: Policy,
-    timeouts: Timeouts,
+    idle_times: IdleTimes,
     has_masqueraded: bool,
-    /// By [`ServiceId`]: idle times that differ from `timeouts`.
-    service_timeouts: Vec<Option<Timeouts>>,
+    /// By [`ServiceId`]: idle times that differ from `idle_times`.
+    service_idle_times: Vec<Option<IdleTimes>>,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
     v4: FamilyServices<V4>,
@@ -228,8 +244,8 @@ impl ServiceTable {
             version: TableVersion::default(),
             policy: Policy::default(),
             has_masqueraded: false,
-            timeouts: Timeouts::default(),
-            service_timeouts: Vec::new(),
+            idle_times: Timeouts::default().in_milliseconds(),
+            service_idle_times: Vec::new(),
             weights: Vec::new(),
             v4: FamilyServices::new(),
             v6: FamilyServices::new(),
@@ -243,14 +259,16 @@ impl ServiceTable {
         slots: &mut SlotRegistry,
     ) -> Result<Self, CompileError> {
         let Rules { services, masquerades, timeouts, policy } = rules;
-        let mut table = Self { version, policy, timeouts, ..Self::empty() };
+        let idle_times = timeouts.in_milliseconds();
+        let mut table = Self { version, policy, idle_times, ..Self::empty() };
         for service in services {
             let id = if service.listen.address.is_ipv4() {
                 table.v4.add(compile_service(service, slots, &mut table.weights)?)?
             } else {
                 table.v6.add(compile_service(service, slots, &mut table.weights)?)?
             };
-            set(&mut table.service_timeouts, id.index(), service.timeouts);
+            let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
+            set(&mut table.service_idle_times, id.index(), own);
         }
         for rule in masquerades {
             table.v4.masquerade_by(rule);
@@ -278,9 +296,9 @@ impl ServiceTable {
 
     /// The idle times of a service's connections.
     #[inline]
-    pub fn timeouts(&self, service: ServiceId) -> &Timeouts {
-        let own = self.service_timeouts.get(service.index()).and_then(Option::as_ref);
-        own.unwrap_or(&self.timeouts)
+    pub fn idle_times(&self, service: ServiceId) -> &IdleTimes {
+        let own = self.service_idle_times.get(service.index()).and_then(Option::as_ref);
+        own.unwrap_or(&self.idle_times)
     }
 
     /// The weight of a server; `None`: it is not configured (any more).
@@ -341,22 +359,28 @@ fn compile_service<A: Address>(
 ) -> Result<Service<A>, CompileError> {
     let listen = service.listen;
     let family = |server| CompileError::Family { service: listen, server };
+    let vip = A::from_ip(listen.address.ip()).ok_or_else(|| family(listen.address))?;
+    let port = U16::new(listen.address.port());
     let (id, state) = slots.service_entry(listen)?;
     let mut servers = Vec::with_capacity(service.servers.len());
     for server in service.servers.iter().rev() {
         let slot = slots.server_slot(listen, server.address)?;
         set(weights, slot.index(), Some(server.weight));
+        let address = A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?;
+        let server_port = U16::new(server.address.port());
         servers.push(Server {
             slot,
-            address: A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?,
-            port: U16::new(server.address.port()),
+            address,
+            port: server_port,
             weight: server.weight,
+            address_delta: Delta::between(vip.octets(), address.octets()),
+            port_delta: Delta::between(&port.to_bytes(), &server_port.to_bytes()),
         });
     }
     Ok(Service {
         id,
-        vip: A::from_ip(listen.address.ip()).ok_or_else(|| family(listen.address))?,
-        port: U16::new(listen.address.port()),
+        vip,
+        port,
         protocol: listen.protocol,
         non_syn: service.non_syn,
         one_packet: service.one_packet,

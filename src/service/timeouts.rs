@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::Tick;
+
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -18,45 +20,50 @@ pub enum TimeoutPreset {
 }
 
 /// Idle time per TCP state, for UDP, and per group of SCTP states. States are those of IPVS.
+///
+/// As the operator sets them; or, as [`IdleTimes`], as workers need them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub struct Timeouts<T = Duration> {
     /// Both sides have acknowledged the handshake.
-    pub established: Duration,
+    pub established: T,
     /// A SYN came from the server first.
-    pub syn_sent: Duration,
+    pub syn_sent: T,
     /// The client's SYN was forwarded; no answer has completed the handshake.
-    pub syn_recv: Duration,
+    pub syn_recv: T,
     /// The server has sent its FIN.
-    pub fin_wait: Duration,
+    pub fin_wait: T,
     /// Both sides have sent a FIN.
-    pub time_wait: Duration,
+    pub time_wait: T,
     /// Reset, or closed from a state that needs no waiting.
-    pub close: Duration,
+    pub close: T,
     /// The client has sent its FIN.
-    pub close_wait: Duration,
+    pub close_wait: T,
     /// The last acknowledgement is awaited.
-    pub last_ack: Duration,
+    pub last_ack: T,
     /// State LISTEN of the IPVS table.
-    pub listen: Duration,
+    pub listen: T,
     /// State SYNACK of the IPVS table.
-    pub synack: Duration,
+    pub synack: T,
     /// UDP flows.
-    pub udp: Duration,
+    pub udp: T,
     /// Echo requests that were masqueraded (RFC 5508 REQ-1: 60 seconds at least).
-    pub icmp: Duration,
+    pub icmp: T,
     /// SCTP: the client's first INIT was forwarded (INIT1).
-    pub sctp_first_init: Duration,
+    pub sctp_first_init: T,
     /// SCTP: the handshake is under way (INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED).
-    pub sctp_init: Duration,
+    pub sctp_init: T,
     /// SCTP: both sides have the cookie.
-    pub sctp_established: Duration,
+    pub sctp_established: T,
     /// SCTP: SHUTDOWN or its answer was sent (S-SENT, S-RECEIVED, S-ACK-SENT).
-    pub sctp_shutdown: Duration,
+    pub sctp_shutdown: T,
     /// SCTP: the first INIT was answered with ABORT.
-    pub sctp_rejected: Duration,
+    pub sctp_rejected: T,
     /// SCTP: shut down or aborted.
-    pub sctp_closed: Duration,
+    pub sctp_closed: T,
 }
+
+/// Idle times in milliseconds.
+pub type IdleTimes = Timeouts<u32>;
 
 impl Timeouts {
     /// The timeouts of a preset.
@@ -102,6 +109,33 @@ impl Timeouts {
                 sctp_rejected: secs(240),
                 sctp_closed: secs(240),
             },
+        }
+    }
+
+    /// In milliseconds. Times beyond 24 days count as 24 days.
+    pub fn in_milliseconds(&self) -> IdleTimes {
+        let ms = |idle: Duration| {
+            u32::try_from(idle.min(Tick::MAX_SPAN).as_millis()).unwrap_or(u32::MAX / 2)
+        };
+        Timeouts {
+            established: ms(self.established),
+            syn_sent: ms(self.syn_sent),
+            syn_recv: ms(self.syn_recv),
+            fin_wait: ms(self.fin_wait),
+            time_wait: ms(self.time_wait),
+            close: ms(self.close),
+            close_wait: ms(self.close_wait),
+            last_ack: ms(self.last_ack),
+            listen: ms(self.listen),
+            synack: ms(self.synack),
+            udp: ms(self.udp),
+            icmp: ms(self.icmp),
+            sctp_first_init: ms(self.sctp_first_init),
+            sctp_init: ms(self.sctp_init),
+            sctp_established: ms(self.sctp_established),
+            sctp_shutdown: ms(self.sctp_shutdown),
+            sctp_rejected: ms(self.sctp_rejected),
+            sctp_closed: ms(self.sctp_closed),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::BitAnd;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -20,6 +21,9 @@ pub trait Address:
     /// Whether this is IPv6.
     const IS_V6: bool;
 
+    /// One address in a word.
+    type Bits: Copy + Eq + Debug + Send + Sync + BitAnd<Output = Self::Bits>;
+
     /// What two addresses fit.
     type Words: Copy + Eq + Hash;
 
@@ -32,6 +36,13 @@ pub trait Address:
     /// From the standard library's type; `None` for the other family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
 
+    /// The address in a word, as it lies in memory.
+    fn bits(self) -> Self::Bits;
+
+    /// 64 bits, of which the upper ones are spread over neighbouring addresses. Not keyed: for
+    /// caches and filters, where whoever aims wins nothing but a longer way.
+    fn spread(self) -> u64;
+
     /// Two addresses in few words, as they lie in memory one after the other.
     fn words(source: &Self, destination: &Self) -> Self::Words;
 
@@ -41,6 +52,9 @@ pub trait Address:
     /// Mixes two addresses into 128 bits: the first half of a keyed hash.
     fn mix(addresses: Self::Words, secret: &[u64; 4]) -> u64;
 }
+
+/// 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The halves of a 64 by 64 bit product, combined: the mixing step of a multiplicative hash.
 #[inline]
@@ -54,7 +68,18 @@ pub(crate) const fn fold_multiply(a: u64, b: u64) -> u64 {
 impl Address for V4 {
     const IS_V6: bool = false;
 
+    type Bits = u32;
     type Words = u64;
+
+    #[inline]
+    fn bits(self) -> u32 {
+        u32::from_ne_bytes(self)
+    }
+
+    #[inline]
+    fn spread(self) -> u64 {
+        u64::from(self.bits()).wrapping_mul(SPREAD)
+    }
 
     #[inline]
     fn words(source: &Self, destination: &Self) -> u64 {
@@ -92,7 +117,19 @@ impl Address for V4 {
 impl Address for V6 {
     const IS_V6: bool = true;
 
+    type Bits = u128;
     type Words = [u64; 4];
+
+    #[inline]
+    fn bits(self) -> u128 {
+        u128::from_ne_bytes(self)
+    }
+
+    #[inline]
+    fn spread(self) -> u64 {
+        let [low, high]: [u64; 2] = zerocopy::transmute!(self);
+        (low ^ high.rotate_left(32)).wrapping_mul(SPREAD)
+    }
 
     #[inline]
     fn words(source: &Self, destination: &Self) -> [u64; 4] {

@@ -664,7 +664,8 @@ impl TestDirector {
         assert_eq!(come, gone, "the director lost or invented a packet");
         let loads: u64 = (0..self.loads.capacity())
             .filter_map(|slot| self.loads.of(pointsman::ids::ServerSlot(slot as u16)))
-            .map(|load| u64::from(load.active()) + u64::from(load.inactive()))
+            .map(|load| load.connections())
+            .map(|(active, inactive)| u64::from(active) + u64::from(inactive))
             .sum();
         let masqueraded = self.sum(|stats| stats.masqueraded.get());
         assert_eq!(loads + masqueraded, u64::from(self.connections()), "the servers' loads");
@@ -678,7 +679,6 @@ impl TestDirector {
     /// The slot's load of a server of a service.
     pub fn load(&self, listen: &str, server: &str) -> (u32, u32) {
         let slot = self.slot(listen, server);
-        let load = self.loads.of(slot).unwrap();
-        (load.active(), load.inactive())
+        self.loads.of(slot).unwrap().connections()
     }
 }

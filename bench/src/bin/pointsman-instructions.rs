@@ -1,5 +1,6 @@
-//! Counts the instructions that a packet of an established flow costs, by callgrind: the same on
-//! every machine, whatever else it does. `make instructions`; bench/README.md tells how.
+//! Counts the instructions that a packet of an established flow costs, and a whole connection, by
+//! callgrind: the same on every machine, whatever else it does. `make instructions`;
+//! bench/README.md tells how.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +29,11 @@ const FLOWS: u32 = 1024;
 const BURSTS: usize = 1024;
 /// What is counted.
 const TRAFFIC: [Traffic; 3] = [Traffic::ALL[0], Traffic::ALL[1], Traffic::ALL[2]];
+/// Connections that live at any time, while others begin and end.
+const LIVE: u32 = 4096;
+/// Connections that are counted from their first packet until they are forgotten: eight times
+/// those that live, so that every kind of round occurs in proportion.
+const CONNECTIONS: u32 = 8 * LIVE;
 /// The C library picks its `memcpy` and others by the processor; these exist on all.
 const PLAIN_C_LIBRARY: (&str, &str) = (
     "GLIBC_TUNABLES",
@@ -56,9 +62,15 @@ enum Action {
         /// The file.
         file: PathBuf,
     },
-    /// What runs under callgrind.
+    /// Forwards packets of established flows: what runs under callgrind.
     #[command(hide = true)]
     Forward {
+        /// Family and protocol.
+        traffic: Traffic,
+    },
+    /// Begins and ends connections: what runs under callgrind.
+    #[command(hide = true)]
+    Connect {
         /// Family and protocol.
         traffic: Traffic,
     },
@@ -75,6 +87,7 @@ fn main() -> Result<()> {
             print(&format!("written to {}:\n{counts}", file.display()))
         }
         Action::Forward { traffic } => forward(traffic),
+        Action::Connect { traffic } => connect(traffic),
     }
 }
 
@@ -104,19 +117,28 @@ fn check(file: &Path) -> Result<()> {
 fn count() -> Result<Counts> {
     let rustc = Command::new("rustc").arg("--version").output().context("rustc")?;
     let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
-    let each = TRAFFIC.map(|traffic| Ok((traffic.name().to_owned(), under_callgrind(traffic)?)));
-    let instructions_per_packet = each.into_iter().collect::<Result<BTreeMap<_, _>>>()?;
-    Ok(Counts { rustc, instructions_per_packet })
+    let each = |action, things| {
+        let count = |traffic: Traffic| {
+            Ok((traffic.name().to_owned(), under_callgrind(action, traffic, things)?))
+        };
+        TRAFFIC.map(count).into_iter().collect::<Result<BTreeMap<_, _>>>()
+    };
+    let packets = u32::try_from(BURSTS * BURST)?;
+    Ok(Counts {
+        rustc,
+        instructions_per_packet: each("forward", packets)?,
+        instructions_per_connection: each("connect", CONNECTIONS)?,
+    })
 }
 
-/// Instructions per packet.
-fn under_callgrind(traffic: Traffic) -> Result<f64> {
+/// Instructions for each of so many things.
+fn under_callgrind(action: &str, traffic: Traffic, things: u32) -> Result<f64> {
     let (name, value) = PLAIN_C_LIBRARY;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--demangle=no"])
         .arg("--toggle-collect=*round_that_counts*")
         .arg(std::env::current_exe()?)
-        .args(["forward", traffic.name()])
+        .args([action, traffic.name()])
         .env(name, value)
         .output()
         .context("cannot run valgrind; scripts/install-deps check installs it")?;
@@ -126,8 +148,7 @@ fn under_callgrind(traffic: Traffic) -> Result<f64> {
     let collected = collected.with_context(|| format!("callgrind counted nothing:\n{said}"))?;
     let instructions: u32 = collected.1.trim().parse()?;
     ensure!(instructions > 0, "callgrind counted nothing:\n{said}");
-    let packets = f64::from(u32::try_from(BURSTS * BURST)?);
-    Ok((f64::from(instructions) / packets * 10.0).round() / 10.0)
+    Ok((f64::from(instructions) / f64::from(things) * 10.0).round() / 10.0)
 }
 
 /// Takes frames back, and lets them be used again.
@@ -197,6 +218,38 @@ fn forward(traffic: Traffic) -> Result<()> {
         round_that_counts(black_box(&mut world), &mut burst, now, &mut tray);
     }
     ensure!(tray.sent == BURSTS * BURST, "{} packets came through", tray.sent);
+    world.lost_nothing()
+}
+
+/// Begins connections and ends them, 64 at a time, while time goes so fast that as many are
+/// forgotten as begin.
+fn connect(traffic: Traffic) -> Result<()> {
+    let mut tray = Tray::default();
+    tray.frames.resize(BURST, BufferFrame::default());
+    // What has timed out waits for its slot of the timer wheel to come up.
+    let plan = Plan { huge_pages: HugePages::Never, ..Plan::new(traffic, LIVE * 5 / 4) };
+    let (mut world, _) = World::new(&plan, &mut tray)?;
+    let mut burst = FrameBurst::new();
+    let life = traffic.life();
+    let timeout_ms = traffic.last_timeout_ms();
+    let mut ended = 0;
+    for first in (0..2 * LIVE + CONNECTIONS).step_by(BURST) {
+        let now = Tick(u32::try_from(u64::from(first) * timeout_ms / u64::from(LIVE))?);
+        let is_full = first >= 2 * LIVE;
+        if first == 2 * LIVE {
+            ended = world.expired();
+        }
+        for template in &life {
+            fill(&mut burst, &mut tray, template, first..)?;
+            if is_full {
+                round_that_counts(black_box(&mut world), &mut burst, now, &mut tray);
+            } else {
+                world.round(&mut burst, Origin::Port, now, &mut tray);
+            }
+        }
+    }
+    ended = world.expired() - ended;
+    ensure!(ended.abs_diff(CONNECTIONS.into()) < u64::from(LIVE) / 16, "{ended} connections ended");
     world.lost_nothing()
 }
 

@@ -1,7 +1,5 @@
 //! Connections that begin, live and end, while so many of them are there at any time.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, FrameBurst};
@@ -98,7 +96,7 @@ impl Crowd {
         let capacity = live + live / 4;
         warn_of_ordinary_memory(traffic, capacity);
         let (world, _) = World::new(&Plan::new(traffic, capacity), &mut forwarding.sink)?;
-        let timeout_ms = timeout_ms(traffic);
+        let timeout_ms = traffic.last_timeout_ms();
         let mut crowd = Self {
             live,
             world,
@@ -170,13 +168,4 @@ impl Crowd {
         ensure!(have.abs_diff(self.live) <= self.live / 10, "{have} live connections");
         Ok(())
     }
-}
-
-fn timeout_ms(traffic: Traffic) -> u64 {
-    let timeouts = pointsman::service::Timeouts::default();
-    let timeout: Duration = match traffic.transport {
-        Transport::Udp => timeouts.udp,
-        Transport::Tcp => timeouts.time_wait,
-    };
-    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }

@@ -126,13 +126,14 @@ fn of_counters(counters: PortCounters) -> InterfaceCounters {
 fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> Service {
     let service = &entry.service;
     let servers = entry.servers.iter().map(|(server, slot)| {
-        let load = observed.loads.of(*slot);
+        let load = observed.loads.of(*slot).map(ServerLoad::connections);
+        let (active, inactive) = load.unwrap_or_default();
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
             weight: server.weight,
-            active: load.map_or(0, ServerLoad::active),
-            inactive: load.map_or(0, ServerLoad::inactive),
+            active,
+            inactive,
             totals: traffic(observed, *slot),
             rates: rates.server(*slot),
         }

@@ -196,9 +196,8 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
     for (server, slot) in &entry.servers {
         let labels = [name, listen, &*server.address.to_string()];
         let traffic = traffic(observed, *slot);
-        let load = observed.loads.of(*slot);
-        let active = u64::from(load.map_or(0, ServerLoad::active));
-        let inactive = u64::from(load.map_or(0, ServerLoad::inactive));
+        let load = observed.loads.of(*slot).map(ServerLoad::connections);
+        let (active, inactive) = load.map_or((0, 0), |(a, i)| (u64::from(a), u64::from(i)));
         samples.count(Metric::ServerConnections, &labels, traffic.connections);
         samples.count(Metric::ServerInPackets, &labels, traffic.in_packets);
         samples.count(Metric::ServerOutPackets, &labels, traffic.out_packets);

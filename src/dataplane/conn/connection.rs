@@ -141,11 +141,19 @@ pub struct Endpoints<A> {
 impl<A: Address> Connection<A> {
     /// A record with its checksum deltas, in no state yet.
     pub fn new(ends: Endpoints<A>) -> Self {
-        let Endpoints { client, service, local, server, protocol } = ends;
+        let Endpoints { client, service, local, server, .. } = ends;
         let address_delta = Delta::between(service.0.octets(), server.0.octets())
             .and(Delta::between(client.0.octets(), local.0.octets()));
         let port_delta = Delta::between(&service.1.to_bytes(), &server.1.to_bytes())
             .and(Delta::between(&client.1.to_bytes(), &local.1.to_bytes()));
+        Self::with_deltas(ends, address_delta, port_delta)
+    }
+
+    /// As [`Connection::new`], where it is known what the way in changes in a checksum over the
+    /// addresses and in one over the ports.
+    #[inline]
+    pub fn with_deltas(ends: Endpoints<A>, address_delta: Delta, port_delta: Delta) -> Self {
+        let Endpoints { client, service, local, server, protocol } = ends;
         let is_full_nat = client != local;
         Self {
             client: client.0,

@@ -117,7 +117,7 @@ pub(super) struct Index {
 
 /// Both buckets of an entry are full, and so are those of everything in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub struct Full;
 
 impl Index {
     /// An index with room for `entries`, at most two thirds full.

@@ -8,6 +8,7 @@ pub mod tcp_state;
 mod timer_wheel;
 
 pub use connection::{Connection, Endpoints, Flags};
+pub use index::Full;
 pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, InsertError, Room};
 
 #[cfg(test)]

@@ -83,17 +83,17 @@ impl<A: Address> Linked for Records<A> {
 }
 
 impl<A: Address> Records<A> {
-    fn take(&mut self, connection: Connection<A>) -> Option<u32> {
+    fn take(&mut self, connection: &Connection<A>) -> Option<u32> {
         let index = if self.free == NIL {
             let index = self.fresh;
-            *self.slab.get_mut(index as usize)? = connection;
+            *self.slab.get_mut(index as usize)? = *connection;
             self.fresh += 1;
             index
         } else {
             let index = self.free;
             let record = self.slab.get_mut(index as usize)?;
             self.free = record.links.next;
-            *record = connection;
+            *record = *connection;
             index
         };
         Some(index)
@@ -220,17 +220,30 @@ impl<A: Address> ConnectionTable<A> {
     ///
     /// # Errors
     /// Nothing has changed then.
-    pub fn insert(&mut self, connection: Connection<A>) -> Result<ConnectionId, InsertError> {
-        let inbound = connection.key(Direction::Inbound);
-        let reply = connection.key(Direction::Reply);
-        let (inbound_hash, reply_hash) = (self.hash(&inbound), self.hash(&reply));
-        if self.find(inbound_hash, &inbound).is_some() || self.find(reply_hash, &reply).is_some() {
+    pub fn insert(&mut self, connection: &Connection<A>) -> Result<ConnectionId, InsertError> {
+        let keys = [Direction::Inbound, Direction::Reply].map(|way| connection.key(way));
+        let hashes = keys.map(|key| self.hash(&key));
+        let is_taken = |(key, hash): (&FlowKey<A>, u64)| self.find(hash, key).is_some();
+        if keys.iter().zip(hashes).any(is_taken) {
             return Err(InsertError::Exists);
         }
-        let record = self.records.take(connection).ok_or(InsertError::Full)?;
-        if let Err(Full) = self.index_both(record, inbound_hash, reply_hash) {
+        self.insert_new(connection, hashes).map_err(|Full| InsertError::Full)
+    }
+
+    /// As [`ConnectionTable::insert`], where the caller knows that no connection has one of the
+    /// 5-tuples. `hashes` are theirs: of the way in, and of replies.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn insert_new(
+        &mut self,
+        connection: &Connection<A>,
+        [inbound, reply]: [u64; 2],
+    ) -> Result<ConnectionId, Full> {
+        let record = self.records.take(connection).ok_or(Full)?;
+        if let Err(Full) = self.index_both(record, inbound, reply) {
             self.records.give_back(record);
-            return Err(InsertError::Full);
+            return Err(Full);
         }
         self.wheel.link(&mut self.records, record, connection.deadline());
         self.used += 1;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::service::Timeouts;
+use crate::service::IdleTimes;
 use crate::wire::flow_key::Direction;
 use crate::wire::tcp::flags;
 
@@ -267,11 +267,11 @@ const fn kept(rows: &[Row; 4]) -> u32 {
 const NONE_MS: u32 = 2_000;
 
 impl ConnectionState {
-    /// How long a connection in this state lives without packets, milliseconds. Times beyond 24
-    /// days count as 24 days.
-    pub fn idle_ms(self, timeouts: &Timeouts) -> u32 {
-        let idle = match self {
-            Self::None => return NONE_MS,
+    /// How long a connection in this state lives without packets, milliseconds.
+    #[inline]
+    pub const fn idle_ms(self, timeouts: &IdleTimes) -> u32 {
+        match self {
+            Self::None => NONE_MS,
             Self::Established => timeouts.established,
             Self::SynSent => timeouts.syn_sent,
             Self::SynRecv => timeouts.syn_recv,
@@ -297,9 +297,7 @@ impl ConnectionState {
             }
             Self::SctpRejected => timeouts.sctp_rejected,
             Self::SctpClosed => timeouts.sctp_closed,
-        };
-        let limited = idle.min(crate::clock::Tick::MAX_SPAN);
-        u32::try_from(limited.as_millis()).unwrap_or(u32::MAX / 2)
+        }
     }
 }
 

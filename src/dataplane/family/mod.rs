@@ -8,6 +8,8 @@ use super::datagrams::Fragment;
 use super::echo;
 use super::frame::Frame;
 use super::icmp_error::{Quoted, ports};
+use super::interface::{Interfaces, Network};
+use super::next_hop::{NextHops, Route};
 use super::stats::DropReason;
 use crate::service::{FamilyServices, ServiceTable};
 use crate::wire::address::Address;
@@ -34,6 +36,12 @@ pub(super) trait Family: Address {
 
     /// The services of this family.
     fn services(table: &ServiceTable) -> &FamilyServices<Self>;
+
+    /// The networks of this family that interfaces are in.
+    fn networks(interfaces: &Interfaces) -> &[Network<Self>];
+
+    /// The routes of this family, longest prefix first.
+    fn routes(next_hops: &NextHops) -> &[Route<Self>];
 
     /// Source and destination of a frame's IP packet.
     fn addresses(frame: &[u8]) -> Option<(Self, Self)>;

@@ -7,6 +7,8 @@ use crate::dataplane::classify::Packet;
 use crate::dataplane::datagrams::{Fragment, FragmentKey};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::icmp_error::Quoted;
+use crate::dataplane::interface::{Interfaces, Network};
+use crate::dataplane::next_hop::{NextHops, Route};
 use crate::dataplane::stats::DropReason;
 use crate::service::{FamilyServices, ServiceTable};
 use crate::wire::U16;
@@ -30,6 +32,16 @@ impl Family for V4 {
     #[inline]
     fn services(table: &ServiceTable) -> &FamilyServices<Self> {
         table.v4()
+    }
+
+    #[inline]
+    fn networks(interfaces: &Interfaces) -> &[Network<Self>] {
+        interfaces.v4()
+    }
+
+    #[inline]
+    fn routes(next_hops: &NextHops) -> &[Route<Self>] {
+        next_hops.v4()
     }
 
     fn addresses(frame: &[u8]) -> Option<(Self, Self)> {

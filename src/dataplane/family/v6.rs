@@ -7,6 +7,8 @@ use crate::dataplane::classify::Packet;
 use crate::dataplane::datagrams::{Fragment, FragmentKey};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::icmp_error::Quoted;
+use crate::dataplane::interface::{Interfaces, Network};
+use crate::dataplane::next_hop::{NextHops, Route};
 use crate::dataplane::stats::DropReason;
 use crate::service::{FamilyServices, ServiceTable};
 use crate::wire::U16;
@@ -28,6 +30,16 @@ impl Family for V6 {
     #[inline]
     fn services(table: &ServiceTable) -> &FamilyServices<Self> {
         table.v6()
+    }
+
+    #[inline]
+    fn networks(interfaces: &Interfaces) -> &[Network<Self>] {
+        interfaces.v6()
+    }
+
+    #[inline]
+    fn routes(next_hops: &NextHops) -> &[Route<Self>] {
+        next_hops.v6()
     }
 
     fn addresses(frame: &[u8]) -> Option<(Self, Self)> {

@@ -11,7 +11,6 @@ use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
-use crate::service::Server;
 use crate::wire::U16;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -58,13 +57,8 @@ fn open<A: Family, F: Frame>(
     };
     let local = match expected.opener {
         Opener::Client => {
-            let server =
-                Server { slot: expected.slot, address: server.0, port: server.1, weight: 1 };
-            shared
-                .locals()
-                .2
-                .endpoint(table, &server, client, protocol::TCP)
-                .ok_or(DropReason::ReplyTupleTaken)?
+            let chosen = shared.locals().2.endpoint(table, server, client, protocol::TCP);
+            chosen.ok_or(DropReason::ReplyTupleTaken)?.0
         }
         Opener::Server => client,
     };
@@ -76,7 +70,7 @@ fn open<A: Family, F: Frame>(
         connection.flags = connection.flags.with(Flags::OUTBOUND);
         make_way(table, shared, &connection);
     }
-    let hops = shared.hops(server.0, client.0)?;
+    let hops = shared.hops(server.0, shared.next_hops.route(client.0))?;
     let id = insert(table, shared, connection, hops, (packet, now))?;
     Ok(Found { id, direction })
 }

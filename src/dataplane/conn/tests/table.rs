@@ -88,7 +88,7 @@ impl Pair {
     }
 
     fn insert(&mut self, client: u32, timeout_ms: u32) {
-        let inserted = self.table.insert(connection(client, self.now, timeout_ms));
+        let inserted = self.table.insert(&connection(client, self.now, timeout_ms));
         if self.model.contains_key(&client) {
             assert_eq!(inserted, Err(InsertError::Exists));
         } else if self.model.len() == self.table.room().capacity as usize {
@@ -167,7 +167,7 @@ fn a_million_connections_fit_a_table_for_a_million() {
     const COUNT: u32 = 1_000_000;
     let mut table = table_of(COUNT, Tick(0));
     for client in 0..COUNT {
-        table.insert(connection(client, Tick(0), 1000)).unwrap();
+        table.insert(&connection(client, Tick(0), 1000)).unwrap();
     }
     assert_eq!(table.room().used, COUNT);
     for client in 0..COUNT {
@@ -177,7 +177,7 @@ fn a_million_connections_fit_a_table_for_a_million() {
             assert!(is_of(table.get(found.id).unwrap(), client));
         }
     }
-    assert_eq!(table.insert(connection(COUNT, Tick(0), 1000)), Err(InsertError::Full));
+    assert_eq!(table.insert(&connection(COUNT, Tick(0), 1000)), Err(InsertError::Full));
     for (_, key) in both_keys(COUNT) {
         assert_eq!(table.find(table.hash(&key), &key), None);
     }
@@ -186,11 +186,11 @@ fn a_million_connections_fit_a_table_for_a_million() {
 #[test]
 fn a_refused_connection_leaves_nothing_behind() {
     let mut table = table_of(8, Tick(0));
-    table.insert(connection(1, Tick(0), 1000)).unwrap();
+    table.insert(&connection(1, Tick(0), 1000)).unwrap();
     // Another VIP, but the same server, client address and port: the replies would be one.
     let mut rival = connection(1, Tick(0), 1000);
     rival.vip = [192, 0, 2, 101];
-    assert_eq!(table.insert(rival), Err(InsertError::Exists));
+    assert_eq!(table.insert(&rival), Err(InsertError::Exists));
     let key = rival.key(Direction::Inbound);
     assert_eq!(table.find(table.hash(&key), &key), None);
     assert_eq!(table.room().used, 1);

@@ -24,7 +24,7 @@ proptest! {
     ) {
         let mut now = Tick(start);
         let mut table = table_of(4, now);
-        let id = table.insert(connection(1, now, timeout_ms)).unwrap();
+        let id = table.insert(&connection(1, now, timeout_ms)).unwrap();
         // A packet comes before the time is over.
         now = now.after(quiet_ms % timeout_ms);
         prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty());
@@ -46,7 +46,7 @@ proptest! {
     ) {
         let mut now = Tick(start);
         let mut table = table_of(4, now);
-        let id = table.insert(connection(1, now, long_ms)).unwrap();
+        let id = table.insert(&connection(1, now, long_ms)).unwrap();
         now = now.after(quiet_ms.min(long_ms - 1));
         prop_assert!(expire(&mut table, now, u32::MAX).0.is_empty());
         let record = table.get_mut(id).unwrap();
@@ -64,7 +64,7 @@ proptest! {
 fn a_budget_bounds_what_one_round_looks_at_and_the_rest_follows() {
     let mut table = table_of(1000, Tick(0));
     for client in 0..1000 {
-        table.insert(connection(client, Tick(0), 1000)).unwrap();
+        table.insert(&connection(client, Tick(0), 1000)).unwrap();
     }
     let now = Tick(2000);
     for round in 0..10 {
@@ -78,7 +78,7 @@ fn a_budget_bounds_what_one_round_looks_at_and_the_rest_follows() {
 fn a_budget_counts_connections_that_are_only_moved() {
     let mut table = table_of(100, Tick(0));
     for client in 0..100 {
-        let id = table.insert(connection(client, Tick(0), 1000)).unwrap();
+        let id = table.insert(&connection(client, Tick(0), 1000)).unwrap();
         table.get_mut(id).unwrap().last_seen = 900;
     }
     for left in [0, 20] {
@@ -94,7 +94,7 @@ fn many_connections_expire_each_at_its_time_across_the_wrap_of_the_clock() {
     let start = Tick(u32::MAX - 40_000);
     let mut table = table_of(5000, start);
     for client in 0..5000_u32 {
-        table.insert(connection(client, start, 1000 + client * 17)).unwrap();
+        table.insert(&connection(client, start, 1000 + client * 17)).unwrap();
     }
     let mut gone = 0;
     for step in 1..=900 {

@@ -1,0 +1,139 @@
+//! Networks, and sets of addresses that are quick to say no: what new connections ask for.
+
+use ipnet::IpNet;
+
+use super::address::Address;
+
+/// A network of one family. Whether an address is in it takes an instruction and a comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix<A: Address> {
+    network: A::Bits,
+    mask: A::Bits,
+}
+
+impl<A: Address> Prefix<A> {
+    /// `None`: it is of the other family.
+    pub fn of(network: IpNet) -> Option<Self> {
+        let mask = A::from_ip(network.netmask())?.bits();
+        Some(Self { network: A::from_ip(network.network())?.bits(), mask })
+    }
+
+    /// Whether an address is in it.
+    #[inline]
+    pub fn contains(&self, address: A) -> bool {
+        address.bits() & self.mask == self.network
+    }
+}
+
+/// Words of a filter.
+const WORDS: usize = 64;
+
+/// Addresses of both families: whether one is certainly not among them. Takes few instructions;
+/// with dozens of addresses, one in a hundred others has to be looked for in the real set.
+#[derive(Clone, Debug)]
+pub struct AddressFilter([u64; WORDS]);
+
+impl Default for AddressFilter {
+    fn default() -> Self {
+        Self([0; WORDS])
+    }
+}
+
+impl AddressFilter {
+    /// The word and the bit of an address.
+    #[inline]
+    fn place<A: Address>(address: A) -> (usize, u64) {
+        let spread = address.spread();
+        #[allow(clippy::cast_possible_truncation, reason = "six bits")]
+        let word = (spread >> 58) as usize;
+        (word, 1 << (spread >> 52 & 63))
+    }
+
+    /// Adds an address.
+    pub fn insert<A: Address>(&mut self, address: A) {
+        let (word, bit) = Self::place(address);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    /// `false`: the address was never added.
+    #[inline]
+    pub fn may_contain<A: Address>(&self, address: A) -> bool {
+        let (word, bit) = Self::place(address);
+        self.0.get(word).is_none_or(|word| word & bit != 0)
+    }
+}
+
+impl<A: Address> Extend<A> for AddressFilter {
+    fn extend<I: IntoIterator<Item = A>>(&mut self, addresses: I) {
+        addresses.into_iter().for_each(|address| self.insert(address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::wire::address::{V4, V6};
+
+    #[test]
+    fn an_address_is_in_a_network_where_ipnet_says_so() {
+        let networks = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.7/24",
+            "10.0.0.7/32",
+            "192.0.2.128/25",
+            "::/0",
+            "fd00:a::1/64",
+            "2001:db8::/31",
+            "2001:db8::7/128",
+        ];
+        let addresses = [
+            "0.0.0.0",
+            "10.0.0.7",
+            "10.0.1.7",
+            "11.0.0.7",
+            "192.0.2.127",
+            "192.0.2.128",
+            "::",
+            "fd00:a::9",
+            "fd00:a:0:1::9",
+            "2001:db8::7",
+            "2001:db9::8",
+            "2001:dba::",
+            "::10.0.0.7",
+        ];
+        fn is_in<A: Address>(network: IpNet, address: IpAddr) -> bool {
+            let prefix = Prefix::<A>::of(network).zip(A::from_ip(address));
+            prefix.is_some_and(|(prefix, address)| prefix.contains(address))
+        }
+        for network in networks {
+            let network: IpNet = network.parse().unwrap();
+            for address in addresses {
+                let address: IpAddr = address.parse().unwrap();
+                let is_in = is_in::<V4>(network, address) || is_in::<V6>(network, address);
+                assert_eq!(is_in, network.contains(&address), "{address} in {network}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_knows_what_was_added_and_little_else() {
+        let mut filter = AddressFilter::default();
+        let inside: Vec<V4> = (1..=40).map(|host| [192, 0, 2, host]).collect();
+        assert!(inside.iter().all(|address| !filter.may_contain(*address)));
+        filter.extend(inside.iter().copied());
+        filter.insert([7; 16]);
+        assert!(inside.iter().all(|address| filter.may_contain(*address)));
+        assert!(filter.may_contain([7; 16]));
+        let others = (0..10_000_u16).map(|host| {
+            let [high, low] = host.to_be_bytes();
+            [198, 18, high, low]
+        });
+        let mistaken = others.filter(|address| filter.may_contain(*address)).count();
+        assert!(mistaken < 300, "{mistaken} of 10000");
+    }
+}
