@@ -51,16 +51,7 @@ pub(super) fn admit<A: Family, F: Frame>(
     flow: &Flow<'_, A>,
 ) -> Result<Admitted<A>, Refusal> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
-    if shared.is_ours(key.source) {
-        // Nobody but us may send from our addresses, nor be answered there
-        // (RFC 1812 section 5.3.7).
-        return Err(DropReason::Martian.into());
-    }
-    let back = shared.next_hops.route(key.source);
-    let sides = back.and_then(|way| shared.sides_of_way(&way));
-    if sides.is_some_and(|sides| !sides.meet(packet.sides)) {
-        return Err(DropReason::WrongSide.into());
-    }
+    let back = way_back(shared, packet, key)?;
     if let Some(chosen) = choose(table, shared, packet, key)? {
         return through_service(table, shared, &chosen, (flow, back));
     }
@@ -143,6 +134,22 @@ fn choose<A: Family, F: Frame>(
     key: &FlowKey<A>,
 ) -> Result<Option<Chosen<A>>, Refusal> {
     let (services, loads, mut locals) = shared.locals();
+    let Some(service) = service_of(services, packet, key)? else { return Ok(None) };
+    let client = (key.source, key.source_port);
+    if service.one_packet {
+        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
+        return Ok(Some(Chosen::new(service, server, client, 0)));
+    }
+    let (server, (local, hash)) = schedule(table, &mut locals, service, loads, client)?;
+    Ok(Some(Chosen::new(service, server, local, hash)))
+}
+
+/// The service that a packet is for, if it may open a connection there.
+fn service_of<'s, A: Family>(
+    services: &'s ServiceTable,
+    packet: &Packet,
+    key: &FlowKey<A>,
+) -> Result<Option<&'s Service<A>>, Refusal> {
     let family = A::services(services);
     let Some(service) = family.find(key.destination, key.destination_port, key.protocol) else {
         return Ok(None);
@@ -155,13 +162,80 @@ fn choose<A: Family, F: Frame>(
         // Only what would be forwarded expires.
         return Err(DropReason::TtlExpired.into());
     }
-    let client = (key.source, key.source_port);
-    if service.one_packet {
-        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
-        return Ok(Some(Chosen::new(service, server, client, 0)));
+    Ok(Some(service))
+}
+
+/// The way back to the source of a packet, if it may come from there.
+fn way_back<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    packet: &Packet,
+    key: &FlowKey<A>,
+) -> Result<Option<Way<A>>, DropReason> {
+    if shared.is_ours(key.source) {
+        // Nobody but us may send from our addresses, nor be answered there
+        // (RFC 1812 section 5.3.7).
+        return Err(DropReason::Martian);
     }
-    let (server, (local, hash)) = schedule(table, &mut locals, service, loads, client)?;
-    Ok(Some(Chosen::new(service, server, local, hash)))
+    let back = shared.next_hops.route(key.source);
+    let sides = back.and_then(|way| shared.sides_of_way(&way));
+    if sides.is_some_and(|sides| !sides.meet(packet.sides)) {
+        return Err(DropReason::WrongSide);
+    }
+    Ok(back)
+}
+
+/// A connection that is decided on and counted, but not inserted yet.
+#[derive(Debug)]
+pub(super) struct Prepared<A> {
+    connection: Connection<A>,
+    reply_hash: u64,
+}
+
+/// Decides on the connection of a packet that is to have one through a service, and fetches the
+/// index line of its replies. `None`: [`admit`] is to decide, and says why if it is to have none.
+pub(super) fn prepare<A: Family, F: Frame>(
+    table: &ConnectionTable<A>,
+    shared: &mut Shared<F>,
+    flow: &Flow<'_, A>,
+) -> Option<Prepared<A>> {
+    let (packet, key, now) = (flow.packet, flow.key, flow.now);
+    let back = way_back(shared, packet, key).ok()?;
+    let service = service_of(&shared.services, packet, key).ok()??;
+    if service.one_packet || shared.interfaces.is_near(key.source) {
+        return None;
+    }
+    let client = (key.source, key.source_port);
+    let server = service.schedule(&shared.loads)?;
+    let chosen = Chosen::new(service, server, client, 0);
+    let connection = build(shared, &chosen, client, (packet, back, now)).ok()?;
+    let reply_hash = table.hash(&connection.key(Direction::Reply));
+    table.prefetch_index(reply_hash);
+    shared.claim(&connection);
+    Some(Prepared { connection, reply_hash })
+}
+
+impl<F: Frame> Shared<F> {
+    /// Inserts a connection that was decided on, unless there is one with its 5-tuple now
+    /// (`known`) or with that of its replies. Gives the one that the packet belongs to.
+    pub(super) fn begin<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        hash: u64,
+        known: Option<Found>,
+        prepared: &Prepared<A>,
+    ) -> Option<Found> {
+        let Prepared { connection, reply_hash } = prepared;
+        let is_free = || table.find(*reply_hash, &connection.key(Direction::Reply)).is_none();
+        if known.is_none()
+            && is_free()
+            && let Ok(id) = table.insert_new(connection, [hash, *reply_hash])
+        {
+            self.connection_begins(connection);
+            return Some(Found { id, direction: Direction::Inbound });
+        }
+        self.give_up(connection);
+        known
+    }
 }
 
 /// The one-packet service that a packet of a real server answers for.
@@ -191,17 +265,29 @@ fn through_service<A: Family, F: Frame>(
         }
         return Ok(Admitted::OnePacket(connection, Direction::Inbound));
     }
+    let connection = build(shared, chosen, client, (packet, back, now))?;
+    // That its packets belong to no connection is why we are here, and its server's do not either.
+    let hashes = [flow.hash, chosen.reply_hash];
+    let id = table.insert_new(&connection, hashes).map_err(|Full| DropReason::TableFull)?;
+    shared.claim(&connection);
+    shared.connection_begins(&connection);
+    Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
+}
+
+/// A connection through a service, as it begins.
+fn build<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    chosen: &Chosen<A>,
+    client: (A, U16),
+    (packet, back, now): (&Packet, Option<Way<A>>, Tick),
+) -> Result<Connection<A>, DropReason> {
     let hops = shared.hops(chosen.server.address, back)?;
     let mut connection = between(chosen, client);
     if chosen.helped {
         connection.flags = connection.flags.with(Flags::HELPED);
     }
     complete(shared, &mut connection, hops, (packet, now));
-    // That its packets belong to no connection is why we are here, and its server's do not either.
-    let hashes = [flow.hash, chosen.reply_hash];
-    let id = table.insert_new(&connection, hashes).map_err(|Full| DropReason::TableFull)?;
-    shared.connection_begins(&connection);
-    Ok(Admitted::Connection(Found { id, direction: Direction::Inbound }))
+    Ok(connection)
 }
 
 /// A client's connection through a service.
@@ -236,6 +322,7 @@ pub(super) fn insert<A: Family, F: Frame>(
         InsertError::Full => DropReason::TableFull,
         InsertError::Exists => DropReason::ReplyTupleTaken,
     })?;
+    shared.claim(&connection);
     shared.connection_begins(&connection);
     Ok(id)
 }

@@ -4,7 +4,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::{Candidate, ConnectionTable};
+use super::conn::ConnectionTable;
 use super::family::Family;
 use super::flow::Flow;
 use super::frame::{Frame, Outlet};
@@ -43,9 +43,9 @@ pub(super) fn receive<A: Family, F: Frame>(
     match flow_key::<A, F>(shared, packet, &frame) {
         Some(key) => {
             let hash = table.hash(&key);
-            let candidate = Candidate::NONE;
-            let flow = Flow { packet, key: &key, hash, candidate, origin, now };
-            shared.flow(table, &flow, frame, outlet);
+            let flow = Flow { packet, key: &key, hash, origin, now };
+            let known = table.find(flow.hash, flow.key);
+            shared.flow(table, &flow, known, frame, outlet);
         }
         None => local::receive(shared, packet, frame, outlet),
     }

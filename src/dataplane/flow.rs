@@ -4,14 +4,14 @@ use super::admit::{Admitted, admit, begins_anew};
 use super::classify::Packet;
 use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found};
+use super::conn::{Connection, ConnectionTable, Flags, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::mss;
 use super::nat;
 use super::next_hop::AdjacencyId;
 use super::own_error::{self, Refusal};
-use super::pipeline::Origin;
+use super::pipeline::{Arrival, Looked, Origin};
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
@@ -25,9 +25,20 @@ pub(super) struct Flow<'p, A> {
     pub(super) packet: &'p Packet,
     pub(super) key: &'p FlowKey<A>,
     pub(super) hash: u64,
-    pub(super) candidate: Candidate,
     pub(super) origin: Origin,
     pub(super) now: Tick,
+}
+
+/// What is said of a packet of a flow that has no 5-tuple; classification has given it one.
+pub(super) const NO_FLOW: DropReason = DropReason::Truncated;
+
+impl<'p, A: Family> Flow<'p, A> {
+    /// A packet of the burst at hand. `None`: it is of no flow.
+    pub(super) fn of(looked: &'p Looked, at: Arrival) -> Option<Self> {
+        let Looked { packet, hash, .. } = looked;
+        let key = A::key_of(&packet.class)?;
+        Some(Self { packet, key, hash: *hash, origin: at.origin, now: at.now })
+    }
 }
 
 /// What became of a packet of no connection.
@@ -58,17 +69,17 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 }
 
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: translated and sent on, or dropped; if it belongs to no connection here,
-    /// to its owner.
+    /// A packet of a flow: translated and sent on, or dropped; if it belongs to no connection here
+    /// (`known`), to its owner.
     #[inline(never)]
     pub(super) fn flow<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         flow: &Flow<'_, A>,
+        known: Option<Found>,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        let known = table.find(flow.hash, flow.key);
         if known.is_none()
             && let Some(owner) = self.other_owner(flow.key, flow.origin)
         {

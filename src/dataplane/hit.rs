@@ -2,14 +2,18 @@
 //! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces)
 //! is left untouched and takes the way in `flow`, which does all of this, too.
 
+use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
 use super::family::Family;
-use super::flow::{Flow, next_hop};
+use super::flow::{Flow, NO_FLOW, next_hop};
 use super::frame::{Frame, Outlet};
 use super::nat;
+use super::newcomer::Newcomers;
+use super::pipeline::{Arrival, Looked};
 use super::shared::Shared;
-use crate::wire::flow_key::Direction;
+use crate::clock::Tick;
+use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
 
@@ -22,19 +26,40 @@ enum Move {
 }
 
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: translated and sent on, or by [`Shared::flow`] if there is more to it.
+    /// A packet of a flow: translated and sent on. One that the index knows nothing of joins the
+    /// newcomers; [`Shared::flow`] does whatever else there is to it.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     pub(super) fn hit<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        flow: &Flow<'_, A>,
+        (looked, key): (&Looked, &FlowKey<A>),
+        at: Arrival,
+        frame: F,
+        newcomers: &mut Newcomers<A, F>,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Some(frame) = self.forward(table, (looked, key), at.now, frame, outlet) else { return };
+        let frame =
+            if looked.candidate.is_none() { newcomers.add(at.place, frame) } else { Some(frame) };
+        if let Some(frame) = frame {
+            self.rest(table, looked, at, frame, outlet);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rest<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        looked: &Looked,
+        at: Arrival,
         frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if let Some(frame) = self.forward(table, flow, frame, outlet) {
-            self.flow(table, flow, frame, outlet);
-        }
+        let Some(flow) = Flow::of(looked, at) else { return self.drop(frame, NO_FLOW, outlet) };
+        let known = table.find(flow.hash, flow.key);
+        self.flow(table, &flow, known, frame, outlet);
     }
 
     /// Gives the packet back if there is more to it. A connection lives on one worker, so whoever
@@ -44,12 +69,13 @@ impl<F: Frame> Shared<F> {
     fn forward<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        flow: &Flow<'_, A>,
+        (looked, key): (&Looked, &FlowKey<A>),
+        now: Tick,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> Option<F> {
-        let packet = flow.packet;
-        let Some((found, connection)) = table.hit(flow.candidate, flow.key) else {
+        let packet = &looked.packet;
+        let Some((found, connection)) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
         let direction = found.direction;
@@ -59,7 +85,7 @@ impl<F: Frame> Shared<F> {
         if !is_plain {
             return Some(frame);
         }
-        let movement = self.movement(connection, direction, flow);
+        let movement = self.movement(connection, direction, (packet, key));
         if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
@@ -77,7 +103,7 @@ impl<F: Frame> Shared<F> {
             self.drop(frame, reason, outlet);
             return None;
         }
-        connection.last_seen = flow.now.0;
+        connection.last_seen = now.0;
         self.count(connection, direction, packet.ip_octets);
         if let Move::To(new) = movement {
             let old = connection.state();
@@ -93,10 +119,9 @@ impl<F: Frame> Shared<F> {
         &self,
         connection: &Connection<A>,
         direction: Direction,
-        flow: &Flow<'_, A>,
+        (packet, key): (&Packet, &FlowKey<A>),
     ) -> Move {
-        let packet = flow.packet;
-        match flow.key.protocol {
+        match key.protocol {
             protocol::UDP => Move::Nothing,
             protocol::TCP if connection.is_kept_by(direction, packet.control) => Move::Nothing,
             // A SYN may begin another connection, and may announce too large segments.

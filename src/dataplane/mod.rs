@@ -7,6 +7,7 @@ pub mod mailbox;
 pub mod frame;
 pub mod interface;
 pub mod conn;
+mod newcomer;
 pub mod next_hop;
 pub mod steering;
 pub mod classify;

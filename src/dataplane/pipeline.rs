@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::classify::{Class, FlowHash, Packet, classify};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
-use super::flow::Flow;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::helper::{Controls, Expectations, Helpers};
@@ -14,6 +13,7 @@ use super::icmp_error;
 use super::interface::{Interfaces, PortInterfaces};
 use super::local;
 use super::mailbox::WorkerMailbox;
+use super::newcomer::Newcomers;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
 use super::own_error::RateLimit;
 use super::port_choice::PortChoice;
@@ -82,6 +82,8 @@ pub struct Pipeline<F> {
     pub(super) shared: Shared<F>,
     pub(super) v4: ConnectionTable<V4>,
     pub(super) v6: ConnectionTable<V6>,
+    newcomers_v4: Newcomers<V4, F>,
+    newcomers_v6: Newcomers<V6, F>,
     pub(super) fragments_v4: Fragments<V4, F>,
     pub(super) fragments_v6: Fragments<V6, F>,
     /// Where the cycles go, of some rounds; the worker starts and stops it.
@@ -92,12 +94,20 @@ pub struct Pipeline<F> {
 
 /// What is known of a packet before its connection is looked at.
 #[derive(Clone, Copy, Debug)]
-struct Looked {
-    packet: Packet,
+pub(super) struct Looked {
+    pub(super) packet: Packet,
     /// Of its flow.
-    hash: u64,
+    pub(super) hash: u64,
     /// The connection that it most probably belongs to.
-    candidate: Candidate,
+    pub(super) candidate: Candidate,
+}
+
+/// Where a packet is in the burst at hand, and where and when that came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) place: u8,
+    pub(super) origin: Origin,
+    pub(super) now: Tick,
 }
 
 const NOTHING: Looked = Looked {
@@ -152,6 +162,8 @@ impl<F: Frame> Pipeline<F> {
                 sweep: Sweep::default(),
                 helpers: Helpers::new(controls),
             },
+            newcomers_v4: Newcomers::new(),
+            newcomers_v6: Newcomers::new(),
             fragments_v4: Fragments::new(settings.fragment_timeout_ms),
             fragments_v6: Fragments::new(settings.fragment_timeout_ms),
             stopwatch: Stopwatch::default(),
@@ -190,17 +202,16 @@ impl<F: Frame> Pipeline<F> {
         }
         self.stopwatch.lap(Stage::LookUp);
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
-        for (frame, looked) in burst.drain(..).zip(packets.iter()) {
-            let Looked { packet, hash, candidate } = looked;
-            let (hash, candidate) = (*hash, *candidate);
+        let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
+        for ((frame, looked), place) in burst.drain(..).zip(packets.iter()).zip(0..) {
+            let packet = &looked.packet;
+            let at = Arrival { place, origin, now };
             match &packet.class {
                 Class::FlowV4(key) => {
-                    let flow = Flow { packet, key, hash, candidate, origin, now };
-                    shared.hit(v4, &flow, frame, outlet);
+                    shared.hit(v4, (looked, key), at, frame, newcomers_v4, outlet);
                 }
                 Class::FlowV6(key) => {
-                    let flow = Flow { packet, key, hash, candidate, origin, now };
-                    shared.hit(v6, &flow, frame, outlet);
+                    shared.hit(v6, (looked, key), at, frame, newcomers_v6, outlet);
                 }
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
@@ -215,6 +226,12 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
+        }
+        if !newcomers_v4.is_empty() {
+            newcomers_v4.admit(shared, v4, packets, (origin, now), outlet);
+        }
+        if !newcomers_v6.is_empty() {
+            newcomers_v6.admit(shared, v6, packets, (origin, now), outlet);
         }
         self.stopwatch.lap(Stage::Forward);
     }

@@ -106,6 +106,21 @@ impl<F: Frame> Shared<F> {
         if A::IS_V6 { &self.stats.table_v6 } else { &self.stats.table_v4 }
     }
 
+    /// Counts a connection that was decided on, for the schedulers: those after it must know.
+    #[inline]
+    pub(super) fn claim<A: Address>(&self, connection: &Connection<A>) {
+        if let Some(load) = self.loads.of(connection.slot()) {
+            load.add(connection.state().is_active());
+        }
+    }
+
+    /// The connection that was decided on does not begin.
+    pub(super) fn give_up<A: Address>(&self, connection: &Connection<A>) {
+        if let Some(load) = self.loads.of(connection.slot()) {
+            load.remove(connection.state().is_active());
+        }
+    }
+
     /// Counts a connection that was just inserted.
     pub(super) fn connection_begins<A: Address>(&mut self, connection: &Connection<A>) {
         let state = connection.state();
@@ -114,9 +129,6 @@ impl<F: Frame> Shared<F> {
         } else {
             self.stats.masquerade.connections.increment();
             self.stats.masqueraded.increment();
-        }
-        if let Some(load) = self.loads.of(connection.slot()) {
-            load.add(state.is_active());
         }
         let gauges = self.gauges::<A>();
         gauges.used.increment();

@@ -27,6 +27,12 @@ pub struct Candidate(Reference);
 impl Candidate {
     /// Nothing.
     pub const NONE: Self = Self(Reference::NONE);
+
+    /// Whether it is nothing: the index had no entry like the 5-tuple's.
+    #[inline]
+    pub fn is_none(self) -> bool {
+        self.0 == Reference::NONE
+    }
 }
 
 /// What a lookup finds.

@@ -3,7 +3,7 @@
 mod v4;
 mod v6;
 
-use super::classify::Packet;
+use super::classify::{Class, Packet};
 use super::datagrams::Fragment;
 use super::echo;
 use super::frame::Frame;
@@ -33,6 +33,9 @@ pub(super) trait Family: Address {
     /// Octets that an ICMP error may have in all (RFC 1812 section 4.3.2.3, RFC 4443
     /// section 2.4(c)).
     const ERROR_LIMIT: usize;
+
+    /// The 5-tuple of a packet of a flow over this family.
+    fn key_of(class: &Class) -> Option<&FlowKey<Self>>;
 
     /// The services of this family.
     fn services(table: &ServiceTable) -> &FamilyServices<Self>;

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Family, OWN_TTL, quoted_key};
-use crate::dataplane::classify::Packet;
+use crate::dataplane::classify::{Class, Packet};
 use crate::dataplane::datagrams::{Fragment, FragmentKey};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::icmp_error::Quoted;
@@ -28,6 +28,11 @@ impl Family for V4 {
     const ICMP: u8 = protocol::ICMP;
     const ECHO: (u8, u8) = (icmpv4::ECHO_REQUEST, icmpv4::ECHO_REPLY);
     const ERROR_LIMIT: usize = 576;
+
+    #[inline]
+    fn key_of(class: &Class) -> Option<&FlowKey<Self>> {
+        if let Class::FlowV4(key) = class { Some(key) } else { None }
+    }
 
     #[inline]
     fn services(table: &ServiceTable) -> &FamilyServices<Self> {

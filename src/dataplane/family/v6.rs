@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Family, OWN_TTL, quoted_key};
-use crate::dataplane::classify::Packet;
+use crate::dataplane::classify::{Class, Packet};
 use crate::dataplane::datagrams::{Fragment, FragmentKey};
 use crate::dataplane::frame::Frame;
 use crate::dataplane::icmp_error::Quoted;
@@ -26,6 +26,11 @@ impl Family for V6 {
     const ICMP: u8 = protocol::ICMPV6;
     const ECHO: (u8, u8) = (icmpv6::ECHO_REQUEST, icmpv6::ECHO_REPLY);
     const ERROR_LIMIT: usize = 1280;
+
+    #[inline]
+    fn key_of(class: &Class) -> Option<&FlowKey<Self>> {
+        if let Class::FlowV6(key) = class { Some(key) } else { None }
+    }
 
     #[inline]
     fn services(table: &ServiceTable) -> &FamilyServices<Self> {

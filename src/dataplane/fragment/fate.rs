@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 use super::Arrival;
 use crate::clock::Tick;
 use crate::dataplane::classify::{Class, Packet};
-use crate::dataplane::conn::{Candidate, ConnectionTable};
+use crate::dataplane::conn::ConnectionTable;
 use crate::dataplane::datagrams::{Fate, Fragment};
 use crate::dataplane::echo;
 use crate::dataplane::family::Family;
@@ -66,8 +66,7 @@ pub(super) fn settle_first<A: Family, F: Frame>(
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
-    let (origin, candidate) = (Origin::Worker, Candidate::NONE);
-    let flow = Flow { packet: &packet, key: &flow_key, hash, candidate, origin, now };
+    let flow = Flow { packet: &packet, key: &flow_key, hash, origin: Origin::Worker, now };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             let fate = fate_of(table, &flow_key, hash, frame.octets());
