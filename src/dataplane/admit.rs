@@ -214,8 +214,8 @@ pub(super) fn insert<A: Family, F: Frame>(
     hops: Hops,
     (packet, now): (&Packet, Tick),
 ) -> Result<super::conn::ConnectionId, DropReason> {
-    connection.to_server = hops.to_server;
-    connection.to_client = hops.to_client;
+    connection.path.to_server = hops.to_server;
+    connection.path.to_client = hops.to_client;
     let sides = |hop| shared.sides_of(hop).unwrap_or_default();
     connection.flags = connection.flags.between(sides(hops.to_client), sides(hops.to_server));
     connection.last_seen = now.0;
@@ -245,8 +245,8 @@ fn one_packet<A: Family, F: Frame>(
     shared.next_hops.touch(hops.to_server, now);
     shared.next_hops.touch(hops.to_client, now);
     let mut connection = between(chosen, client);
-    connection.to_server = hops.to_server;
-    connection.to_client = hops.to_client;
+    connection.path.to_server = hops.to_server;
+    connection.path.to_client = hops.to_client;
     Ok(connection)
 }
 

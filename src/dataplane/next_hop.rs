@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::interface::Interfaces;
 use super::prefix::{AddressBits, Prefix};
@@ -13,7 +13,7 @@ use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::Mac;
 
 /// A neighbour's number in its worker's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct AdjacencyId(u16);
 

@@ -2,13 +2,15 @@
 
 mod connection;
 mod index;
+mod path;
 pub mod sctp_state;
 mod table;
 pub mod tcp_state;
 mod timer_wheel;
 
 pub use connection::{Connection, Endpoints, Flags};
-pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, InsertError, Room};
+pub use path::Path;
+pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, Hit, InsertError, Room};
 
 #[cfg(test)]
 mod tests;
