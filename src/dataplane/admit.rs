@@ -334,8 +334,8 @@ fn complete<A: Family, F: Frame>(
     hops: Hops,
     (packet, now): (&Packet, Tick),
 ) {
-    connection.to_server = hops.to_server;
-    connection.to_client = hops.to_client;
+    connection.path.to_server = hops.to_server;
+    connection.path.to_client = hops.to_client;
     let sides = [hops.to_client, hops.to_server].map(|hop| shared.sides_of(hop));
     let [client, server] = sides;
     connection.flags = connection.flags.between(client, server);
@@ -360,8 +360,8 @@ fn one_packet<A: Family, F: Frame>(
     shared.next_hops.touch(hops.to_server, now);
     shared.next_hops.touch(hops.to_client, now);
     let mut connection = between(chosen, client);
-    connection.to_server = hops.to_server;
-    connection.to_client = hops.to_client;
+    connection.path.to_server = hops.to_server;
+    connection.path.to_client = hops.to_client;
     Ok(connection)
 }
 

@@ -52,10 +52,7 @@ enum Opened {
 /// Where a packet of a connection goes.
 #[inline]
 pub(super) const fn next_hop<A>(connection: &Connection<A>, direction: Direction) -> AdjacencyId {
-    match direction {
-        Direction::Inbound => connection.to_server,
-        Direction::Reply => connection.to_client,
-    }
+    connection.path.hop(direction)
 }
 
 /// What becomes of a packet of a connection whose TTL is over: its sender is told, unless it
@@ -132,9 +129,9 @@ impl<F: Frame> Shared<F> {
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
-        nat::translate(frame.octets_mut(), packet, connection, found.direction)?;
+        nat::translate(frame.octets_mut(), packet, connection, &connection.path, found.direction)?;
         connection.last_seen = flow.now.0;
-        self.count(connection, found.direction, packet.ip_octets);
+        self.count(connection.slot(), found.direction, packet.ip_octets);
         if connection.protocol == protocol::TCP {
             let old = connection.state();
             let new = old.next(connection.opener_view(found.direction), packet.control);
@@ -164,8 +161,14 @@ impl<F: Frame> Shared<F> {
             Admitted::OnePacket(connection, direction) => {
                 let hop = next_hop(&connection, direction);
                 self.check_size::<A>(hop, packet, frame)?;
-                self.count(&connection, direction, packet.ip_octets);
-                nat::translate(frame.octets_mut(), packet, &connection, direction)?;
+                self.count(connection.slot(), direction, packet.ip_octets);
+                nat::translate(
+                    frame.octets_mut(),
+                    packet,
+                    &connection,
+                    &connection.path,
+                    direction,
+                )?;
                 Ok(Opened::Passed(hop))
             }
             Admitted::Routed(hop) => {

@@ -6,7 +6,7 @@ use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
 use super::family::Family;
-use super::flow::{Flow, NO_FLOW, next_hop};
+use super::flow::{Flow, NO_FLOW};
 use super::frame::{Frame, Outlet};
 use super::nat;
 use super::newcomer::Newcomers;
@@ -75,9 +75,10 @@ impl<F: Frame> Shared<F> {
         outlet: &mut impl Outlet<F>,
     ) -> Option<F> {
         let packet = &looked.packet;
-        let Some((found, connection)) = table.hit(looked.candidate, key) else {
+        let Some(hit) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
+        let (found, connection, path) = (hit.found, &*hit.connection, hit.path());
         let direction = found.direction;
         let is_plain = packet.ttl > 1
             && connection.flags.admit(direction, packet.sides)
@@ -89,8 +90,7 @@ impl<F: Frame> Shared<F> {
         if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
-        let hop = next_hop(connection, direction);
-        let Some(neighbor) = self.next_hops.ready(hop, packet.ip_octets) else {
+        let Some(neighbor) = self.next_hops.ready(path.hop(direction), packet.ip_octets) else {
             return Some(frame);
         };
         let (interface, vlan) = (neighbor.interface, neighbor.vlan);
@@ -98,15 +98,15 @@ impl<F: Frame> Shared<F> {
         if let Some(header) = octets.first_chunk_mut::<12>() {
             *header = zerocopy::transmute!(neighbor.link);
         }
-        if let Err(reason) = nat::translate(octets, packet, connection, direction) {
+        if let Err(reason) = nat::translate(octets, packet, connection, path, direction) {
             // Classification has seen all headers: it does not come to this.
             self.drop(frame, reason, outlet);
             return None;
         }
-        connection.last_seen = now.0;
-        self.count(connection, direction, packet.ip_octets);
+        self.count(path.slot(), direction, packet.ip_octets);
+        hit.connection.last_seen = now.0;
         if let Move::To(new) = movement {
-            let old = connection.state();
+            let old = hit.connection.state();
             self.change_state(table, found, old, new);
         }
         self.transmit(interface, vlan, frame, outlet);

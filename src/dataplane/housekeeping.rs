@@ -16,6 +16,7 @@ use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::InterfaceId;
 use crate::service::ServiceTable;
+use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::ethernet::{self, Mac};
 
@@ -151,15 +152,14 @@ fn fill<A: Address>(
 }
 
 fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {
-    let endpoint =
-        |address: A, port: crate::wire::U16| SocketAddr::new(address.to_ip(), port.get());
+    let endpoint = |(address, port): (A, U16)| SocketAddr::new(address.to_ip(), port.get());
     let idle = now.since(Tick(connection.last_seen));
     ConnectionRow {
         protocol: connection.protocol,
         state: connection.state(),
-        client: endpoint(connection.client, connection.client_port),
-        service: endpoint(connection.vip, connection.vip_port),
-        server: endpoint(connection.server, connection.server_port),
+        client: endpoint(connection.client()),
+        service: endpoint(connection.vip()),
+        server: endpoint(connection.server()),
         expires_ms: connection.timeout_ms.saturating_sub(idle),
     }
 }

@@ -147,10 +147,10 @@ fn rewrite<A: Family>(
     direction: Direction,
 ) -> Option<()> {
     let (address, port) = match direction {
-        Direction::Inbound => (connection.server, connection.server_port),
-        Direction::Reply => (connection.vip, connection.vip_port),
+        Direction::Inbound => connection.server(),
+        Direction::Reply => connection.vip(),
     };
-    let (address_delta, transport_delta) = nat::deltas(connection, direction);
+    let (address_delta, transport_delta) = nat::deltas(connection, connection.path, direction);
     let (far_address, far_port) = nat::far_end(connection, direction);
     let is_full_nat = connection.flags.has(Flags::FULL_NAT);
     let message = message_of(frame, packet)?;
@@ -159,8 +159,8 @@ fn rewrite<A: Family>(
     if is_full_nat {
         let (source, destination) = A::addresses(frame)?;
         let ends_match = match direction {
-            Direction::Inbound => source == connection.client,
-            Direction::Reply => destination == connection.local,
+            Direction::Inbound => source == connection.client().0,
+            Direction::Reply => destination == connection.local().0,
         };
         if ends_match {
             rewrite_outer_far_end(frame, direction.reversed(), far_address)?;

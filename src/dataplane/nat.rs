@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::classify::Packet;
-use super::conn::Connection;
+use super::conn::{Connection, Flags, Path};
 use super::family::Family;
 use super::stats::DropReason;
 use crate::wire::U16;
@@ -21,12 +21,14 @@ use crate::wire::udp::UdpHeader;
 /// What the way `direction` changes in the IPv4 header checksum, TTL aside, and in the transport
 /// checksum.
 #[inline]
-pub(super) const fn deltas<A>(connection: &Connection<A>, direction: Direction) -> (Delta, Delta) {
+pub(super) const fn deltas<A>(
+    connection: &Connection<A>,
+    path: Path,
+    direction: Direction,
+) -> (Delta, Delta) {
     match direction {
-        Direction::Inbound => (connection.address_delta, connection.transport_delta),
-        Direction::Reply => {
-            (connection.address_delta.reversed(), connection.transport_delta.reversed())
-        }
+        Direction::Inbound => (connection.address_delta, path.transport_delta),
+        Direction::Reply => (connection.address_delta.reversed(), path.transport_delta.reversed()),
     }
 }
 
@@ -43,12 +45,41 @@ pub(super) fn translate<A: Family>(
     frame: &mut [u8],
     packet: &Packet,
     connection: &Connection<A>,
+    path: &Path,
     direction: Direction,
 ) -> Result<(), DropReason> {
-    let leaving = connection.leaving(direction);
-    let (address_delta, delta) = deltas(connection, direction);
+    let deltas = deltas(connection, *path, direction);
+    if connection.flags.has(Flags::FULL_NAT) {
+        return rewrite_both_ends(frame, packet, connection, deltas, direction);
+    }
+    rewrite(frame, packet, &connection.leaving_as_usual(direction), deltas, direction)
+}
+
+/// Full NAT.
+#[cold]
+#[inline(never)]
+fn rewrite_both_ends<A: Family>(
+    frame: &mut [u8],
+    packet: &Packet,
+    connection: &Connection<A>,
+    deltas: (Delta, Delta),
+    direction: Direction,
+) -> Result<(), DropReason> {
+    rewrite(frame, packet, &connection.leaving(direction), deltas, direction)
+}
+
+/// Writes the ends that a frame leaves with.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path")]
+fn rewrite<A: Family>(
+    frame: &mut [u8],
+    packet: &Packet,
+    leaving: &FlowKey<A>,
+    (address_delta, delta): (Delta, Delta),
+    direction: Direction,
+) -> Result<(), DropReason> {
     let ip = frame.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
-    A::forward(ip, &leaving, address_delta).ok_or(DropReason::Truncated)?;
+    A::forward(ip, leaving, address_delta).ok_or(DropReason::Truncated)?;
     let transport = usize::from(packet.transport);
     let segment = frame.get_mut(transport..).ok_or(DropReason::Truncated)?;
     match leaving.protocol {
@@ -66,7 +97,7 @@ pub(super) fn translate<A: Family>(
             udp.destination_port = leaving.destination_port;
             udp.checksum = delta.apply_udp(udp.checksum);
         }
-        protocol::SCTP => rewrite_sctp(segment, packet, &leaving)?,
+        protocol::SCTP => rewrite_sctp(segment, packet, leaving)?,
         _ => {
             let identifier = match direction {
                 Direction::Inbound => leaving.destination_port,
@@ -112,8 +143,8 @@ pub(super) fn rewrite_quoted_sctp<A: Address>(
     length: Option<usize>,
 ) -> Option<()> {
     let ports = match direction {
-        Direction::Inbound => [connection.server_port, connection.local_port],
-        Direction::Reply => [connection.client_port, connection.vip_port],
+        Direction::Inbound => [connection.server().1, connection.local().1],
+        Direction::Reply => [connection.client().1, connection.vip().1],
     };
     let exchanged = Exchanged::write(segment, ports)?;
     if let Ok((header, _)) = SctpHeader::mut_from_prefix(segment)
@@ -173,8 +204,8 @@ pub(super) const fn far_end<A: Address>(
     direction: Direction,
 ) -> (A, U16) {
     match direction {
-        Direction::Inbound => (connection.local, connection.local_port),
-        Direction::Reply => (connection.client, connection.client_port),
+        Direction::Inbound => connection.local(),
+        Direction::Reply => connection.client(),
     }
 }
 

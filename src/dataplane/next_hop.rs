@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use super::family::Family;
 use super::interface::{Interfaces, Sides};
@@ -15,7 +15,7 @@ use crate::wire::ethernet::Mac;
 use crate::wire::prefix::Prefix;
 
 /// A neighbour's number in its worker's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromZeros, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct AdjacencyId(u16);
 

@@ -18,7 +18,7 @@ use super::pipeline::Origin;
 use super::port_choice::PortChoice;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
-use crate::ids::{InterfaceId, WorkerId};
+use crate::ids::{InterfaceId, ServerSlot, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
@@ -83,13 +83,8 @@ impl<F: Frame> Shared<F> {
     }
 
     #[inline]
-    pub(super) fn count<A: Address>(
-        &self,
-        connection: &Connection<A>,
-        direction: Direction,
-        octets: u16,
-    ) {
-        let counters = self.stats.server(connection.slot()).unwrap_or(&self.stats.masquerade);
+    pub(super) fn count(&self, slot: ServerSlot, direction: Direction, octets: u16) {
+        let counters = self.stats.server(slot).unwrap_or(&self.stats.masquerade);
         match direction {
             Direction::Inbound => {
                 counters.in_packets.increment();
@@ -133,8 +128,8 @@ impl<F: Frame> Shared<F> {
         let gauges = self.gauges::<A>();
         gauges.used.increment();
         gauges.states.of(state).increment();
-        self.next_hops.acquire(connection.to_server);
-        self.next_hops.acquire(connection.to_client);
+        self.next_hops.acquire(connection.path.to_server);
+        self.next_hops.acquire(connection.path.to_client);
     }
 
     /// Counts a connection that was just removed.
@@ -148,8 +143,8 @@ impl<F: Frame> Shared<F> {
         gauges.used.decrement();
         gauges.expired.increment();
         gauges.states.of(state).decrement();
-        self.next_hops.release(connection.to_server);
-        self.next_hops.release(connection.to_client);
+        self.next_hops.release(connection.path.to_server);
+        self.next_hops.release(connection.path.to_client);
         if connection.helper != 0 {
             self.helped_ends(connection);
         }

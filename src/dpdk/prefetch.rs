@@ -1,21 +1,14 @@
 //! Hints to the processor: fetch these cache lines, they will be needed soon.
 
-/// Octets of a cache line, on every machine that DPDK runs on, or less.
-const LINE: usize = 64;
-
-/// Brings the cache lines of `value` into all cache levels: for values of a few lines that begin
-/// where a line begins.
+/// Brings the cache line that `value` begins in into all cache levels.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "one instruction; a call would cost more than it saves")]
 pub fn prefetch_read<T>(value: &T) {
-    let start: *const i8 = std::ptr::from_ref(value).cast();
-    for offset in (0..size_of::<T>()).step_by(LINE) {
-        prefetch_address(start.wrapping_add(offset));
-    }
+    prefetch_address(std::ptr::from_ref(value).cast());
 }
 
-/// Brings the cache lines of `slice[index]` into all cache levels; nothing if there is no such
-/// element.
+/// Brings the cache line that `slice[index]` begins in into all cache levels; nothing if there is
+/// no such element.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "one instruction; a call would cost more than it saves")]
 pub fn prefetch_slot<T>(slice: &[T], index: usize) {

@@ -33,10 +33,11 @@ pub struct FlowKey<A> {
 impl<A: Address> PartialEq for FlowKey<A> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        // No branch for each field: all of them differ, or none does.
-        let addresses = A::words(&self.source, &self.destination)
-            == A::words(&other.source, &other.destination);
-        addresses & (self.ports_and_protocol() == other.ports_and_protocol())
+        self.is(
+            (&other.source, &other.destination),
+            [other.source_port, other.destination_port],
+            other.protocol,
+        )
     }
 }
 
@@ -54,9 +55,21 @@ impl<A: Address> FlowKey<A> {
     /// Ports and protocol as they lie in memory.
     #[inline]
     fn ports_and_protocol(&self) -> u64 {
-        let [a, b] = self.source_port.to_bytes();
-        let [c, d] = self.destination_port.to_bytes();
-        u64::from_le_bytes([a, b, c, d, self.protocol, 0, 0, 0])
+        Self::word_of(self.source_port, self.destination_port, self.protocol)
+    }
+
+    #[inline]
+    fn word_of(source: U16, destination: U16, protocol: u8) -> u64 {
+        let ([a, b], [c, d]) = (source.to_bytes(), destination.to_bytes());
+        u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(protocol) << 32
+    }
+
+    /// Whether it has these addresses, these ports and this protocol.
+    #[inline]
+    pub fn is(&self, addresses: (&A, &A), [source, destination]: [U16; 2], protocol: u8) -> bool {
+        // No branch for each field: all of them differ, or none does.
+        A::are_same((&self.source, &self.destination), addresses)
+            & (self.ports_and_protocol() == Self::word_of(source, destination, protocol))
     }
 
     /// The 5-tuple with its ends swapped.

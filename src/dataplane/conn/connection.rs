@@ -1,13 +1,15 @@
-//! One connection's record: all that a packet of either direction needs, in one cache line for
-//! IPv4 and two for IPv6.
+//! One connection's record. What a packet of either direction needs is in its first cache line:
+//! for IPv4 that is all of it, for IPv6 half.
+
+use std::mem::offset_of;
 
 use zerocopy::FromZeros;
 
+use super::path::{Path, PathId};
 use super::tcp_state::{self, ConnectionState};
 use super::timer_wheel::Links;
 use crate::clock::Tick;
 use crate::dataplane::interface::Sides;
-use crate::dataplane::next_hop::AdjacencyId;
 use crate::ids::{ServerSlot, ServiceId};
 use crate::wire::U16;
 use crate::wire::address::Address;
@@ -26,51 +28,38 @@ use crate::wire::ipv4::protocol;
 #[derive(Clone, Copy, Debug, FromZeros)]
 #[repr(C, align(64))]
 pub struct Connection<A> {
-    /// The outside party. (The ends of a packet of each direction lie as they do in a
-    /// [`FlowKey`], so that they are compared in few words.)
-    pub client: A,
-    /// The address that the outside party speaks to.
-    pub vip: A,
-    /// The client's port.
-    pub client_port: U16,
-    /// The port that the client speaks to.
-    pub vip_port: U16,
-    /// The real server.
-    pub server: A,
-    /// Whom the server sees.
-    pub local: A,
-    /// The real server's port.
-    pub server_port: U16,
-    /// The port that the server sees.
-    pub local_port: U16,
+    /// The real server, the client and the VIP: neighbours are source and destination of a packet,
+    /// the first two of a reply, the last two of one on the way in.
+    addresses: [A; 3],
+    /// Their ports.
+    ports: [U16; 3],
     /// IP protocol.
     pub protocol: u8,
     /// [`ConnectionState`] by number: all-zero memory must be a valid record.
     state: u8,
-    /// What is special about it.
-    pub flags: Flags,
     /// When the last packet came.
     pub last_seen: u32,
-    /// Idle time after which the connection is forgotten, milliseconds.
-    pub timeout_ms: u32,
+    /// The number of its path, where other connections have the same; given by the table.
+    pub(super) common_path: PathId,
+    /// What is special about it.
+    pub flags: Flags,
+    /// Whom the server sees, where that is not the client.
+    local_port: U16,
+    /// As `local_port`.
+    local: A,
+    /// The way of its packets. It stays as it is when the table has the connection.
+    pub path: Path,
     /// What the way in changes in the IPv4 header checksum, TTL aside; the reply reverses it.
     pub address_delta: Delta,
-    /// What the way in changes in the transport checksum; the reply reverses it.
-    pub transport_delta: Delta,
-    /// Next hop to the real server.
-    pub to_server: AdjacencyId,
-    /// Next hop to the client.
-    pub to_client: AdjacencyId,
-    /// The real server's slot in loads and counters; [`Connection::NO_SLOT`] for hosts that are
-    /// none.
-    slot: u16,
+    /// Idle time after which the connection is forgotten, milliseconds.
+    pub timeout_ms: u32,
     /// The service, whose idle times apply; [`Connection::NO_SERVICE`]: the director's do.
     service: u16,
+    /// In its slot of the timer wheel, or in the list of free records.
+    pub(super) links: Links,
     /// With [`Flags::HELPED`] where the helper keeps what it knows of it, else the control
     /// connection of a data connection, both plus one; 0: nothing yet, or neither.
     pub helper: u32,
-    /// In its slot of the timer wheel, or in the list of free records.
-    pub(super) links: Links,
 }
 
 /// What is special about a connection.
@@ -122,6 +111,10 @@ impl Flags {
 
 const _: () = assert!(size_of::<Connection<[u8; 4]>>() == 64, "an IPv4 connection is one line");
 const _: () = assert!(size_of::<Connection<[u8; 16]>>() == 128, "an IPv6 connection is two");
+const _: () = assert!(
+    offset_of!(Connection<[u8; 16]>, flags) < 64,
+    "what its packets need, the flags last, is in the first"
+);
 
 /// What a new connection is made of.
 #[derive(Clone, Copy, Debug)]
@@ -156,44 +149,69 @@ impl<A: Address> Connection<A> {
         let Endpoints { client, service, local, server, protocol } = ends;
         let is_full_nat = client != local;
         Self {
-            client: client.0,
-            vip: service.0,
+            addresses: [server.0, client.0, service.0],
+            ports: [server.1, client.1, service.1],
             local: local.0,
-            server: server.0,
-            client_port: client.1,
-            vip_port: service.1,
             local_port: local.1,
-            server_port: server.1,
             protocol,
             flags: if is_full_nat { Flags::FULL_NAT } else { Flags::default() },
             address_delta,
-            // ICMP alone has no pseudo header.
-            transport_delta: if protocol == protocol::ICMP {
-                port_delta
-            } else {
-                address_delta.and(port_delta)
+            path: Path {
+                slot: Path::NO_SLOT,
+                // ICMP alone has no pseudo header.
+                transport_delta: if protocol == protocol::ICMP {
+                    port_delta
+                } else {
+                    address_delta.and(port_delta)
+                },
+                ..Path::new_zeroed()
             },
-            slot: Self::NO_SLOT,
             service: Self::NO_SERVICE,
+            common_path: PathId::NONE,
             ..Self::new_zeroed()
         }
     }
 
-    /// The slot of a host that is no real server.
-    pub const NO_SLOT: u16 = u16::MAX;
     /// The service of a connection through none.
     pub const NO_SERVICE: u16 = u16::MAX;
 
     /// Through a service, to this real server of it.
     pub const fn belongs_to(&mut self, service: ServiceId, server: ServerSlot) {
         self.service = service.0;
-        self.slot = server.0;
+        self.path.slot = server.0;
     }
 
     /// The real server's slot in loads and counters.
     #[inline]
     pub const fn slot(&self) -> ServerSlot {
-        ServerSlot(self.slot)
+        self.path.slot()
+    }
+
+    /// The real server and its port.
+    #[inline]
+    pub const fn server(&self) -> (A, U16) {
+        let ([server, ..], [port, ..]) = (self.addresses, self.ports);
+        (server, port)
+    }
+
+    /// The outside party and its port.
+    #[inline]
+    pub const fn client(&self) -> (A, U16) {
+        let ([_, client, _], [_, port, _]) = (self.addresses, self.ports);
+        (client, port)
+    }
+
+    /// What the outside party speaks to.
+    #[inline]
+    pub const fn vip(&self) -> (A, U16) {
+        let ([.., vip], [.., port]) = (self.addresses, self.ports);
+        (vip, port)
+    }
+
+    /// Whom the server sees.
+    #[inline]
+    pub const fn local(&self) -> (A, U16) {
+        if self.flags.has(Flags::FULL_NAT) { (self.local, self.local_port) } else { self.client() }
     }
 
     /// The service whose idle times apply.
@@ -232,8 +250,8 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn key(&self, direction: Direction) -> FlowKey<A> {
         let (source, destination) = match direction {
-            Direction::Inbound => ((self.client, self.client_port), (self.vip, self.vip_port)),
-            Direction::Reply => ((self.server, self.server_port), (self.local, self.local_port)),
+            Direction::Inbound => (self.client(), self.vip()),
+            Direction::Reply => (self.server(), self.local()),
         };
         FlowKey {
             source: source.0,
@@ -244,10 +262,51 @@ impl<A: Address> Connection<A> {
         }
     }
 
+    /// Whether a packet of one direction with this 5-tuple belongs to it.
+    #[inline]
+    pub fn is_of(&self, direction: Direction, key: &FlowKey<A>) -> bool {
+        if self.flags.has(Flags::FULL_NAT) {
+            return self.has_key(direction, key);
+        }
+        let ([source, destination], ports) = self.ends(direction);
+        key.is((source, destination), *ports, self.protocol)
+    }
+
+    /// As [`Connection::is_of`], of full NAT.
+    #[cold]
+    fn has_key(&self, direction: Direction, key: &FlowKey<A>) -> bool {
+        self.key(direction) == *key
+    }
+
+    /// Source and destination of packets of one direction as they arrive, without full NAT.
+    #[inline]
+    const fn ends(&self, direction: Direction) -> (&[A; 2], &[U16; 2]) {
+        let ([reply @ .., _], [reply_ports @ .., _]) = (&self.addresses, &self.ports);
+        let ([_, inbound @ ..], [_, inbound_ports @ ..]) = (&self.addresses, &self.ports);
+        match direction {
+            Direction::Inbound => (inbound, inbound_ports),
+            Direction::Reply => (reply, reply_ports),
+        }
+    }
+
     /// The 5-tuple of packets of one direction, as they leave: that of the other direction, turned.
     #[inline]
     pub fn leaving(&self, direction: Direction) -> FlowKey<A> {
         self.key(direction.reversed()).reversed()
+    }
+
+    /// As [`Connection::leaving`], without full NAT.
+    #[inline]
+    pub const fn leaving_as_usual(&self, direction: Direction) -> FlowKey<A> {
+        let ([destination, source], [destination_port, source_port]) =
+            self.ends(direction.reversed());
+        FlowKey {
+            source: *source,
+            destination: *destination,
+            source_port: *source_port,
+            destination_port: *destination_port,
+            protocol: self.protocol,
+        }
     }
 
     /// When it is forgotten unless a packet comes.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod index;
+mod path;
 pub mod sctp_state;
 mod table;
 pub mod tcp_state;
@@ -9,7 +10,8 @@ mod timer_wheel;
 
 pub use connection::{Connection, Endpoints, Flags};
 pub use index::Full;
-pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, InsertError, Room};
+pub use path::Path;
+pub use table::{Candidate, ConnectionId, ConnectionTable, Expiry, Found, Hit, InsertError, Room};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::connection::Connection;
 use super::index::{Full, Index, Reference};
+use super::path::{Path, Paths};
 use super::timer_wheel::{Linked, Links, NIL, TimerWheel};
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, HugeSlice, MemoryError};
@@ -42,6 +43,25 @@ pub struct Found {
     pub id: ConnectionId,
     /// Which way the packet goes.
     pub direction: Direction,
+}
+
+/// The connection of a packet.
+#[derive(Debug)]
+pub struct Hit<'t, A> {
+    /// Which it is.
+    pub found: Found,
+    /// Its record.
+    pub connection: &'t mut Connection<A>,
+    /// The way of its packets, where that of others is the same.
+    common_path: Option<&'t Path>,
+}
+
+impl<A> Hit<'_, A> {
+    /// The way of its packets.
+    #[inline]
+    pub fn path(&self) -> &Path {
+        self.common_path.unwrap_or(&self.connection.path)
+    }
 }
 
 /// Why a connection cannot be inserted.
@@ -119,6 +139,8 @@ impl<A: Address> Records<A> {
 #[derive(Debug)]
 pub struct ConnectionTable<A> {
     records: Records<A>,
+    /// Common paths of IPv6 connections. An IPv4 record has its path in its one line.
+    paths: Paths,
     index: Index,
     wheel: TimerWheel,
     secret: HashSecret,
@@ -144,6 +166,7 @@ impl<A: Address> ConnectionTable<A> {
         }
         Ok(Self {
             records: Records { slab, free: NIL, fresh: 0 },
+            paths: Paths::of::<A>(),
             index: Index::new(capacity as usize * 2, huge_pages)?,
             wheel: TimerWheel::new(now)?,
             secret,
@@ -174,7 +197,8 @@ impl<A: Address> ConnectionTable<A> {
         self.index.prefetch(hash);
     }
 
-    /// Second half: fetches the record that the lookup will most probably read.
+    /// Second half: fetches the record that the lookup will most probably read, as far as most
+    /// packets need it.
     #[inline]
     pub fn prefetch_record(&self, hash: u64) -> Candidate {
         let reference = self.index.candidate(hash).unwrap_or(Reference::NONE);
@@ -185,17 +209,17 @@ impl<A: Address> ConnectionTable<A> {
     /// The connection of a packet with this 5-tuple, if it is the candidate. Whatever has happened
     /// to the table since, a live connection with this 5-tuple is the one.
     #[inline]
-    pub fn hit(
-        &mut self,
-        candidate: Candidate,
-        key: &FlowKey<A>,
-    ) -> Option<(Found, &mut Connection<A>)> {
+    pub fn hit(&mut self, candidate: Candidate, key: &FlowKey<A>) -> Option<Hit<'_, A>> {
         let Candidate(reference) = candidate;
         let (id, direction) = (ConnectionId(reference.record()), reference.direction());
-        let connection = self.get_mut(id)?;
+        let connection = self.records.slab.get_mut(id.0 as usize)?;
         // A free record keeps its addresses, but has protocol 0.
-        let is_live = connection.key(direction) == *key && key.protocol != 0;
-        is_live.then_some((Found { id, direction }, connection))
+        let is_live = connection.is_of(direction, key) && key.protocol != 0;
+        if !is_live {
+            return None;
+        }
+        let common_path = if A::IS_V6 { self.paths.get(connection.common_path) } else { None };
+        Some(Hit { found: Found { id, direction }, connection, common_path })
     }
 
     /// The connection that a packet with this 5-tuple belongs to.
@@ -205,7 +229,7 @@ impl<A: Address> ConnectionTable<A> {
             self.records
                 .slab
                 .get(reference.record() as usize)
-                .is_some_and(|connection| connection.key(reference.direction()) == *key)
+                .is_some_and(|connection| connection.is_of(reference.direction(), key))
         })?;
         Some(Found { id: ConnectionId(reference.record()), direction: reference.direction() })
     }
@@ -251,9 +275,18 @@ impl<A: Address> ConnectionTable<A> {
             self.records.give_back(record);
             return Err(Full);
         }
+        if let Some(new) = self.records.slab.get_mut(record as usize) {
+            self.paths.share(new);
+        }
         self.wheel.link(&mut self.records, record, connection.deadline());
         self.used += 1;
         Ok(ConnectionId(record))
+    }
+
+    /// Connections that share their path with others.
+    #[cfg(test)]
+    pub(super) fn with_common_path(&self) -> u32 {
+        self.paths.uses()
     }
 
     fn index_both(&mut self, record: u32, inbound: u64, reply: u64) -> Result<(), Full> {
@@ -291,6 +324,9 @@ impl<A: Address> ConnectionTable<A> {
     fn forget(&mut self, record: u32, [inbound, reply]: [u64; 2]) {
         self.index.remove(inbound, Reference::new(record, Direction::Inbound));
         self.index.remove(reply, Reference::new(record, Direction::Reply));
+        if let Some(ended) = self.records.slab.get_mut(record as usize) {
+            self.paths.leave(ended);
+        }
         self.records.give_back(record);
         self.used -= 1;
     }

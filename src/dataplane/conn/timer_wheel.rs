@@ -18,9 +18,9 @@ const SLOTS: u32 = 8192;
 /// No record.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// A record's place in a list.
+/// A record's place in a list. (An IPv4 record has no octet to spare for padding.)
 #[derive(Clone, Copy, Debug, FromZeros)]
-#[repr(C)]
+#[repr(C, packed(2))]
 pub(super) struct Links {
     /// The next record of the slot, or [`NIL`].
     pub(super) next: u32,

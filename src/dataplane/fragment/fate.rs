@@ -215,9 +215,9 @@ fn translate_later<A: Family, F: Frame>(
     }
     let hop = next_hop(connection, direction);
     check_later::<A, F>(shared, hop, packet, frame)?;
-    let (address_delta, _) = nat::deltas(connection, direction);
+    let (address_delta, _) = nat::deltas(connection, connection.path, direction);
     let leaving = connection.leaving(direction);
-    shared.count(connection, direction, packet.ip_octets);
+    shared.count(connection.slot(), direction, packet.ip_octets);
     let octets = frame.octets_mut().get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
     A::forward(octets, &leaving, address_delta).ok_or(DropReason::Truncated)?;
     Ok(hop)

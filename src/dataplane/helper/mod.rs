@@ -179,7 +179,7 @@ impl<F: Frame> Shared<F> {
             parties,
             text: &mut control.text,
             expectations,
-            is_service: |port| is_service(services, work.connection.vip, port),
+            is_service: |port| is_service(services, work.connection.vip().0, port),
             now,
         };
         let ways = (&mut control.client, &mut control.server);
@@ -218,16 +218,12 @@ impl<F: Frame> Shared<F> {
         let (_, other) = control.ways(work.direction);
         let connection = work.connection;
         let (from, to, hop) = match work.direction {
-            Direction::Inbound => (
-                (connection.vip, connection.vip_port),
-                (connection.client, connection.client_port),
-                connection.to_client,
-            ),
-            Direction::Reply => (
-                (connection.local, connection.local_port),
-                (connection.server, connection.server_port),
-                connection.to_server,
-            ),
+            Direction::Inbound => {
+                (connection.vip(), connection.client(), connection.path.to_client)
+            }
+            Direction::Reply => {
+                (connection.local(), connection.server(), connection.path.to_server)
+            }
         };
         let acknowledgement = Acknowledgement {
             from,
@@ -300,11 +296,12 @@ struct Work<'c, A> {
 
 fn parties<A: Family>(work: &Work<'_, A>, control: ControlNumber) -> Parties {
     let connection = work.connection;
-    let endpoint = |address: A, port: U16| std::net::SocketAddr::new(address.to_ip(), port.get());
+    let endpoint =
+        |(address, port): (A, U16)| std::net::SocketAddr::new(address.to_ip(), port.get());
     Parties {
-        client: endpoint(connection.client, connection.client_port),
-        vip: endpoint(connection.vip, connection.vip_port),
-        server: endpoint(connection.server, connection.server_port),
+        client: endpoint(connection.client()),
+        vip: endpoint(connection.vip()),
+        server: endpoint(connection.server()),
         server_sees_client: !connection.flags.has(Flags::FULL_NAT),
         service: connection.service(),
         slot: connection.slot(),

@@ -3,9 +3,10 @@
 use hashbrown::HashMap;
 use proptest::prelude::*;
 
-use super::{connection, expire, table_of};
+use super::{between, connection, endpoints, expire, table_of};
 use crate::clock::Tick;
-use crate::dataplane::conn::{Connection, ConnectionId, ConnectionTable, InsertError};
+use crate::dataplane::conn::{Connection, ConnectionId, ConnectionTable, Endpoints, InsertError};
+use crate::wire::U16;
 use crate::wire::address::V4;
 use crate::wire::flow_key::{Direction, FlowKey};
 
@@ -188,8 +189,8 @@ fn a_refused_connection_leaves_nothing_behind() {
     let mut table = table_of(8, Tick(0));
     table.insert(&connection(1, Tick(0), 1000)).unwrap();
     // Another VIP, but the same server, client address and port: the replies would be one.
-    let mut rival = connection(1, Tick(0), 1000);
-    rival.vip = [192, 0, 2, 101];
+    let other_vip = ([192, 0, 2, 101], U16::new(80));
+    let rival = between(Endpoints { service: other_vip, ..endpoints(1) }, Tick(0), 1000);
     assert_eq!(table.insert(&rival), Err(InsertError::Exists));
     let key = rival.key(Direction::Inbound);
     assert_eq!(table.find(table.hash(&key), &key), None);
