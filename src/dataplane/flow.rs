@@ -68,12 +68,16 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        let known = table.find(flow.hash, flow.key);
+        // Where the index had nothing like it, no search is needed to know that the flow is
+        // another's: a connection that began earlier in the burst is one that this worker owns.
+        let known =
+            if flow.candidate == Candidate::NONE { None } else { table.find(flow.hash, flow.key) };
         if known.is_none()
             && let Some(owner) = self.other_owner(flow.key, flow.origin)
         {
             return outlet.hand_over(owner, frame);
         }
+        let known = known.or_else(|| table.find(flow.hash, flow.key));
         match self.translate(table, flow, known, &mut frame) {
             Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Ok((_, Some(found))) => {
