@@ -164,3 +164,25 @@ fn nics_that_hash_whole_flows_cost_hand_overs_and_nothing_else() {
     laboratory.run();
     assert!(laboratory.handed_over() > 200, "{}", laboratory.handed_over());
 }
+
+#[test]
+fn a_flow_that_begins_within_a_burst_is_one_connection_wherever_it_arrives() {
+    for arrival in 0..4 {
+        let mut director = Setup::with_services(SERVICES).workers(4).start();
+        let packets: Vec<_> = (1..=20_u16)
+            .flat_map(|client| {
+                let from = format!("198.18.3.{client}:{}", 2000 + client);
+                let datagram = PacketBuilder::udp(&from, "192.0.2.100:53").build();
+                let segment = |flags| PacketBuilder::tcp(&from, "192.0.2.100:80").flags(flags);
+                [datagram.clone(), segment(SYN).build(), datagram]
+            })
+            .collect();
+        director.receive_burst(arrival, OUT, &packets);
+        assert_eq!(director.take_sent().len(), packets.len());
+        assert_eq!(director.connections(), 40);
+        let handed_over = director.stats(arrival).handed_out.get();
+        let stayed = u64::from(director.connections_by_worker()[arrival]) / 2 * 3;
+        assert_eq!(handed_over + stayed, 60, "only what others own was handed over");
+        director.check_books();
+    }
+}

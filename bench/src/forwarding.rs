@@ -22,7 +22,7 @@ use crate::sink::Sink;
 use crate::source::{Flows, Source};
 
 /// Bursts of one run at most.
-const BURSTS: usize = 1 << 18;
+pub(crate) const BURSTS: usize = 1 << 18;
 
 /// A source, a sink and a stop watch.
 #[derive(Debug)]

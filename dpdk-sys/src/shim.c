@@ -25,9 +25,58 @@ uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets,
 	return rte_eth_tx_burst(port, queue, packets, count);
 }
 
+/* As drivers fetch what they are about to fill: another CPU may have freed these. */
+static inline void fetch_to_write(const void *line)
+{
+#if defined(RTE_ARCH_X86_64)
+	__asm__ volatile("prefetchw (%0)" : : "r"(line));
+#else
+	__builtin_prefetch(line, 1, 3);
+#endif
+}
+
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count)
 {
-	return rte_pktmbuf_alloc_bulk(pool, packets, count);
+	size_t data = sizeof(struct rte_mbuf) + rte_pktmbuf_priv_size(pool) + RTE_PKTMBUF_HEADROOM;
+	int failed = rte_mempool_get_bulk(pool, (void **)packets, count);
+	unsigned int i;
+
+	if (failed)
+		return failed;
+	for (i = 0; i < count; i++) {
+		fetch_to_write(packets[i]);
+		fetch_to_write((const char *)packets[i] + data);
+	}
+	for (i = 0; i < count; i++)
+		rte_pktmbuf_reset(packets[i]);
+	return 0;
+}
+
+/* Whether a buffer goes back as it is: whole, in one piece, of its pool's memory, and nobody
+ * else's. Told by its first cache line alone. */
+static inline int is_plain(const struct rte_mbuf *packet)
+{
+	return packet->nb_segs == 1 && rte_mbuf_refcnt_read(packet) == 1 &&
+	       RTE_MBUF_DIRECT(packet);
+}
+
+void shim_free_bulk(struct rte_mbuf **packets, unsigned int count)
+{
+	unsigned int first = 0, next;
+
+	while (first < count) {
+		struct rte_mempool *pool = packets[first]->pool;
+
+		for (next = first; next < count; next++)
+			if (packets[next]->pool != pool || !is_plain(packets[next]))
+				break;
+		if (next == first) {
+			rte_pktmbuf_free(packets[first++]);
+			continue;
+		}
+		rte_mempool_put_bulk(pool, (void **)(packets + first), next - first);
+		first = next;
+	}
 }
 
 unsigned int shim_ring_push(struct rte_ring *ring, void **objects, unsigned int count)

@@ -23,6 +23,9 @@ uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets,
 int shim_rx_queue_count(uint16_t port, uint16_t queue);
 /* All `count` or none; 0 when it gave all. */
 int shim_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count);
+/* As rte_pktmbuf_free_bulk, without a look at the second cache line of a packet of one segment:
+ * it lies with the CPU that filled the packet. */
+void shim_free_bulk(struct rte_mbuf **packets, unsigned int count);
 
 /* Single-producer, single-consumer rings: how many went in or came out. */
 unsigned int shim_ring_push(struct rte_ring *ring, void **objects, unsigned int count);
@@ -81,6 +84,8 @@ static const size_t SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
 static const size_t SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
 static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
+/* Where the data of a buffer of a pool without private data begin when it is fresh. */
+static const size_t SHIM_MBUF_FRESH_DATA = sizeof(struct rte_mbuf) + RTE_PKTMBUF_HEADROOM;
 
 /* For rte_intr_instance_alloc: the handle is used by this process only. */
 static const uint32_t SHIM_INTR_PRIVATE = RTE_INTR_INSTANCE_F_PRIVATE;

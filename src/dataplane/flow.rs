@@ -82,6 +82,7 @@ impl<F: Frame> Shared<F> {
         {
             return outlet.hand_over(owner, frame);
         }
+        let known = known.or_else(|| table.find(flow.hash, flow.key));
         match self.translate(table, flow, known, &mut frame) {
             Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Ok((_, Some(found))) => {

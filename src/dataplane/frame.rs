@@ -49,6 +49,13 @@ pub trait Frame: Send + Sized {
     fn prefetch(&self) {
         prefetch_slot(self.octets(), 0);
     }
+
+    /// As [`Frame::prefetch`], of a frame that lies in another worker's cache with all that
+    /// describes it.
+    #[inline]
+    fn prefetch_moved(&self) {
+        self.prefetch();
+    }
 }
 
 /// Where frames come from and go to.
@@ -164,6 +171,11 @@ impl Frame for crate::dpdk::mbuf::Mbuf {
 
     fn copy_octets(&self, from: usize, into: &mut [u8]) -> bool {
         self.copy_octets(from, into)
+    }
+
+    #[inline]
+    fn prefetch_moved(&self) {
+        self.prefetch_moved();
     }
 
     #[inline]

@@ -12,19 +12,31 @@ use super::frame::{BURST, Frame, Outlet};
 use super::pipeline::{Arrival, Looked, Origin};
 use super::shared::Shared;
 use crate::clock::Tick;
+use crate::ids::WorkerId;
 use crate::wire::address::Address;
+
+/// What the first round says of a packet.
+#[derive(Debug)]
+enum Decision<A: Address> {
+    /// It is another worker's.
+    HandOver(WorkerId),
+    /// It begins this connection.
+    Begin(Prepared<A>),
+    /// The second round decides.
+    Open,
+}
 
 /// Those of a burst, of one address family.
 #[derive(Debug)]
 pub(super) struct Newcomers<A: Address, F> {
     /// With their places in the burst.
     frames: ArrayVec<(u8, F), BURST>,
-    prepared: ArrayVec<Option<Prepared<A>>, BURST>,
+    decisions: ArrayVec<Decision<A>, BURST>,
 }
 
 impl<A: Family, F: Frame> Newcomers<A, F> {
     pub(super) fn new() -> Self {
-        Self { frames: ArrayVec::new(), prepared: ArrayVec::new() }
+        Self { frames: ArrayVec::new(), decisions: ArrayVec::new() }
     }
 
     /// Adds a packet whose 5-tuple the index knows nothing of, and its place in the burst at hand;
@@ -52,21 +64,32 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         let flow_of =
             |place| Flow::of(looked.get(usize::from(place))?, Arrival { place, origin, now });
         for (place, _) in &self.frames {
-            let flow =
-                flow_of(*place).filter(|flow| shared.other_owner(flow.key, origin).is_none());
-            self.prepared.push(flow.and_then(|flow| prepare(table, shared, &flow)));
+            let flow = flow_of(*place);
+            let owner = flow.as_ref().and_then(|flow| shared.other_owner(flow.key, origin));
+            self.decisions.push(match (owner, flow) {
+                (Some(owner), _) => Decision::HandOver(owner),
+                (None, Some(flow)) => {
+                    prepare(table, shared, &flow).map_or(Decision::Open, Decision::Begin)
+                }
+                (None, None) => Decision::Open,
+            });
         }
-        for ((place, frame), prepared) in self.frames.drain(..).zip(&self.prepared) {
+        for ((place, frame), decision) in self.frames.drain(..).zip(&self.decisions) {
+            if let Decision::HandOver(owner) = decision {
+                outlet.hand_over(*owner, frame);
+                continue;
+            }
             let Some(flow) = flow_of(place) else {
                 shared.drop(frame, NO_FLOW, outlet);
                 continue;
             };
+            // One that began earlier in the burst may be the same.
             let mut known = table.find(flow.hash, flow.key);
-            if let Some(prepared) = prepared {
+            if let Decision::Begin(prepared) = decision {
                 known = shared.begin(table, flow.hash, known, prepared);
             }
             shared.flow(table, &flow, known, frame, outlet);
         }
-        self.prepared.clear();
+        self.decisions.clear();
     }
 }

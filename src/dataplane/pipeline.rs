@@ -179,8 +179,9 @@ impl<F: Frame> Pipeline<F> {
         now: Tick,
         outlet: &mut impl Outlet<F>,
     ) {
-        for frame in burst.iter() {
-            frame.prefetch();
+        match origin {
+            Origin::Port => burst.iter().for_each(Frame::prefetch),
+            Origin::Worker => burst.iter().for_each(Frame::prefetch_moved),
         }
         for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
             self.shared.look_up_class(frame, origin, (&self.v4, &self.v6), slot);

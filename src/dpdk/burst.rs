@@ -26,7 +26,7 @@ pub fn free_all(burst: &mut Burst) {
     // SAFETY: no packets remain in the burst, so no one drops them again.
     unsafe { burst.set_len(0) };
     // SAFETY: `packets` has `count` packets that the burst owned until now.
-    unsafe { dpdk_sys::rte_pktmbuf_free_bulk(packets, count) };
+    unsafe { dpdk_sys::shim_free_bulk(packets, count) };
 }
 
 /// How many packets `burst` holds, as DPDK counts.

@@ -1,7 +1,7 @@
 //! What a packet costs that arrived at another worker than its flow's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use anyhow::{Result, ensure};
 use pointsman::clock::Tick;
@@ -13,9 +13,9 @@ use pointsman::dpdk::tsc;
 use pointsman_bench::world::{Plan, World, flows_of};
 
 use super::{COMMAND, Member, TRAFFIC, WorkersArgs, packet};
-use crate::forwarding::Forwarding;
+use crate::forwarding::{BURSTS, Forwarding};
 use crate::lab::{Lab, LabArgs};
-use crate::measure::Runs;
+use crate::measure::{Cycles, Runs};
 use crate::results::Row;
 use crate::scale::scale;
 use crate::sink::Sink;
@@ -30,39 +30,101 @@ const RECEIVER: Plan = Plan { worker: (0, 2), ..Plan::new(TRAFFIC, 1024) };
 /// them over. The cycles of both count.
 pub(super) fn measure(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
     let flows: Arc<[u32]> = flows_of(1, 2, args.worker_flows).into();
-    let [mut right, mut handed, mut receiver, mut owner, mut on_one] = [const { Runs::new() }; 5];
+    let [mut right, mut right_source] = [const { Runs::new() }; 2];
+    let [mut handed, mut receiver, mut source, mut owner] = [const { Runs::new() }; 4];
+    let [mut on_one, mut line] = [const { Runs::new() }; 2];
     for _ in 0..lab.args.runs {
-        right.push(arrived_right(lab, &flows)?);
+        line.push(line_there_and_back(lab)?);
+        let at_owner = arrived_right(lab, &flows)?;
+        right.push(at_owner.all);
+        right_source.push(at_owner.source);
         let (by_receiver, by_owner) = handed_over(lab, &flows)?;
-        receiver.push(by_receiver);
+        receiver.push(by_receiver.all);
+        source.push(by_receiver.source);
         owner.push(by_owner);
-        handed.push(by_receiver + by_owner);
+        handed.push(by_receiver.all + by_owner);
         on_one.push(on_one_cpu(lab, &flows)?);
     }
     let lost = lab.pool().in_use();
     ensure!(lost == 0, "{lost} mbufs did not come back to the pool");
     let cost = handed.with(&right, |handed, right| handed - right);
+    let sources = source.with(&right_source, |handed, right| handed - right);
+    let cost_of_work = cost.with(&sources, |cost, sources| cost - sources);
     let cost_on_one = on_one.with(&right, |handed, right| handed - right);
     let name = format!("workers/{TRAFFIC}/{}_flows", scale(args.worker_flows));
     let row = |what: &str, runs: &Runs| {
         Row::new(format!("{name}/{what}"), "cycles/packet", runs, COMMAND)
     };
     Ok(vec![
+        row("line_there_and_back", &line),
         row("arrived_right", &right),
+        row("arrived_right/source", &right_source),
         row("handed_over", &handed),
         row("handed_over/receiver", &receiver),
+        row("handed_over/receiver/source", &source),
         row("handed_over/owner", &owner),
         row("hand_over", &cost),
+        row("hand_over_without_source", &cost_of_work),
         row("hand_over_on_one_cpu", &cost_on_one),
     ])
 }
 
-fn arrived_right(lab: &Lab, flows: &Arc<[u32]>) -> Result<f64> {
+/// Cycles per packet of a loop, and those of the source in it.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    all: f64,
+    source: f64,
+}
+
+/// Cycles of a cache line that two CPUs write in turns, from one write to the next by the same CPU:
+/// how far apart the two are now. A virtual machine's may be moved.
+fn line_there_and_back(lab: &Lab) -> Result<f64> {
+    const TURNS: u32 = 20_000;
+    let line = Arc::new(AtomicU32::new(0));
+    let answering = Arc::clone(&line);
+    let answer = lab.start(1, move || {
+        take_turns(&answering, (1..2 * TURNS).step_by(2));
+        Ok(())
+    })?;
+    let ask = lab.start(0, move || {
+        let before = tsc::now();
+        take_turns(&line, (0..2 * TURNS).step_by(2));
+        Ok(tsc::now().wrapping_sub(before))
+    })?;
+    let cycles = ask.join()??;
+    answer.join()??;
+    Ok(f64::from(u32::try_from(cycles)?) / f64::from(TURNS))
+}
+
+/// Writes the next number when it is one of these turns.
+fn take_turns(line: &AtomicU32, turns: impl Iterator<Item = u32>) {
+    for turn in turns {
+        while line.load(Ordering::Acquire) != turn {
+            std::hint::spin_loop();
+        }
+        line.store(turn + 1, Ordering::Release);
+    }
+}
+
+fn arrived_right(lab: &Lab, flows: &Arc<[u32]>) -> Result<Spent> {
     let (flows, pool, args) = (Arc::clone(flows), lab.pool().clone(), lab.args.clone());
     let work = move || {
-        let mut member = Member::new((1, 2), &flows, (&pool, &args))?;
-        let flows = member.flows.clone();
-        member.forwarding.director(&mut member.world, &packet(), flows)
+        let Member { mut forwarding, mut world, flows: mut order } =
+            Member::new((1, 2), &flows, (&pool, &args))?;
+        let mut source = Cycles::new(BURSTS);
+        let (packet, mut burst) = (packet(), FrameBurst::new());
+        let end = forwarding.begin();
+        let mut before = tsc::now();
+        while before < end {
+            forwarding.source.receive(&mut burst, &packet, &mut order)?;
+            source.push(tsc::now().wrapping_sub(before));
+            world.round(&mut burst, Origin::Port, Tick(0), &mut forwarding.sink);
+            let after = tsc::now();
+            forwarding.cycles.push(after.wrapping_sub(before));
+            before = after;
+        }
+        let all = forwarding.cycles.median_per(BURST);
+        Ok(Spent { all, source: source.median_per(BURST) })
     };
     lab.start(1, work)?.join()?
 }
@@ -105,7 +167,7 @@ struct Signals {
 }
 
 /// Cycles per packet of the receiver and of the owner.
-fn handed_over(lab: &Lab, flows: &Arc<[u32]>) -> Result<(f64, f64)> {
+fn handed_over(lab: &Lab, flows: &Arc<[u32]>) -> Result<(Spent, f64)> {
     let (producer, consumer) = ring(lab.eal(), "hand_over", RING, None)?;
     let signals = Arc::new(Signals::default());
     let owner = {
@@ -140,12 +202,13 @@ fn receive(
     flows: &Arc<[u32]>,
     pool: &Mempool,
     args: &LabArgs,
-) -> Result<(f64, u64)> {
+) -> Result<(Spent, u64)> {
     let mut forwarding = Forwarding::new(pool, args.milliseconds);
     forwarding.sink = Sink::beside(pool, producer);
     let (mut world, _) = World::new(&RECEIVER, &mut forwarding.sink)?;
     let mut order = Flows::random(u32::try_from(flows.len())?).among(flows);
     let (packet, mut burst) = (packet(), FrameBurst::new());
+    let mut source = Cycles::new(BURSTS);
     let end = forwarding.begin();
     loop {
         if !forwarding.sink.has_room() {
@@ -158,6 +221,7 @@ fn receive(
         }
         let before = tsc::now();
         forwarding.source.receive(&mut burst, &packet, &mut order)?;
+        source.push(tsc::now().wrapping_sub(before));
         world.round(&mut burst, Origin::Port, Tick(0), &mut forwarding.sink);
         let after = tsc::now();
         forwarding.cycles.push(after.wrapping_sub(before));
@@ -166,7 +230,9 @@ fn receive(
         }
     }
     world.lost_nothing()?;
-    Ok((forwarding.cycles.median_per(BURST), forwarding.sink.handed_out()))
+    let spent =
+        Spent { all: forwarding.cycles.median_per(BURST), source: source.median_per(BURST) };
+    Ok((spent, forwarding.sink.handed_out()))
 }
 
 /// Forwards what another worker hands over: cycles per packet of full bursts, and how many packets.

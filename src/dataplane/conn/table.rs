@@ -22,7 +22,7 @@ const EXPIRY_BATCH: usize = 16;
 pub struct ConnectionId(u32);
 
 /// What a lookup will most probably find.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate(Reference);
 
 impl Candidate {
