@@ -216,7 +216,7 @@ pub(super) fn prepare<A: Family, F: Frame>(
 
 impl<F: Frame> Shared<F> {
     /// Inserts a connection that was decided on, unless there is one with its 5-tuple now
-    /// (`known`) or with that of its replies. Gives the one that the packet belongs to.
+    /// (`known`) or with that of its replies.
     pub(super) fn begin<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
@@ -234,7 +234,7 @@ impl<F: Frame> Shared<F> {
             return Some(Found { id, direction: Direction::Inbound });
         }
         self.give_up(connection);
-        known
+        None
     }
 }
 

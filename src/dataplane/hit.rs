@@ -4,7 +4,7 @@
 
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Flags};
+use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found, Hit};
 use super::family::Family;
 use super::flow::{Flow, NO_FLOW};
 use super::frame::{Frame, Outlet};
@@ -20,7 +20,7 @@ use crate::wire::tcp::flags;
 /// What a packet does to the state of its connection.
 enum Move {
     Nothing,
-    To(ConnectionState),
+    Between(ConnectionState, ConnectionState),
     /// It is not for the hit path.
     Unknown,
 }
@@ -71,27 +71,70 @@ impl<F: Frame> Shared<F> {
         table: &mut ConnectionTable<A>,
         (looked, key): (&Looked, &FlowKey<A>),
         now: Tick,
-        mut frame: F,
+        frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> Option<F> {
         let packet = &looked.packet;
         let Some(hit) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
-        let (found, connection, path) = (hit.found, &*hit.connection, hit.path());
-        let direction = found.direction;
-        let is_plain = packet.ttl > 1
-            && connection.flags.admit(direction, packet.sides)
-            && !connection.flags.has(Flags::HELPED);
-        if !is_plain {
+        let (found, connection) = (hit.found, &*hit.connection);
+        if packet.ttl <= 1 {
             return Some(frame);
         }
-        let movement = self.movement(connection, direction, (packet, key));
+        let movement = self.movement(connection, found.direction, (packet, key));
         if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
-        let Some(neighbor) = self.next_hops.ready(path.hop(direction), packet.ip_octets) else {
+        if let Err(frame) = self.pass_on(hit, (packet, now), frame, outlet) {
             return Some(frame);
+        }
+        if let Move::Between(old, new) = movement {
+            self.change_state(table, found, old, new);
+        }
+        None
+    }
+
+    /// The first packet of a connection that has just begun, whose state is that of its packet.
+    /// Gives it back if there is more to it.
+    pub(super) fn forward_first<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        found: Found,
+        flow: &Flow<'_, A>,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<F> {
+        let packet = flow.packet;
+        let is_plain = match flow.key.protocol {
+            protocol::UDP => true,
+            protocol::TCP => packet.is_syn() && !self.clamps_mss,
+            _ => false,
+        };
+        match table.hit(Candidate::of(found), flow.key) {
+            Some(hit) if is_plain => self.pass_on(hit, (packet, flow.now), frame, outlet).err(),
+            _ => Some(frame),
+        }
+    }
+
+    /// Translates a packet and sends it on; gives it back if there is more to it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+    fn pass_on<A: Family>(
+        &mut self,
+        hit: Hit<'_, A>,
+        (packet, now): (&Packet, Tick),
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) -> Result<(), F> {
+        let (direction, connection, path) = (hit.found.direction, &*hit.connection, hit.path());
+        let is_plain =
+            connection.flags.admit(direction, packet.sides) && !connection.flags.has(Flags::HELPED);
+        if !is_plain {
+            return Err(frame);
+        }
+        let Some(neighbor) = self.next_hops.ready(path.hop(direction), packet.ip_octets) else {
+            return Err(frame);
         };
         let (interface, vlan) = (neighbor.interface, neighbor.vlan);
         let octets = frame.octets_mut();
@@ -101,16 +144,12 @@ impl<F: Frame> Shared<F> {
         if let Err(reason) = nat::translate(octets, packet, connection, path, direction) {
             // Classification has seen all headers: it does not come to this.
             self.drop(frame, reason, outlet);
-            return None;
+            return Ok(());
         }
         self.count(path.slot(), direction, packet.ip_octets);
         hit.connection.last_seen = now.0;
-        if let Move::To(new) = movement {
-            let old = hit.connection.state();
-            self.change_state(table, found, old, new);
-        }
         self.transmit(interface, vlan, frame, outlet);
-        None
+        Ok(())
     }
 
     #[inline(always)]
@@ -129,7 +168,7 @@ impl<F: Frame> Shared<F> {
             protocol::TCP if !packet.is_syn() => {
                 let old = connection.state();
                 let new = old.next(connection.opener_view(direction), packet.control);
-                if new == old { Move::Nothing } else { Move::To(new) }
+                if new == old { Move::Nothing } else { Move::Between(old, new) }
             }
             _ => Move::Unknown,
         }

@@ -84,11 +84,18 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
                 continue;
             };
             // One that began earlier in the burst may be the same.
-            let mut known = table.find(flow.hash, flow.key);
-            if let Decision::Begin(prepared) = decision {
-                known = shared.begin(table, flow.hash, known, prepared);
+            let known = table.find(flow.hash, flow.key);
+            let begun = match decision {
+                Decision::Begin(prepared) => shared.begin(table, flow.hash, known, prepared),
+                Decision::HandOver(_) | Decision::Open => None,
+            };
+            let frame = match begun {
+                Some(found) => shared.forward_first(table, found, &flow, frame, outlet),
+                None => Some(frame),
+            };
+            if let Some(frame) = frame {
+                shared.flow(table, &flow, known.or(begun), frame, outlet);
             }
-            shared.flow(table, &flow, known, frame, outlet);
         }
         self.decisions.clear();
     }

@@ -29,6 +29,12 @@ impl Candidate {
     /// Nothing.
     pub const NONE: Self = Self(Reference::NONE);
 
+    /// What was found.
+    #[inline]
+    pub fn of(found: Found) -> Self {
+        Self(Reference::new(found.id.0, found.direction))
+    }
+
     /// Whether it is nothing: the index had no entry like the 5-tuple's.
     #[inline]
     pub fn is_none(self) -> bool {
