@@ -241,7 +241,8 @@ impl<F: Frame> Pipeline<F> {
 impl<F: Frame> Shared<F> {
     /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
     /// has no VLAN tag any more.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
     fn look_up_class(
         &self,
         frame: &mut F,
