@@ -214,11 +214,16 @@ pub(super) fn prepare<A: Family, F: Frame>(
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let service = service_of(&shared.services, packet, key).ok().flatten().ok_or(None)?;
     let back = way_back(shared, packet, key).map_err(|_| None)?;
-    if service.one_packet || shared.interfaces.is_near(key.source) {
+    if service.one_packet {
         return Err(None);
     }
     let client = (key.source, key.source_port);
     let server = service.schedule(&shared.loads).ok_or(None)?;
+    let ends = [key.source, server.address];
+    if shared.interfaces.address_between(ends, &shared.services).is_some() {
+        // It needs a port of the director's own.
+        return Err(Some(server.slot));
+    }
     let chosen = Chosen::new(service, server, client, 0);
     let connection = build(shared, &chosen, client, (packet, back, now))
         .map_err(|_| Some(chosen.server.slot))?;
