@@ -135,6 +135,7 @@ pub struct World<F> {
     pipeline: Pipeline<F>,
     stats: Arc<WorkerStats>,
     rounds: u32,
+    is_watched: bool,
     /// Kept, or the worker's events would find no receiver.
     control: Arc<ControlMailbox>,
 }
@@ -181,7 +182,7 @@ impl<F: Frame> World<F> {
             mailbox: inner,
         };
         let pipeline = Pipeline::new(settings, Tick(0)).context("the connection table")?;
-        let mut world = Self { pipeline, stats, rounds: 0, control };
+        let mut world = Self { pipeline, stats, rounds: 0, is_watched: true, control };
         world.set_neighbor(OUTSIDE, flows::gateway(family), flows::GATEWAY_MAC)?;
         for number in 0..flows::SERVICES * plan.services.1 {
             let server = flows::server(family, number).ip();
@@ -204,6 +205,11 @@ impl<F: Frame> World<F> {
         &self.stats
     }
 
+    /// Whether the stop watch looks at a round now and then, as a director's does.
+    pub fn watch(&mut self, is_watched: bool) {
+        self.is_watched = is_watched;
+    }
+
     /// A round of `Worker::run` that found a burst: the burst, then expiry, now and then the
     /// mailbox.
     #[inline]
@@ -215,7 +221,7 @@ impl<F: Frame> World<F> {
         exit: &mut impl Exit<F>,
     ) {
         let packets = burst.len();
-        if self.rounds.is_multiple_of(stopwatch::ROUNDS) {
+        if self.is_watched && self.rounds.is_multiple_of(stopwatch::ROUNDS) {
             self.pipeline.stopwatch.start();
         }
         match origin {

@@ -7,6 +7,7 @@
 mod connections;
 mod established;
 mod footprint;
+mod watching;
 
 use anyhow::Result;
 use pointsman_bench::flows::Traffic;
@@ -44,6 +45,8 @@ enum Part {
     Established,
     /// Connections that begin and end.
     Connections,
+    /// The pipeline's stop watch.
+    Watch,
     /// Memory of a connection.
     Memory,
 }
@@ -56,6 +59,9 @@ pub(crate) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()>
     }
     if is_wanted(Part::Connections) {
         connections::run(args, lab, report)?;
+    }
+    if is_wanted(Part::Watch) {
+        watching::run(lab, report)?;
     }
     if is_wanted(Part::Memory) {
         footprint::run(lab, report)?;
