@@ -13,7 +13,6 @@ use pointsman::dpdk::mempool::Mempool;
 use pointsman::dpdk::tsc;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::ethernet::EthernetHeader;
-use pointsman_bench::flows::Traffic;
 use pointsman_bench::template::Template;
 use pointsman_bench::world::{Compiler, Exit, INSIDE, Plan, World};
 use zerocopy::FromBytes;
@@ -53,7 +52,7 @@ impl Forwarding {
     /// A data plane in which all of `flows` are established.
     pub(crate) fn world(&mut self, plan: &Plan, flows: &Flows) -> Result<(World<Mbuf>, Compiler)> {
         let (mut world, compiler) = World::new(plan, &mut self.sink)?;
-        self.establish(&mut world, plan.traffic, flows.clone(), |_| Tick(0))?;
+        self.establish(&mut world, plan, flows.clone(), |_| Tick(0))?;
         Ok((world, compiler))
     }
 
@@ -62,12 +61,12 @@ impl Forwarding {
     pub(crate) fn establish(
         &mut self,
         world: &mut World<Mbuf>,
-        traffic: Traffic,
+        plan: &Plan,
         mut order: Flows,
         when: impl Fn(u32) -> Tick,
     ) -> Result<()> {
         let before = self.sink.transmitted();
-        let opening: Vec<_> = traffic.life().into_iter().take(3).collect();
+        let opening = plan.opening();
         let mut burst = FrameBurst::new();
         let bursts = order.count().div_ceil(BURST_U32);
         for number in 0..bursts {
@@ -81,7 +80,7 @@ impl Forwarding {
         }
         let sent = self.sink.transmitted() - before;
         let wanted = u64::from(bursts) * (BURST * opening.len()) as u64;
-        ensure!(sent == wanted, "{traffic}: {sent} of {wanted} packets came through");
+        ensure!(sent == wanted, "{}: {sent} of {wanted} packets came through", plan.traffic);
         Ok(())
     }
 
@@ -136,18 +135,13 @@ impl Forwarding {
         mut flows: Flows,
     ) -> Result<[f64; 2]> {
         let mut turns = [Cycles::new(TURNS), Cycles::new(TURNS)];
-        let mut burst = FrameBurst::new();
         let end = self.begin();
         let start = tsc::now();
         let mut before = start;
         while before < end {
             for (is_watched, cycles) in [true, false].into_iter().zip(&mut turns) {
                 world.watch(is_watched);
-                for _ in 0..stopwatch::ROUNDS {
-                    let now = self.tick(tsc::now().wrapping_sub(start));
-                    self.source.receive(&mut burst, packet, &mut flows)?;
-                    world.round(&mut burst, Origin::Port, now, &mut self.sink);
-                }
+                self.turn(world, packet, &mut flows, start)?;
                 let after = tsc::now();
                 cycles.push(after.wrapping_sub(before));
                 before = after;
@@ -155,6 +149,23 @@ impl Forwarding {
         }
         world.watch(true);
         Ok(turns.map(|mut cycles| cycles.median_per(BURST * stopwatch::ROUNDS as usize)))
+    }
+
+    /// As many rounds as the stop watch looks at one of.
+    fn turn(
+        &mut self,
+        world: &mut World<Mbuf>,
+        packet: &Template,
+        flows: &mut Flows,
+        start: u64,
+    ) -> Result<()> {
+        let mut burst = FrameBurst::new();
+        for _ in 0..stopwatch::ROUNDS {
+            let now = self.tick(tsc::now().wrapping_sub(start));
+            self.source.receive(&mut burst, packet, flows)?;
+            world.round(&mut burst, Origin::Port, now, &mut self.sink);
+        }
+        Ok(())
     }
 
     /// Million packets per second of CPU time, over so long; `start` is the time's beginning.

@@ -1,6 +1,8 @@
 //! Packets of established flows in random order: plain forwarding, the director, the difference,
 //! and how families and protocols compare.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use pointsman::dataplane::stats::Stage;
 use pointsman::dpdk::mbuf::Mbuf;
@@ -25,15 +27,38 @@ const TITLE: &str = "One worker in memory, bursts of 64, established flows in ra
 /// IPv4 and UDP, to which others are compared.
 const PLAINEST: Traffic = Traffic { family: Family::V4, transport: Transport::Udp };
 
+/// What packets look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    traffic: Traffic,
+    /// They come and leave with a VLAN tag.
+    is_tagged: bool,
+}
+
+impl From<Traffic> for Kind {
+    fn from(traffic: Traffic) -> Self {
+        Self { traffic, is_tagged: false }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.traffic, if self.is_tagged { "_vlan" } else { "" })
+    }
+}
+
 pub(super) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()> {
-    let usual = args.flows.iter().map(|flows| (*flows, args.traffic.clone()));
-    let most = args.most_flows.iter().map(|flows| (*flows, vec![PLAINEST]));
+    let kinds: Vec<Kind> = args.traffic.iter().copied().map(Kind::from).collect();
+    let usual = args.flows.iter().map(|flows| (*flows, kinds.clone()));
+    let most = args.most_flows.iter().map(|flows| (*flows, vec![Kind::from(PLAINEST)]));
+    let tagged = Kind { traffic: PLAINEST, is_tagged: true };
+    let tagged = args.vlan_flows.iter().map(|flows| (*flows, vec![tagged]));
     let mut rows = Vec::new();
-    for (flows, traffic) in usual.chain(most) {
+    for (flows, kinds) in usual.chain(most).chain(tagged) {
         let (pool, args) = (lab.pool().clone(), lab.args.clone());
         rows.extend(lab.run(move || {
             let mut forwarding = Forwarding::new(&pool, args.milliseconds);
-            compare(&mut forwarding, &traffic, flows, args.runs)
+            compare(&mut forwarding, &kinds, flows, args.runs)
         })?);
     }
     report.add(TITLE, rows)
@@ -41,7 +66,7 @@ pub(super) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()>
 
 /// One kind of traffic and what was measured of it.
 struct Subject {
-    traffic: Traffic,
+    kind: Kind,
     world: World<Mbuf>,
     packet: Template,
     plain: Runs,
@@ -51,13 +76,14 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(forwarding: &mut Forwarding, traffic: Traffic, flows: u32) -> Result<Self> {
+    fn new(forwarding: &mut Forwarding, kind: Kind, flows: u32) -> Result<Self> {
+        let Kind { traffic, is_tagged } = kind;
         warn_of_ordinary_memory(traffic, flows);
-        let plan = Plan::new(traffic, flows.max(1024));
+        let plan = Plan { is_tagged, ..Plan::new(traffic, flows.max(1024)) };
         let (world, _) = forwarding.world(&plan, &Flows::sequential(flows))?;
-        let packet = Template::new(traffic, Direction::Inbound, flags::ACK);
+        let packet = plan.packet(Direction::Inbound, flags::ACK);
         let (plain, director, stages) = Default::default();
-        Ok(Self { traffic, world, packet, plain, director, stages })
+        Ok(Self { kind, world, packet, plain, director, stages })
     }
 
     /// One run of each.
@@ -79,7 +105,7 @@ impl Subject {
         let stages = Stage::ALL.iter().zip(&self.stages);
         let own = stages.filter(|(stage, _)| **stage != Stage::Receive);
         own.map(|(stage, runs)| {
-            let name = format!("stages/{}/{scale}_flows/{}", self.traffic, stage.name());
+            let name = format!("stages/{}/{scale}_flows/{}", self.kind, stage.name());
             Row::new(name, UNIT, runs, COMMAND)
         })
         .collect()
@@ -107,11 +133,11 @@ fn float(count: u64) -> f64 {
 /// All kinds of traffic take turns, so that their ratios hold whatever the neighbours do.
 fn compare(
     forwarding: &mut Forwarding,
-    traffic: &[Traffic],
+    kinds: &[Kind],
     flows: u32,
     runs: usize,
 ) -> Result<Vec<Row>> {
-    let subjects = traffic.iter().map(|traffic| Subject::new(forwarding, *traffic, flows));
+    let subjects = kinds.iter().map(|kind| Subject::new(forwarding, *kind, flows));
     let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
     for _ in 0..runs {
         for subject in &mut subjects {
@@ -119,21 +145,21 @@ fn compare(
         }
     }
     let mut rows = Vec::new();
-    for Subject { traffic, world, .. } in &subjects {
-        world.lost_nothing().with_context(|| traffic.to_string())?;
+    for Subject { kind, world, .. } in &subjects {
+        world.lost_nothing().with_context(|| kind.to_string())?;
         let have = world.connections();
-        ensure!(have == flows, "{traffic}: {have} connections, not {flows}");
+        ensure!(have == flows, "{kind}: {have} connections, not {flows}");
     }
     let scale = scale(flows);
     for subject in &subjects {
-        let name = format!("loop/{}/{scale}_flows", subject.traffic);
+        let name = format!("loop/{}/{scale}_flows", subject.kind);
         let added = subject.added();
         for (what, runs) in
             [("macswap", &subject.plain), ("director", &subject.director), ("added", &added)]
         {
             rows.push(Row::new(format!("{name}/{what}"), UNIT, runs, COMMAND));
         }
-        if subject.traffic == PLAINEST {
+        if subject.kind == PLAINEST.into() {
             rows.extend(subject.stage_rows(&scale));
         }
     }
@@ -141,7 +167,8 @@ fn compare(
         ("loop/ipv4", "tcp_to_udp", Traffic { transport: Transport::Tcp, ..PLAINEST }),
         ("loop/udp", "ipv6_to_ipv4", Traffic { family: Family::V6, ..PLAINEST }),
     ];
-    let find = |traffic| subjects.iter().find(|subject| subject.traffic == traffic);
+    let find =
+        |traffic: Traffic| subjects.iter().find(|subject| subject.kind == Kind::from(traffic));
     for (group, what, traffic) in pairs {
         if let (Some(dividend), Some(divisor)) = (find(traffic), find(PLAINEST)) {
             let ratio = dividend.added().with(&divisor.added(), |dividend, divisor| {

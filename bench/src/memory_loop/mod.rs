@@ -24,6 +24,9 @@ pub(crate) struct LoopArgs {
     /// More numbers of flows, of IPv4 and UDP alone: 10M take 1 GiB.
     #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [10_485_760])]
     most_flows: Vec<u32>,
+    /// Numbers of flows of IPv4 and UDP whose packets come and leave with VLAN tags.
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [65_536])]
+    vlan_flows: Vec<u32>,
     /// Families and protocols.
     #[arg(long, value_delimiter = ',', default_values_t = Traffic::ALL)]
     traffic: Vec<Traffic>,
