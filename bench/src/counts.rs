@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_new_is_told() {
-        let old = Counts { instructions_per_packet: BTreeMap::new(), ..counts(1.0) };
+        let old = Counts { instructions_per_packet: BTreeMap::new(), ..counts(10.0) };
         assert_eq!(old.growth(&counts(10.0)).len(), 1);
     }
 
