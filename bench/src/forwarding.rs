@@ -85,12 +85,12 @@ impl Forwarding {
     }
 
     /// Cycles per packet of plain forwarding.
-    pub(crate) fn plain(&mut self, packet: &Template, mut flows: Flows) -> Result<f64> {
+    pub(crate) fn plain(&mut self, packet: &Template, flows: &mut Flows) -> Result<f64> {
         let mut burst = FrameBurst::new();
         let end = self.begin();
         let mut before = tsc::now();
         loop {
-            self.source.receive(&mut burst, packet, &mut flows)?;
+            self.source.receive(&mut burst, packet, flows)?;
             swap_macs(&mut burst, &mut self.sink);
             let after = tsc::now();
             self.cycles.push(after.wrapping_sub(before));
@@ -106,7 +106,7 @@ impl Forwarding {
         &mut self,
         world: &mut World<Mbuf>,
         packet: &Template,
-        mut flows: Flows,
+        flows: &mut Flows,
     ) -> Result<f64> {
         let mut burst = FrameBurst::new();
         let end = self.begin();
@@ -114,7 +114,7 @@ impl Forwarding {
         let mut before = start;
         loop {
             let now = self.tick(before.wrapping_sub(start));
-            self.source.receive(&mut burst, packet, &mut flows)?;
+            self.source.receive(&mut burst, packet, flows)?;
             world.round(&mut burst, Origin::Port, now, &mut self.sink);
             let after = tsc::now();
             self.cycles.push(after.wrapping_sub(before));
@@ -132,7 +132,7 @@ impl Forwarding {
         &mut self,
         world: &mut World<Mbuf>,
         packet: &Template,
-        mut flows: Flows,
+        flows: &mut Flows,
     ) -> Result<[f64; 2]> {
         let mut turns = [Cycles::new(TURNS), Cycles::new(TURNS)];
         let end = self.begin();
@@ -141,7 +141,7 @@ impl Forwarding {
         while before < end {
             for (is_watched, cycles) in [true, false].into_iter().zip(&mut turns) {
                 world.watch(is_watched);
-                self.turn(world, packet, &mut flows, start)?;
+                self.turn(world, packet, flows, start)?;
                 let after = tsc::now();
                 cycles.push(after.wrapping_sub(before));
                 before = after;

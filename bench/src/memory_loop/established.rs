@@ -14,8 +14,9 @@ use pointsman_bench::world::{Plan, World};
 
 use super::LoopArgs;
 use crate::forwarding::Forwarding;
-use crate::lab::Lab;
-use crate::measure::Runs;
+use crate::lab::{Lab, LabArgs};
+use crate::measure::{Run, Runs};
+use crate::quiet::{Patience, is_quiet};
 use crate::results::{Report, Row, warn_of_ordinary_memory};
 use crate::scale::scale;
 use crate::source::Flows;
@@ -58,7 +59,7 @@ pub(super) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()>
         let (pool, args) = (lab.pool().clone(), lab.args.clone());
         rows.extend(lab.run(move || {
             let mut forwarding = Forwarding::new(&pool, args.milliseconds);
-            compare(&mut forwarding, &kinds, flows, args.runs)
+            compare(&mut forwarding, &kinds, flows, &args)
         })?);
     }
     report.add(TITLE, rows)
@@ -69,6 +70,9 @@ struct Subject {
     kind: Kind,
     world: World<Mbuf>,
     packet: Template,
+    /// Goes on from run to run, or each would meet the flows that the one before left in the caches.
+    order: Flows,
+    plain_order: Flows,
     plain: Runs,
     director: Runs,
     /// Of the director: by stage, from the rounds that its stop watch looked at.
@@ -83,19 +87,26 @@ impl Subject {
         let (world, _) = forwarding.world(&plan, &Flows::sequential(flows))?;
         let packet = plan.packet(Direction::Inbound, flags::ACK);
         let (plain, director, stages) = Default::default();
-        Ok(Self { kind, world, packet, plain, director, stages })
+        let [order, plain_order] = [Flows::random(flows), Flows::random(flows)];
+        Ok(Self { kind, world, packet, order, plain_order, plain, director, stages })
     }
 
     /// One run of each.
-    fn run(&mut self, forwarding: &mut Forwarding, flows: u32) -> Result<()> {
-        let Self { world, packet, .. } = self;
-        self.plain.push(forwarding.plain(packet, Flows::random(flows))?);
+    fn run(
+        &mut self,
+        forwarding: &mut Forwarding,
+        patience: &mut Patience<impl FnMut() -> Result<bool>>,
+    ) -> Result<()> {
+        let Self { world, packet, plain_order, order, .. } = self;
+        self.plain.push(patience.run(|| forwarding.plain(packet, plain_order))?);
         let before = watched(world);
-        self.director.push(forwarding.director(world, packet, Flows::random(flows))?);
+        let run = patience.run(|| forwarding.director(world, packet, order))?;
+        self.director.push(run);
         let (cycles, packets) = watched(world);
         let looked_at = packets.saturating_sub(before.1).max(1);
         for (runs, (after, before)) in self.stages.iter_mut().zip(cycles.iter().zip(before.0)) {
-            runs.push(float(after.saturating_sub(before)) / float(looked_at));
+            let value = float(after.saturating_sub(before)) / float(looked_at);
+            runs.push(Run { value, ..run });
         }
         Ok(())
     }
@@ -135,13 +146,14 @@ fn compare(
     forwarding: &mut Forwarding,
     kinds: &[Kind],
     flows: u32,
-    runs: usize,
+    args: &LabArgs,
 ) -> Result<Vec<Row>> {
     let subjects = kinds.iter().map(|kind| Subject::new(forwarding, *kind, flows));
     let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
-    for _ in 0..runs {
+    let mut patience = Patience::new(args.patience, || Ok(is_quiet()));
+    for _ in 0..args.runs {
         for subject in &mut subjects {
-            subject.run(forwarding, flows)?;
+            subject.run(forwarding, &mut patience)?;
         }
     }
     let mut rows = Vec::new();

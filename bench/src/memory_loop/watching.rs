@@ -8,7 +8,8 @@ use pointsman_bench::world::Plan;
 
 use crate::forwarding::Forwarding;
 use crate::lab::Lab;
-use crate::measure::Runs;
+use crate::measure::{Run, Runs};
+use crate::quiet::{Patience, is_quiet};
 use crate::results::{Report, Row};
 use crate::scale::scale;
 use crate::source::Flows;
@@ -35,13 +36,14 @@ fn measure(lab: &Lab, flows: u32) -> Result<[Row; 3]> {
         let plan = Plan::new(TRAFFIC, flows.max(1024));
         let (mut world, _) = forwarding.world(&plan, &Flows::sequential(flows))?;
         let packet = Template::new(TRAFFIC, Direction::Inbound, 0);
+        let mut order = Flows::random(flows);
         let [mut with, mut without] = [Runs::new(), Runs::new()];
+        let mut patience = Patience::new(args.patience, || Ok(is_quiet()));
         for _ in 0..args.runs {
-            let order = Flows::random(flows);
-            let [watched, unwatched] =
-                forwarding.watched_and_unwatched(&mut world, &packet, order)?;
-            with.push(watched);
-            without.push(unwatched);
+            let work = || forwarding.watched_and_unwatched(&mut world, &packet, &mut order);
+            let ([watched, unwatched], is_quiet) = patience.watch(work)?;
+            with.push(Run { value: watched, is_quiet });
+            without.push(Run { value: unwatched, is_quiet });
         }
         world.lost_nothing()?;
         let ratio = with.with(&without, |watched, unwatched| watched / unwatched);
