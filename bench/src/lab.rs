@@ -82,14 +82,16 @@ impl Lab {
         u16::try_from(self.args.cpus.len()).unwrap_or(u16::MAX)
     }
 
-    /// Whether the CPUs of all lcores are quiet. None of them may be working.
+    /// Whether the CPUs of all lcores are quiet while each of them works: two that are hardware
+    /// threads of one core are not. None may be working.
     pub(crate) fn is_quiet(&self) -> Result<bool> {
-        for place in 0..self.lcores() {
-            if !self.start(place, || Ok(quiet::is_quiet()))?.join()?? {
-                return Ok(false);
-            }
+        let look = |place| self.start(place, || Ok(quiet::is_quiet()));
+        let looking: Vec<_> = (0..self.lcores()).map(look).collect::<Result<_>>()?;
+        let mut all = true;
+        for look in looking {
+            all &= look.join()??;
         }
-        Ok(true)
+        Ok(all)
     }
 
     /// Starts work on the lcore with this place in the list of CPUs.
