@@ -77,7 +77,8 @@ impl Results {
     /// The director and plain forwarding, by what they cost beside a source in memory.
     fn in_memory(&self) -> Vec<Series> {
         self.over_flows("loop/", |subject, what, cycles| {
-            let is_drawn = what == "director" || (what, subject) == ("macswap", "ipv4_udp");
+            let is_drawn = (what == "director" && !subject.ends_with("_vlan"))
+                || (what, subject) == ("macswap", "ipv4_udp");
             is_drawn.then(|| (format!("{subject} {what}"), self.machine.tsc_mhz / cycles))
         })
     }

@@ -57,14 +57,15 @@ impl Counts {
         let mut lines = Vec::new();
         for (each, old, new) in kinds {
             for (traffic, count) in new {
-                match old.get(traffic) {
-                    None => lines.push(format!("{traffic}: {count:.1} per {each}, new")),
-                    Some(old) if *count > tolerated(*old) => lines.push(format!(
+                let line = match old.get(traffic) {
+                    None => format!("{traffic}: {count:.1} per {each}, new"),
+                    Some(old) if *count > tolerated(*old) => format!(
                         "{traffic}: {count:.1} instructions per {each}, {old:.1} before: {:+.1} %",
                         (count / old - 1.0) * 100.0
-                    )),
-                    Some(_) => {}
-                }
+                    ),
+                    Some(_) => continue,
+                };
+                lines.push(line);
             }
         }
         lines
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_new_is_told() {
-        let old = Counts { instructions_per_packet: BTreeMap::new(), ..counts(1.0) };
+        let old = Counts { instructions_per_packet: BTreeMap::new(), ..counts(10.0) };
         assert_eq!(old.growth(&counts(10.0)).len(), 1);
     }
 

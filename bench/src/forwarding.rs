@@ -7,12 +7,12 @@ use anyhow::{Result, ensure};
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, FrameBurst, Outlet};
 use pointsman::dataplane::pipeline::Origin;
+use pointsman::dataplane::stopwatch;
 use pointsman::dpdk::mbuf::Mbuf;
 use pointsman::dpdk::mempool::Mempool;
 use pointsman::dpdk::tsc;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::ethernet::EthernetHeader;
-use pointsman_bench::flows::Traffic;
 use pointsman_bench::template::Template;
 use pointsman_bench::world::{Compiler, Exit, INSIDE, Plan, World};
 use zerocopy::FromBytes;
@@ -23,6 +23,8 @@ use crate::source::{Flows, Source};
 
 /// Bursts of one run at most.
 pub(crate) const BURSTS: usize = 1 << 18;
+/// Turns of one run at most, with the stop watch and without.
+const TURNS: usize = BURSTS / stopwatch::ROUNDS as usize;
 
 /// A source, a sink and a stop watch.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Forwarding {
     /// A data plane in which all of `flows` are established.
     pub(crate) fn world(&mut self, plan: &Plan, flows: &Flows) -> Result<(World<Mbuf>, Compiler)> {
         let (mut world, compiler) = World::new(plan, &mut self.sink)?;
-        self.establish(&mut world, plan.traffic, flows.clone(), |_| Tick(0))?;
+        self.establish(&mut world, plan, flows.clone(), |_| Tick(0))?;
         Ok((world, compiler))
     }
 
@@ -59,12 +61,12 @@ impl Forwarding {
     pub(crate) fn establish(
         &mut self,
         world: &mut World<Mbuf>,
-        traffic: Traffic,
+        plan: &Plan,
         mut order: Flows,
         when: impl Fn(u32) -> Tick,
     ) -> Result<()> {
         let before = self.sink.transmitted();
-        let opening: Vec<_> = traffic.life().into_iter().take(3).collect();
+        let opening = plan.opening();
         let mut burst = FrameBurst::new();
         let bursts = order.count().div_ceil(BURST_U32);
         for number in 0..bursts {
@@ -78,17 +80,17 @@ impl Forwarding {
         }
         let sent = self.sink.transmitted() - before;
         let wanted = u64::from(bursts) * (BURST * opening.len()) as u64;
-        ensure!(sent == wanted, "{traffic}: {sent} of {wanted} packets came through");
+        ensure!(sent == wanted, "{}: {sent} of {wanted} packets came through", plan.traffic);
         Ok(())
     }
 
     /// Cycles per packet of plain forwarding.
-    pub(crate) fn plain(&mut self, packet: &Template, mut flows: Flows) -> Result<f64> {
+    pub(crate) fn plain(&mut self, packet: &Template, flows: &mut Flows) -> Result<f64> {
         let mut burst = FrameBurst::new();
         let end = self.begin();
         let mut before = tsc::now();
         loop {
-            self.source.receive(&mut burst, packet, &mut flows)?;
+            self.source.receive(&mut burst, packet, flows)?;
             swap_macs(&mut burst, &mut self.sink);
             let after = tsc::now();
             self.cycles.push(after.wrapping_sub(before));
@@ -104,7 +106,7 @@ impl Forwarding {
         &mut self,
         world: &mut World<Mbuf>,
         packet: &Template,
-        mut flows: Flows,
+        flows: &mut Flows,
     ) -> Result<f64> {
         let mut burst = FrameBurst::new();
         let end = self.begin();
@@ -112,7 +114,7 @@ impl Forwarding {
         let mut before = start;
         loop {
             let now = self.tick(before.wrapping_sub(start));
-            self.source.receive(&mut burst, packet, &mut flows)?;
+            self.source.receive(&mut burst, packet, flows)?;
             world.round(&mut burst, Origin::Port, now, &mut self.sink);
             let after = tsc::now();
             self.cycles.push(after.wrapping_sub(before));
@@ -121,6 +123,49 @@ impl Forwarding {
                 return Ok(self.cycles.median_per(BURST));
             }
         }
+    }
+
+    /// Cycles per packet with the stop watch and without it, in the same tables: the two take turns
+    /// every [`stopwatch::ROUNDS`] rounds, of which one is looked at. A median over bursts would not
+    /// see that one, a median over turns does.
+    pub(crate) fn watched_and_unwatched(
+        &mut self,
+        world: &mut World<Mbuf>,
+        packet: &Template,
+        flows: &mut Flows,
+    ) -> Result<[f64; 2]> {
+        let mut turns = [Cycles::new(TURNS), Cycles::new(TURNS)];
+        let end = self.begin();
+        let start = tsc::now();
+        let mut before = start;
+        while before < end {
+            for (is_watched, cycles) in [true, false].into_iter().zip(&mut turns) {
+                world.watch(is_watched);
+                self.turn(world, packet, flows, start)?;
+                let after = tsc::now();
+                cycles.push(after.wrapping_sub(before));
+                before = after;
+            }
+        }
+        world.watch(true);
+        Ok(turns.map(|mut cycles| cycles.median_per(BURST * stopwatch::ROUNDS as usize)))
+    }
+
+    /// As many rounds as the stop watch looks at one of.
+    fn turn(
+        &mut self,
+        world: &mut World<Mbuf>,
+        packet: &Template,
+        flows: &mut Flows,
+        start: u64,
+    ) -> Result<()> {
+        let mut burst = FrameBurst::new();
+        for _ in 0..stopwatch::ROUNDS {
+            let now = self.tick(tsc::now().wrapping_sub(start));
+            self.source.receive(&mut burst, packet, flows)?;
+            world.round(&mut burst, Origin::Port, now, &mut self.sink);
+        }
+        Ok(())
     }
 
     /// Million packets per second of CPU time, over so long; `start` is the time's beginning.

@@ -48,6 +48,7 @@ const GOALS: &[(&str, Goal)] = &[
     ("loop/ipv4_udp/10M_flows/added", AtMost(180.0)),
     ("loop/ipv4/*/tcp_to_udp", AtMost(1.1)),
     ("loop/udp/*/ipv6_to_ipv4", AtMost(1.2)),
+    ("loop/ipv4_udp/*/watched_to_unwatched", AtMost(1.01)),
     ("loop/ipv4_tcp/1M_live/connection", AtMost(1500.0)),
     ("loop/ipv4_tcp/8M_live/to_1M_live", AtMost(1.4)),
     ("memory/ipv4/*/connection", AtMost(160.0)),

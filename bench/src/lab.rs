@@ -7,6 +7,7 @@ use pointsman::dpdk::eal::{Eal, EalArgs};
 use pointsman::dpdk::lcore::{LcoreHandle, LcoreId};
 use pointsman::dpdk::mempool::Mempool;
 
+use crate::quiet;
 use crate::results::{free_huge_pages, say};
 
 /// Mbufs of the pool, and how many of them each lcore keeps at hand.
@@ -19,11 +20,14 @@ const MEMORY_MIB: u64 = 64;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LabArgs {
     /// Runs of each measure; their median counts.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 45)]
     pub(crate) runs: usize,
-    /// Milliseconds of one run.
-    #[arg(long, default_value_t = 100)]
+    /// Milliseconds of one run: shorter than a core is usually left alone, or shared.
+    #[arg(long, default_value_t = 20)]
     pub(crate) milliseconds: u64,
+    /// Seconds that each comparison waits, altogether, for cores that nobody shares.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) patience: u64,
     /// The CPUs to measure on. What one worker does is measured on the first; all are used where
     /// workers are compared. DPDK's own thread sleeps on the last.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 0])]
@@ -76,6 +80,18 @@ impl Lab {
     /// How many lcores can measure at the same time.
     pub(crate) fn lcores(&self) -> u16 {
         u16::try_from(self.args.cpus.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether the CPUs of all lcores are quiet while each of them works: two that are hardware
+    /// threads of one core are not. None may be working.
+    pub(crate) fn is_quiet(&self) -> Result<bool> {
+        let look = |place| self.start(place, || Ok(quiet::is_quiet()));
+        let looking: Vec<_> = (0..self.lcores()).map(look).collect::<Result<_>>()?;
+        let mut all = true;
+        for look in looking {
+            all &= look.join()??;
+        }
+        Ok(all)
     }
 
     /// Starts work on the lcore with this place in the list of CPUs.

@@ -11,6 +11,7 @@ mod instructions;
 mod lab;
 mod measure;
 mod memory_loop;
+mod quiet;
 mod results;
 mod scale;
 mod sink;
@@ -20,7 +21,7 @@ mod workers;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use pointsman_bench::flows::Traffic;
 
@@ -145,7 +146,11 @@ fn measure(command: Command, report: &mut Report) -> Result<()> {
         Command::Workers { lab, args } => workers::run(&args, &Lab::open(&lab)?, report),
         Command::Changes { lab, args } => changes::run(&args, &Lab::open(&lab)?, report),
         Command::Tables { lab, args } => tables::run(&args, &Lab::open(&lab)?, report),
-        Command::Devices(args) => devices::run(&args, report),
+        Command::Devices(args) => {
+            devices::run(&args, report)?;
+            ensure!(!report.rows().is_empty(), "nothing was measured");
+            Ok(())
+        }
         Command::Rfc2544(command) => rfc2544::run(&command, report),
         Command::Rfc9693(command) => rfc9693::run(&command, report),
         Command::Selftest(args) => selftest::run(&args, report),

@@ -48,9 +48,24 @@ impl Cycles {
     }
 }
 
-/// The figures of several runs.
+/// The figure of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) value: f64,
+    /// The core was not shared before it and after it.
+    pub(crate) is_quiet: bool,
+}
+
+/// Nobody has looked whether it was quiet, or it does not matter.
+impl From<f64> for Run {
+    fn from(value: f64) -> Self {
+        Self { value, is_quiet: false }
+    }
+}
+
+/// Several runs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Runs(Vec<f64>);
+pub(crate) struct Runs(Vec<Run>);
 
 impl Runs {
     /// None yet.
@@ -59,8 +74,8 @@ impl Runs {
     }
 
     /// Notes a run.
-    pub(crate) fn push(&mut self, value: f64) {
-        self.0.push(value);
+    pub(crate) fn push(&mut self, run: impl Into<Run>) {
+        self.0.push(run.into());
     }
 
     /// How many there are.
@@ -70,7 +85,7 @@ impl Runs {
 
     /// The middle one, or the mean of the two in the middle; 0 without any.
     pub(crate) fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
+        let mut sorted: Vec<_> = self.values().collect();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
         match (sorted.get(middle.wrapping_sub(1)), sorted.get(middle)) {
@@ -84,14 +99,27 @@ impl Runs {
 
     /// The smallest and the largest.
     pub(crate) fn spread(&self) -> [f64; 2] {
-        let min = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        let max = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min = self.values().fold(f64::INFINITY, f64::min);
+        let max = self.values().fold(f64::NEG_INFINITY, f64::max);
         [min, max]
     }
 
     /// This and `other`, run by run.
     pub(crate) fn with(&self, other: &Self, combine: impl Fn(f64, f64) -> f64) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(a, b)| combine(*a, *b)).collect())
+        let both = self.0.iter().zip(&other.0).map(|(a, b)| Run {
+            value: combine(a.value, b.value),
+            is_quiet: a.is_quiet && b.is_quiet,
+        });
+        Self(both.collect())
+    }
+
+    /// The quiet ones.
+    pub(crate) fn quiet(&self) -> Self {
+        Self(self.0.iter().filter(|run| run.is_quiet).copied().collect())
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().map(|run| run.value)
     }
 }
 
@@ -99,11 +127,23 @@ impl Runs {
 mod tests {
     use super::*;
 
+    fn runs(values: &[f64]) -> Runs {
+        Runs(values.iter().copied().map(Run::from).collect())
+    }
+
+    #[test]
+    fn what_comes_of_two_runs_is_quiet_where_both_are() {
+        let of = |quiet: [bool; 3]| Runs(quiet.map(|is_quiet| Run { value: 1.0, is_quiet }).into());
+        let both = of([true, true, false]).with(&of([true, false, true]), |a, b| a + b);
+        assert_eq!((both.len(), both.quiet().len()), (3, 1));
+        assert!(both.quiet().median().total_cmp(&2.0).is_eq());
+    }
+
     #[test]
     fn the_median_is_in_the_middle() {
-        assert!(Runs(vec![3.0, 1.0, 2.0]).median().total_cmp(&2.0).is_eq());
-        assert!(Runs(vec![4.0, 1.0, 2.0, 3.0]).median().total_cmp(&2.5).is_eq());
-        let [least, most] = Runs(vec![3.0, 1.0]).spread();
+        assert!(runs(&[3.0, 1.0, 2.0]).median().total_cmp(&2.0).is_eq());
+        assert!(runs(&[4.0, 1.0, 2.0, 3.0]).median().total_cmp(&2.5).is_eq());
+        let [least, most] = runs(&[3.0, 1.0]).spread();
         assert!(least.total_cmp(&1.0).is_eq() && most.total_cmp(&3.0).is_eq());
     }
 

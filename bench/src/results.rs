@@ -1,5 +1,6 @@
 //! What was measured: rows, the machine, the build; as a table and as a file.
 
+use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,25 @@ pub(crate) struct Row {
     pub(crate) spread: [f64; 2],
     /// How many runs.
     pub(crate) runs: usize,
+    /// Of those during which the core was not shared; `None`: of none it is known.
+    pub(crate) quiet: Option<Quiet>,
     /// What was run.
     pub(crate) command: String,
+}
+
+/// The quiet runs of a row.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Quiet {
+    /// Their median.
+    value: f64,
+    /// How many.
+    runs: usize,
+}
+
+impl fmt::Display for Quiet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:.2}", self.runs, self.value)
+    }
 }
 
 impl Row {
@@ -45,6 +63,7 @@ impl Row {
     pub(crate) fn new(name: String, unit: &'static str, runs: &Runs, command: &str) -> Self {
         let round = |value: f64| (value * 1000.0).round() / 1000.0;
         let (value, goal) = (round(runs.median()), Goal::of(&name));
+        let quiet = runs.quiet();
         Self {
             name,
             value,
@@ -53,6 +72,8 @@ impl Row {
             holds: goal.map(|goal| goal.holds(value)),
             spread: runs.spread().map(round),
             runs: runs.len(),
+            quiet: (quiet.len() > 0)
+                .then(|| Quiet { value: round(quiet.median()), runs: quiet.len() }),
             command: command.to_owned(),
         }
     }
@@ -203,7 +224,7 @@ pub(crate) fn say(line: &str) {
 fn show(title: &str, rows: &[Row]) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["measure", "median", "min..max", "unit", "goal", "holds", "runs"]);
+    table.set_header(["measure", "median", "min..max", "unit", "goal", "holds", "runs", "quiet"]);
     for row in rows {
         let [min, max] = row.spread;
         table.add_row([
@@ -218,6 +239,7 @@ fn show(title: &str, rows: &[Row]) -> Result<()> {
                 None => "",
             }),
             Cell::new(row.runs),
+            Cell::new(row.quiet.map(|quiet| quiet.to_string()).unwrap_or_default()),
         ]);
     }
     writeln!(std::io::stdout().lock(), "\n{title}\n{table}")?;

@@ -17,8 +17,9 @@ use pointsman::wire::address::V4;
 use pointsman::wire::flow_key::{Direction, FlowKey};
 use pointsman_bench::flows::{Random, client_v4};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, LabArgs};
 use crate::measure::{Cycles, Runs};
+use crate::quiet::{Patience, is_quiet};
 use crate::results::{Report, Row, say};
 use crate::scale::scale;
 
@@ -41,8 +42,8 @@ pub(crate) struct TablesArgs {
 pub(crate) fn run(args: &TablesArgs, lab: &Lab, report: &mut Report) -> Result<()> {
     let mut rows = Vec::new();
     for connections in args.connections.clone() {
-        let (eal, runs) = (Arc::clone(lab.eal()), lab.args.runs);
-        rows.extend(lab.run(move || compare(&eal, connections, runs))?);
+        let (eal, args) = (Arc::clone(lab.eal()), lab.args.clone());
+        rows.extend(lab.run(move || compare(&eal, connections, &args))?);
     }
     let title = "Tables of IPv4 connections, both directions under their own keys, records read: \
                  TSC cycles per insert, and per lookup of random replies in bursts of 64";
@@ -201,8 +202,17 @@ impl<T: Table> Subject<T> {
         Ok(Self { table, insert: cycles.median_per(BURST), find: Runs::default() })
     }
 
+    fn run(
+        &mut self,
+        connections: u32,
+        patience: &mut Patience<impl FnMut() -> Result<bool>>,
+    ) -> Result<()> {
+        self.find.push(patience.run(|| Self::find_all(&self.table, connections))?);
+        Ok(())
+    }
+
     /// Cycles per lookup of the median burst.
-    fn run(&mut self, connections: u32) -> Result<()> {
+    fn find_all(table: &T, connections: u32) -> Result<f64> {
         let mut cycles = Cycles::new(BURSTS);
         let mut random = Random::new(u64::from(connections));
         let mut keys = [FlowKey::default(); BURST];
@@ -211,12 +221,11 @@ impl<T: Table> Subject<T> {
                 *key = connection(random.below(connections)).key(Direction::Reply);
             }
             let before = tsc::now();
-            let found = self.table.find(&keys);
+            let found = table.find(&keys);
             cycles.push(tsc::now().wrapping_sub(before));
             ensure!(found == BURST, "{}: {found} of {BURST} connections found", T::NAME);
         }
-        self.find.push(cycles.median_per(BURST));
-        Ok(())
+        Ok(cycles.median_per(BURST))
     }
 
     fn rows(&self, connections: u32) -> [Row; 2] {
@@ -231,7 +240,7 @@ impl<T: Table> Subject<T> {
 }
 
 /// All tables take turns.
-fn compare(eal: &Arc<Eal>, connections: u32, runs: usize) -> Result<Vec<Row>> {
+fn compare(eal: &Arc<Eal>, connections: u32, args: &LabArgs) -> Result<Vec<Row>> {
     let entries = connections as usize * 2;
     let records = || Vec::with_capacity(connections as usize);
     let own = ConnectionTable::new(connections, SECRET, HugePages::Try, Tick(0))?;
@@ -247,11 +256,12 @@ fn compare(eal: &Arc<Eal>, connections: u32, runs: usize) -> Result<Vec<Row>> {
             None
         }
     };
-    for _ in 0..runs {
-        own.run(connections)?;
-        hashbrown.run(connections)?;
+    let mut patience = Patience::new(args.patience, || Ok(is_quiet()));
+    for _ in 0..args.runs {
+        own.run(connections, &mut patience)?;
+        hashbrown.run(connections, &mut patience)?;
         if let Some(rte_hash) = &mut rte_hash {
-            rte_hash.run(connections)?;
+            rte_hash.run(connections, &mut patience)?;
         }
     }
     let rivals = rte_hash.iter().flat_map(|subject| subject.rows(connections));

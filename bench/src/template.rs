@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use pointsman::ids::VlanId;
 use pointsman::wire::checksum::{self, fold};
 use pointsman::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use pointsman::wire::flow_key::Direction;
@@ -19,6 +20,8 @@ use crate::flows::{
 
 /// Octets of the shortest Ethernet frame, less its FCS: 64 on the wire.
 const SHORTEST_FRAME: usize = 60;
+/// Octets of a VLAN tag.
+const TAG: usize = 4;
 
 /// Makes the packets of one direction and kind.
 #[derive(Debug)]
@@ -49,6 +52,15 @@ impl Template {
         let forms =
             (0..SERVICES).map(|number| Form::new(traffic, direction, control, number)).collect();
         Self { family: traffic.family, direction, forms }
+    }
+
+    /// The same packets with the tag of a VLAN, each four octets longer.
+    #[must_use]
+    pub fn in_vlan(mut self, vlan: VlanId) -> Self {
+        for form in &mut self.forms {
+            form.tag(vlan);
+        }
+        self
     }
 
     /// Which way the packets go.
@@ -140,6 +152,17 @@ impl Form {
             transport_checksum: transport + checksum,
             octets: [link.as_bytes(), &ip, &segment].concat(),
         }
+    }
+
+    fn tag(&mut self, vlan: VlanId) {
+        let [type_high, type_low] = ether_type::VLAN.to_be_bytes();
+        let [high, low] = vlan.0.to_be_bytes();
+        let addresses = ethernet::HEADER - size_of::<U16>();
+        self.octets.splice(addresses..addresses, [type_high, type_low, high, low]);
+        self.client += TAG;
+        self.client_port += TAG;
+        self.ip_checksum = self.ip_checksum.map(|at| at + TAG);
+        self.transport_checksum += TAG;
     }
 }
 
@@ -296,6 +319,17 @@ mod tests {
             0xffff,
             "{traffic}"
         );
+    }
+
+    #[test]
+    fn a_tag_leaves_the_rest_of_the_packet_as_it_is() {
+        for traffic in Traffic::ALL {
+            let plain = Template::new(traffic, Direction::Reply, 0).frame(77);
+            let tagged =
+                Template::new(traffic, Direction::Reply, 0).in_vlan(VlanId(0x123)).frame(77);
+            let (addresses, rest) = plain.split_at(12);
+            assert_eq!(tagged, [addresses, &[0x81, 0, 0x01, 0x23], rest].concat());
+        }
     }
 
     #[test]

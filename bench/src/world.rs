@@ -29,11 +29,14 @@ use pointsman::wire::ethernet::Mac;
 use pointsman::wire::flow_key::{Direction, FlowKey, HashSecret};
 
 use crate::flows::{self, Family, Traffic, Transport};
+use crate::template::Template;
 
 /// The port and interface towards the clients.
 pub const OUTSIDE: u8 = 0;
 /// Those towards the real servers.
 pub const INSIDE: u8 = 1;
+/// The VLANs of the two where frames are tagged.
+const VLANS: [VlanId; 2] = [VlanId(100), VlanId(200)];
 /// Services of a table that is to be large, and real servers of each.
 pub const LARGE: (u32, u32) = (1000, 10);
 /// Rounds of a worker under load between two looks at mailbox and timers (`dataplane::worker`).
@@ -55,6 +58,8 @@ pub const fn input(direction: Direction) -> u8 {
 pub struct Plan {
     /// The services' family and protocol.
     pub traffic: Traffic,
+    /// Both interfaces are in VLANs of their ports.
+    pub is_tagged: bool,
     /// Room for so many connections.
     pub connections: u32,
     /// Which worker it is, of how many.
@@ -71,11 +76,50 @@ impl Plan {
     pub const fn new(traffic: Traffic, connections: u32) -> Self {
         Self {
             traffic,
+            is_tagged: false,
             connections,
             worker: (0, 1),
             services: (flows::SERVICES, 1),
             huge_pages: HugePages::Try,
         }
+    }
+
+    /// Packets as its interfaces take them; `control` are TCP's control bits.
+    pub fn packet(&self, direction: Direction, control: u8) -> Template {
+        self.tag(Template::new(self.traffic, direction, control))
+    }
+
+    /// Every packet that a flow is established with, in order.
+    pub fn opening(&self) -> Vec<Template> {
+        self.traffic.life().into_iter().take(3).map(|packet| self.tag(packet)).collect()
+    }
+
+    fn tag(&self, packet: Template) -> Template {
+        let vlan = self.vlan(input(packet.direction()));
+        if vlan == VlanId::UNTAGGED { packet } else { packet.in_vlan(vlan) }
+    }
+
+    fn vlan(&self, interface: u8) -> VlanId {
+        let vlan = VLANS.get(usize::from(interface)).filter(|_| self.is_tagged);
+        vlan.copied().unwrap_or(VlanId::UNTAGGED)
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        let [outside, inside] = networks();
+        let one = |number: u8, mac, addresses: [IpNet; 2]| Interface {
+            id: InterfaceId(number),
+            port: PortId(u16::from(number)),
+            vlan: self.vlan(number),
+            mac,
+            mtu: 1500,
+            sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },
+            mss_clamp: None,
+            addresses: addresses.to_vec(),
+        };
+        Interfaces::new(vec![
+            one(OUTSIDE, flows::OUTSIDE_MAC, outside),
+            one(INSIDE, flows::INSIDE_MAC, inside),
+        ])
     }
 
     fn virtual_services(&self) -> Vec<VirtualService> {
@@ -135,6 +179,7 @@ pub struct World<F> {
     pipeline: Pipeline<F>,
     stats: Arc<WorkerStats>,
     rounds: u32,
+    is_watched: bool,
     /// Kept, or the worker's events would find no receiver.
     control: Arc<ControlMailbox>,
 }
@@ -164,7 +209,7 @@ impl<F: Frame> World<F> {
         let (worker, workers) = plan.worker;
         let settings = PipelineSettings {
             worker: WorkerId(worker),
-            interfaces: Arc::new(interfaces()),
+            interfaces: Arc::new(plan.interfaces()),
             routes: routes(family),
             neighbors: 1024,
             fragment_timeout_ms: 30_000,
@@ -181,7 +226,7 @@ impl<F: Frame> World<F> {
             mailbox: inner,
         };
         let pipeline = Pipeline::new(settings, Tick(0)).context("the connection table")?;
-        let mut world = Self { pipeline, stats, rounds: 0, control };
+        let mut world = Self { pipeline, stats, rounds: 0, is_watched: true, control };
         world.set_neighbor(OUTSIDE, flows::gateway(family), flows::GATEWAY_MAC)?;
         for number in 0..flows::SERVICES * plan.services.1 {
             let server = flows::server(family, number).ip();
@@ -204,6 +249,11 @@ impl<F: Frame> World<F> {
         &self.stats
     }
 
+    /// Whether the stop watch looks at a round now and then, as a director's does.
+    pub fn watch(&mut self, is_watched: bool) {
+        self.is_watched = is_watched;
+    }
+
     /// A round of `Worker::run` that found a burst: the burst, then expiry, now and then the
     /// mailbox.
     #[inline]
@@ -215,7 +265,7 @@ impl<F: Frame> World<F> {
         exit: &mut impl Exit<F>,
     ) {
         let packets = burst.len();
-        if self.rounds.is_multiple_of(stopwatch::ROUNDS) {
+        if self.is_watched && self.rounds.is_multiple_of(stopwatch::ROUNDS) {
             self.pipeline.stopwatch.start();
         }
         match origin {
@@ -313,24 +363,6 @@ fn networks() -> [[IpNet; 2]; 2] {
         IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 1), 64))
     };
     [[v4(192, 0, 2), v6(0x2001, 0xdb8, 1)], [v4(10, 0, 0), v6(0xfd00, 0xa, 0)]]
-}
-
-fn interfaces() -> Interfaces {
-    let [outside, inside] = networks();
-    let one = |number: u8, mac, addresses: [IpNet; 2]| Interface {
-        id: InterfaceId(number),
-        port: PortId(u16::from(number)),
-        vlan: VlanId::UNTAGGED,
-        mac,
-        mtu: 1500,
-        sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },
-        mss_clamp: None,
-        addresses: addresses.to_vec(),
-    };
-    Interfaces::new(vec![
-        one(OUTSIDE, flows::OUTSIDE_MAC, outside),
-        one(INSIDE, flows::INSIDE_MAC, inside),
-    ])
 }
 
 fn routes(family: Family) -> Vec<RouteSpec> {

@@ -38,6 +38,7 @@ struct Busy {
     args: ChangesArgs,
     change: Change,
     forwarding: Forwarding,
+    plan: Plan,
     world: World<Mbuf>,
     packet: Template,
     /// Milliseconds.
@@ -49,9 +50,9 @@ impl Busy {
         let plan = Plan::new(TRAFFIC, args.busy_flows + args.churn);
         let (mut world, _) = World::new(&plan, &mut forwarding.sink)?;
         let busy = Flows::sequential(args.busy_flows);
-        forwarding.establish(&mut world, TRAFFIC, busy, |_| Tick(0))?;
-        let packet = Template::new(TRAFFIC, Direction::Inbound, 0);
-        let mut busy = Self { args, change, forwarding, world, packet, now: 0 };
+        forwarding.establish(&mut world, &plan, busy, |_| Tick(0))?;
+        let packet = plan.packet(Direction::Inbound, 0);
+        let mut busy = Self { args, change, forwarding, plan, world, packet, now: 0 };
         if change == Change::Expire {
             busy.grow_idle()?;
         }
@@ -75,7 +76,7 @@ impl Busy {
         let idle = Flows::sequential(churn).beyond(first);
         let bursts = u64::from(churn.div_ceil(BURST_U32));
         let when = |burst| milliseconds(u64::from(burst) * span / bursts);
-        self.forwarding.establish(&mut self.world, TRAFFIC, idle, when)?;
+        self.forwarding.establish(&mut self.world, &self.plan, idle, when)?;
         self.now = span;
         self.forward(self.random(), 4 * self.args.busy_flows, 0)?;
         let timeout = pointsman::service::Timeouts::default().udp;

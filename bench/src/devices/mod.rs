@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::captures;
 use crate::measure::Runs;
@@ -23,6 +23,8 @@ const SPARE_MBUFS: u32 = 32_768;
 const MBUF_OCTETS: u32 = 1024;
 /// Octets of an mbuf, its pool's header and padding included.
 const MBUF_MEMORY: u64 = MBUF_OCTETS as u64 + 128 + 128;
+/// What helps where huge pages are missing.
+const HINT: &str = "reserve more (make bench does, as root), or measure fewer --device-flows";
 /// Time for a pool that is filled to be made and for every flow to be seen once.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -117,12 +119,15 @@ pub(crate) fn run(args: &DevicesArgs, report: &mut Report) -> Result<()> {
         captures::write(traffic, *flows, &capture)?;
         let mbufs = flows.saturating_add(SPARE_MBUFS);
         let memory_mib = (u64::from(mbufs) * MBUF_MEMORY).div_ceil(1 << 20) + 128;
-        ensure!(
-            free_huge_pages() * 2 >= memory_mib,
-            "{flows} flows take {memory_mib} MiB of huge pages, {} MiB are free; reserve more \
-             (scripts/bench does as root), or measure fewer --device-flows",
-            free_huge_pages() * 2
-        );
+        let free_mib = free_huge_pages() * 2;
+        if free_mib < memory_mib {
+            say(&format!(
+                "devices: {} flows are left out: they take {memory_mib} MiB of huge pages, \
+                 {free_mib} MiB are free; {HINT}",
+                scale(*flows)
+            ));
+            continue;
+        }
         let bed = Bed { args, flows: *flows, capture, mbufs, memory_mib, folder: folder.path() };
         let rows = compare(&bed, traffic)?;
         let title = format!(

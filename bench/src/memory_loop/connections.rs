@@ -14,6 +14,7 @@ use super::LoopArgs;
 use crate::forwarding::{Forwarding, milliseconds};
 use crate::lab::Lab;
 use crate::measure::Runs;
+use crate::quiet::{Patience, is_quiet};
 use crate::results::{Report, Row, warn_of_ordinary_memory};
 use crate::scale::scale;
 use crate::source::Flows;
@@ -50,9 +51,11 @@ fn measure(lab: &Lab, traffic: Traffic, live: &[u32]) -> Result<Vec<Row>> {
         let mut forwarding = Forwarding::new(&pool, args.milliseconds);
         let crowds = live.iter().map(|live| Crowd::new(&mut forwarding, traffic, *live));
         let mut crowds = crowds.collect::<Result<Vec<_>>>()?;
+        let mut patience = Patience::new(args.patience, || Ok(is_quiet()));
         for _ in 0..args.runs {
             for crowd in &mut crowds {
-                crowd.run(&mut forwarding)?;
+                let run = patience.run(|| crowd.run(&mut forwarding))?;
+                crowd.runs.push(run);
             }
         }
         for crowd in &crowds {
@@ -117,14 +120,14 @@ impl Crowd {
         Ok(crowd)
     }
 
-    fn run(&mut self, forwarding: &mut Forwarding) -> Result<()> {
+    /// Cycles of a connection.
+    fn run(&mut self, forwarding: &mut Forwarding) -> Result<f64> {
         let end = forwarding.begin();
         while tsc::now() < end {
             self.sample(forwarding)?;
         }
         let connections = usize::try_from(self.each)? * BURST;
-        self.runs.push(forwarding.cycles.median_per(connections));
-        Ok(())
+        Ok(forwarding.cycles.median_per(connections))
     }
 
     /// So many turns that every kind of work is in it.

@@ -7,6 +7,7 @@
 mod connections;
 mod established;
 mod footprint;
+mod watching;
 
 use anyhow::Result;
 use pointsman_bench::flows::Traffic;
@@ -23,6 +24,9 @@ pub(crate) struct LoopArgs {
     /// More numbers of flows, of IPv4 and UDP alone: 10M take 1 GiB.
     #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [10_485_760])]
     most_flows: Vec<u32>,
+    /// Numbers of flows of IPv4 and UDP whose packets come and leave with VLAN tags.
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_values_t = [65_536])]
+    vlan_flows: Vec<u32>,
     /// Families and protocols.
     #[arg(long, value_delimiter = ',', default_values_t = Traffic::ALL)]
     traffic: Vec<Traffic>,
@@ -44,6 +48,8 @@ enum Part {
     Established,
     /// Connections that begin and end.
     Connections,
+    /// The pipeline's stop watch.
+    Watch,
     /// Memory of a connection.
     Memory,
 }
@@ -56,6 +62,9 @@ pub(crate) fn run(args: &LoopArgs, lab: &Lab, report: &mut Report) -> Result<()>
     }
     if is_wanted(Part::Connections) {
         connections::run(args, lab, report)?;
+    }
+    if is_wanted(Part::Watch) {
+        watching::run(lab, report)?;
     }
     if is_wanted(Part::Memory) {
         footprint::run(lab, report)?;

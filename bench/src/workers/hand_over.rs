@@ -15,7 +15,8 @@ use pointsman_bench::world::{Plan, World, flows_of};
 use super::{COMMAND, Member, TRAFFIC, WorkersArgs, packet};
 use crate::forwarding::{BURSTS, Forwarding};
 use crate::lab::{Lab, LabArgs};
-use crate::measure::{Cycles, Runs};
+use crate::measure::{Cycles, Run, Runs};
+use crate::quiet::Patience;
 use crate::results::Row;
 use crate::scale::scale;
 use crate::sink::Sink;
@@ -33,17 +34,18 @@ pub(super) fn measure(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
     let [mut right, mut right_source] = [const { Runs::new() }; 2];
     let [mut handed, mut receiver, mut source, mut owner] = [const { Runs::new() }; 4];
     let [mut on_one, mut line] = [const { Runs::new() }; 2];
+    let mut patience = Patience::new(lab.args.patience, || lab.is_quiet());
     for _ in 0..lab.args.runs {
-        line.push(line_there_and_back(lab)?);
-        let at_owner = arrived_right(lab, &flows)?;
-        right.push(at_owner.all);
-        right_source.push(at_owner.source);
-        let (by_receiver, by_owner) = handed_over(lab, &flows)?;
-        receiver.push(by_receiver.all);
-        source.push(by_receiver.source);
-        owner.push(by_owner);
-        handed.push(by_receiver.all + by_owner);
-        on_one.push(on_one_cpu(lab, &flows)?);
+        line.push(patience.run(|| line_there_and_back(lab))?);
+        let (at_owner, is_quiet) = patience.watch(|| arrived_right(lab, &flows))?;
+        right.push(Run { value: at_owner.all, is_quiet });
+        right_source.push(Run { value: at_owner.source, is_quiet });
+        let ((by_receiver, by_owner), is_quiet) = patience.watch(|| handed_over(lab, &flows))?;
+        receiver.push(Run { value: by_receiver.all, is_quiet });
+        source.push(Run { value: by_receiver.source, is_quiet });
+        owner.push(Run { value: by_owner, is_quiet });
+        handed.push(Run { value: by_receiver.all + by_owner, is_quiet });
+        on_one.push(patience.run(|| on_one_cpu(lab, &flows))?);
     }
     let lost = lab.pool().in_use();
     ensure!(lost == 0, "{lost} mbufs did not come back to the pool");

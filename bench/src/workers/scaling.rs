@@ -9,15 +9,17 @@ use pointsman_bench::world::flows_of;
 use super::{COMMAND, Member, TRAFFIC, WorkersArgs, packet};
 use crate::lab::Lab;
 use crate::measure::Runs;
+use crate::quiet::Patience;
 use crate::results::Row;
 use crate::scale::scale;
 
 /// One worker, two workers, and so on: rates, and how they compare with one.
 pub(super) fn measure(args: &WorkersArgs, lab: &Lab) -> Result<Vec<Row>> {
     let mut rates = vec![Runs::default(); usize::from(lab.lcores())];
+    let mut patience = Patience::new(lab.args.patience, || lab.is_quiet());
     for _ in 0..lab.args.runs {
         for (workers, runs) in (1..).zip(&mut rates) {
-            runs.push(side_by_side(args, lab, workers)?);
+            runs.push(patience.run(|| side_by_side(args, lab, workers))?);
         }
     }
     let name = format!("workers/{TRAFFIC}/{}_flows", scale(args.worker_flows));
@@ -43,8 +45,8 @@ fn side_by_side(args: &WorkersArgs, lab: &Lab, workers: u16) -> Result<f64> {
             let flows = flows_of(worker, workers, count).into();
             let member = Member::new((worker, workers), &flows, (&pool, &lab_args));
             barrier.wait();
-            let Member { mut forwarding, mut world, flows } = member?;
-            let cycles = forwarding.director(&mut world, &packet(), flows)?;
+            let Member { mut forwarding, mut world, mut flows } = member?;
+            let cycles = forwarding.director(&mut world, &packet(), &mut flows)?;
             world.lost_nothing()?;
             Ok(mpps(cycles))
         })
