@@ -230,7 +230,7 @@ fn every_case_in_bursts() {
     check("bursts", |case| {
         let (mut found, mut expected) = case.eal.then(|| replay_in_bursts(case))?;
         for outcome in [&mut found, &mut expected] {
-            outcome.sides.values_mut().for_each(|side| side.sort_by_key(|frame| flow_of(frame)));
+            outcome.sides.values_mut().for_each(|side| side.sort_by_key(flow_of));
         }
         Some((found, expected))
     });
