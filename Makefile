@@ -4,6 +4,7 @@ CARGO ?= cargo
 LOCKED ?= --locked
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 SHELLCHECK := $(shell shellcheck --version >/dev/null 2>&1 && echo yes)
+AARCH64 := $(shell rustup target list --installed 2>/dev/null | grep -x aarch64-unknown-linux-gnu >/dev/null && echo yes)
 DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
@@ -40,6 +41,11 @@ check: ## formatting, lints, documentation, scripts, licences, instructions per 
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --workspace --exclude dpdk-sys --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps --workspace
+ifeq ($(AARCH64),yes)
+	$(CARGO) check $(LOCKED) --target aarch64-unknown-linux-gnu --no-default-features --lib --bins
+else
+	@echo "make check: no standard library for aarch64: the code was NOT checked for it (rustup target add aarch64-unknown-linux-gnu)"
+endif
 ifeq ($(SHELLCHECK),yes)
 	shellcheck .ci/run scripts/demo scripts/bench scripts/install-deps scripts/lab/lab scripts/lab/selftest dpdk-config/*.sh bench/lab/*.sh bench/lab/*/*.sh
 else

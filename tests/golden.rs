@@ -224,8 +224,26 @@ fn every_case_with_tags() {
     check("tags, three workers", |case| replay_tagged(case, 3));
 }
 
-/// Only cases that no time passes in.
+/// Only cases that no time passes in. Within a burst one flow may overtake another.
 #[test]
 fn every_case_in_bursts() {
-    check("bursts", |case| case.eal.then(|| replay_in_bursts(case)));
+    check("bursts", |case| {
+        let (mut found, mut expected) = case.eal.then(|| replay_in_bursts(case))?;
+        for outcome in [&mut found, &mut expected] {
+            outcome.sides.values_mut().for_each(|side| side.sort_by_key(flow_of));
+        }
+        Some((found, expected))
+    });
+}
+
+/// Where a packet without options is from and for, and by which protocol.
+fn flow_of(frame: &Stamped) -> Vec<u8> {
+    let tag = if has_tag(&frame.octets) { 4 } else { 0 };
+    let octets = frame.octets.get(tag..).unwrap_or_default();
+    let parts = match octets.get(12..14) {
+        Some([8, 0]) => [23..24, 26..38],
+        Some([0x86, 0xdd]) => [20..21, 22..58],
+        _ => return Vec::new(),
+    };
+    parts.into_iter().filter_map(|part| octets.get(part)).flatten().copied().collect()
 }

@@ -18,8 +18,8 @@ use super::route::stays_on_link;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::ServiceId;
-use crate::service::{NonSyn, Server, ServerLoads, Service, ServiceTable};
+use crate::ids::{ServerSlot, ServiceId};
+use crate::service::{NonSyn, Server, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -52,7 +52,7 @@ pub(super) fn admit<A: Family, F: Frame>(
 ) -> Result<Admitted<A>, Refusal> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let back = way_back(shared, packet, key)?;
-    if let Some(chosen) = choose(table, shared, packet, key)? {
+    if let Some(chosen) = choose(table, shared, flow)? {
         return through_service(table, shared, &chosen, (flow, back));
     }
     if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
@@ -130,9 +130,9 @@ impl<A: Address> Chosen<A> {
 fn choose<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
-    packet: &Packet,
-    key: &FlowKey<A>,
+    flow: &Flow<'_, A>,
 ) -> Result<Option<Chosen<A>>, Refusal> {
+    let (packet, key) = (flow.packet, flow.key);
     let (services, loads, mut locals) = shared.locals();
     let Some(service) = service_of(services, packet, key)? else { return Ok(None) };
     let client = (key.source, key.source_port);
@@ -140,8 +140,10 @@ fn choose<A: Family, F: Frame>(
         let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
         return Ok(Some(Chosen::new(service, server, client, 0)));
     }
-    let (server, (local, hash)) = schedule(table, &mut locals, service, loads, client)?;
-    Ok(Some(Chosen::new(service, server, local, hash)))
+    let of_turn = |slot| service.servers().iter().find(|server| server.slot == slot);
+    let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(loads));
+    let turn = turn.ok_or(DropReason::NoServer)?;
+    schedule(table, &mut locals, service, turn, client).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
@@ -184,34 +186,51 @@ fn way_back<A: Family, F: Frame>(
     Ok(back)
 }
 
-/// A connection that is decided on and counted, but not inserted yet.
+/// A connection that is decided on and claimed, but not inserted yet.
 #[derive(Debug)]
 pub(super) struct Prepared<A> {
     connection: Connection<A>,
     reply_hash: u64,
 }
 
+impl<A: Address> Prepared<A> {
+    /// Whose turn it was.
+    pub(super) const fn turn(&self) -> ServerSlot {
+        self.connection.slot()
+    }
+}
+
 /// Decides on the connection of a packet that is to have one through a service, and fetches the
-/// index line of its replies. `None`: [`admit`] is to decide, and says why if it is to have none.
+/// index line of its replies.
+///
+/// # Errors
+/// [`admit`] is to decide, and says why if it is to have none. The server whose turn it was, if one
+/// has been taken.
 pub(super) fn prepare<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
     flow: &Flow<'_, A>,
-) -> Option<Prepared<A>> {
+) -> Result<Prepared<A>, Option<ServerSlot>> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
-    let back = way_back(shared, packet, key).ok()?;
-    let service = service_of(&shared.services, packet, key).ok()??;
-    if service.one_packet || shared.interfaces.is_near(key.source) {
-        return None;
+    let service = service_of(&shared.services, packet, key).ok().flatten().ok_or(None)?;
+    let back = way_back(shared, packet, key).map_err(|_| None)?;
+    if service.one_packet {
+        return Err(None);
     }
     let client = (key.source, key.source_port);
-    let server = service.schedule(&shared.loads)?;
+    let server = service.schedule(&shared.loads).ok_or(None)?;
+    let ends = [key.source, server.address];
+    if shared.interfaces.address_between(ends, &shared.services).is_some() {
+        // It needs a port of the director's own.
+        return Err(Some(server.slot));
+    }
     let chosen = Chosen::new(service, server, client, 0);
-    let connection = build(shared, &chosen, client, (packet, back, now)).ok()?;
+    let connection = build(shared, &chosen, client, (packet, back, now))
+        .map_err(|_| Some(chosen.server.slot))?;
     let reply_hash = table.hash(&connection.key(Direction::Reply));
     table.prefetch_index(reply_hash);
     shared.claim(&connection);
-    Some(Prepared { connection, reply_hash })
+    Ok(Prepared { connection, reply_hash })
 }
 
 impl<F: Frame> Shared<F> {
@@ -368,30 +387,25 @@ fn one_packet<A: Family, F: Frame>(
 /// Other servers that are looked at where the chosen one's reply tuple is taken.
 const OTHER_SERVERS: usize = 8;
 
-/// The scheduler's choice, whom the server is to see, and the hash of its packets; or, where that server already has a
-/// connection with this client address and port through another service, another one. Two
-/// connections with one reply tuple could not be told apart.
-fn schedule<'s, A: Family>(
+/// A connection with the server whose turn it is; or, where that server already has one with this
+/// client address and port through another service, with another server. Two connections with one
+/// reply tuple could not be told apart.
+fn schedule<A: Family>(
     table: &ConnectionTable<A>,
     locals: &mut Locals<'_>,
-    service: &'s Service<A>,
-    loads: &ServerLoads,
+    service: &Service<A>,
+    turn: &Server<A>,
     client: (A, U16),
-) -> Result<(&'s Server<A>, ((A, U16), u64)), DropReason> {
-    let mut endpoint = |server: &Server<A>| {
-        let server = (server.address, server.port);
-        locals.endpoint(table, server, client, service.protocol as u8)
-    };
-    let chosen = service.schedule(loads).ok_or(DropReason::NoServer)?;
-    if let Some(local) = endpoint(chosen) {
-        return Ok((chosen, local));
-    }
+) -> Result<Chosen<A>, Refusal> {
     let others = service.servers().iter();
-    let mut others = others.filter(|server| server.weight > 0 && server.slot != chosen.slot);
-    let mut others = others.by_ref().take(OTHER_SERVERS);
-    others
-        .find_map(|server| endpoint(server).map(|local| (server, local)))
-        .ok_or(DropReason::ReplyTupleTaken)
+    let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
+    let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
+    let chosen = servers.find_map(|server| {
+        let end = (server.address, server.port);
+        let (local, hash) = locals.endpoint(table, end, client, service.protocol as u8)?;
+        Some(Chosen::new(service, server, local, hash))
+    });
+    chosen.ok_or_else(|| DropReason::ReplyTupleTaken.into())
 }
 
 /// Whether a SYN or INIT from the side that opened a connection begins a new one in its place: it is
@@ -459,7 +473,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::ids::{ServerSlot, ServiceId, TableVersion};
+    use crate::ids::TableVersion;
     use crate::service::{RealServer, Rules, SlotRegistry, VirtualService};
 
     /// One service with one server of this weight, and the server's slot.

@@ -15,6 +15,7 @@ use super::pipeline::{Arrival, Looked, Origin};
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
+use crate::ids::ServerSlot;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::Signal;
@@ -27,6 +28,8 @@ pub(super) struct Flow<'p, A> {
     pub(super) hash: u64,
     pub(super) origin: Origin,
     pub(super) now: Tick,
+    /// The server whose turn it was when the packet's connection was first decided on.
+    pub(super) turn: Option<ServerSlot>,
 }
 
 /// What is said of a packet of a flow that has no 5-tuple; classification has given it one.
@@ -37,7 +40,7 @@ impl<'p, A: Family> Flow<'p, A> {
     pub(super) fn of(looked: &'p Looked, at: Arrival) -> Option<Self> {
         let Looked { packet, hash, .. } = looked;
         let key = A::key_of(&packet.class)?;
-        Some(Self { packet, key, hash: *hash, origin: at.origin, now: at.now })
+        Some(Self { packet, key, hash: *hash, origin: at.origin, now: at.now, turn: None })
     }
 }
 

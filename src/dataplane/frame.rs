@@ -174,6 +174,11 @@ impl Frame for crate::dpdk::mbuf::Mbuf {
     }
 
     #[inline]
+    fn prefetch(&self) {
+        self.prefetch();
+    }
+
+    #[inline]
     fn prefetch_moved(&self) {
         self.prefetch_moved();
     }

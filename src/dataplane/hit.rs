@@ -26,8 +26,8 @@ enum Move {
 }
 
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: translated and sent on. One that the index knows nothing of joins the
-    /// newcomers; [`Shared::flow`] does whatever else there is to it.
+    /// A packet of a flow: translated and sent on. One of no connection joins the newcomers;
+    /// [`Shared::flow`] does whatever else there is to it.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     pub(super) fn hit<A: Family>(
@@ -43,7 +43,7 @@ impl<F: Frame> Shared<F> {
         let frame =
             if looked.candidate.is_none() { newcomers.add(at.place, frame) } else { Some(frame) };
         if let Some(frame) = frame {
-            self.rest(table, looked, at, frame, outlet);
+            self.rest(table, (looked, at), frame, newcomers, outlet);
         }
     }
 
@@ -52,14 +52,18 @@ impl<F: Frame> Shared<F> {
     fn rest<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        looked: &Looked,
-        at: Arrival,
+        (looked, at): (&Looked, Arrival),
         frame: F,
+        newcomers: &mut Newcomers<A, F>,
         outlet: &mut impl Outlet<F>,
     ) {
         let Some(flow) = Flow::of(looked, at) else { return self.drop(frame, NO_FLOW, outlet) };
         let known = table.find(flow.hash, flow.key);
-        self.flow(table, &flow, known, frame, outlet);
+        // The candidate was another flow's: newcomers have their turns in the order of the burst.
+        let frame = if known.is_none() { newcomers.add(at.place, frame) } else { Some(frame) };
+        if let Some(frame) = frame {
+            self.flow(table, &flow, known, frame, outlet);
+        }
     }
 
     /// Gives the packet back if there is more to it. A connection lives on one worker, so whoever
@@ -75,7 +79,7 @@ impl<F: Frame> Shared<F> {
         outlet: &mut impl Outlet<F>,
     ) -> Option<F> {
         let packet = &looked.packet;
-        let Some(hit) = table.hit(looked.candidate, key) else {
+        let Some(mut hit) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
         let (found, connection) = (hit.found, &*hit.connection);
@@ -86,7 +90,7 @@ impl<F: Frame> Shared<F> {
         if matches!(movement, Move::Unknown) {
             return Some(frame);
         }
-        if let Err(frame) = self.pass_on(hit, (packet, now), frame, outlet) {
+        if let Err(frame) = self.pass_on(&mut hit, (packet, now), frame, outlet) {
             return Some(frame);
         }
         if let Move::Between(old, new) = movement {
@@ -112,7 +116,9 @@ impl<F: Frame> Shared<F> {
             _ => false,
         };
         match table.hit(Candidate::of(found), flow.key) {
-            Some(hit) if is_plain => self.pass_on(hit, (packet, flow.now), frame, outlet).err(),
+            Some(mut hit) if is_plain => {
+                self.pass_on(&mut hit, (packet, flow.now), frame, outlet).err()
+            }
             _ => Some(frame),
         }
     }
@@ -122,7 +128,7 @@ impl<F: Frame> Shared<F> {
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn pass_on<A: Family>(
         &mut self,
-        hit: Hit<'_, A>,
+        hit: &mut Hit<'_, A>,
         (packet, now): (&Packet, Tick),
         mut frame: F,
         outlet: &mut impl Outlet<F>,

@@ -248,13 +248,6 @@ impl Interfaces {
         common.next().map(|network| network.own)
     }
 
-    /// Whether a host is on a link of the director: other hosts there might speak to it past the
-    /// director.
-    #[inline]
-    pub(super) fn is_near<A: Family>(&self, host: A) -> bool {
-        A::networks(self).iter().any(|network| network.prefix.contains(host))
-    }
-
     /// The networks of IPv4.
     #[inline]
     pub(super) fn v4(&self) -> &[Network<V4>] {

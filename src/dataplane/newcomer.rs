@@ -12,7 +12,7 @@ use super::frame::{BURST, Frame, Outlet};
 use super::pipeline::{Arrival, Looked, Origin};
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::ids::WorkerId;
+use crate::ids::{ServerSlot, WorkerId};
 use crate::wire::address::Address;
 
 /// What the first round says of a packet.
@@ -22,8 +22,41 @@ enum Decision<A: Address> {
     HandOver(WorkerId),
     /// It begins this connection.
     Begin(Prepared<A>),
-    /// The second round decides.
-    Open,
+    /// The second round decides; this server's turn has been taken.
+    Open(Option<ServerSlot>),
+}
+
+/// The flows whose connections are decided on, by their hashes.
+#[derive(Default)]
+struct Decided {
+    /// A bit for each, so that hardly any is compared.
+    filter: [u64; 8],
+    hashes: ArrayVec<u64, BURST>,
+}
+
+impl Decided {
+    /// The word and the bit of a hash.
+    #[inline]
+    fn place(hash: u64) -> (usize, u64) {
+        #[allow(clippy::cast_possible_truncation, reason = "three bits")]
+        let word = (hash >> 38 & 7) as usize;
+        (word, 1 << (hash >> 32 & 63))
+    }
+
+    #[inline]
+    fn contains(&self, hash: u64) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.filter.get(word).is_some_and(|word| word & bit != 0) && self.hashes.contains(&hash)
+    }
+
+    #[inline]
+    fn add(&mut self, hash: u64) {
+        let (word, bit) = Self::place(hash);
+        if let Some(word) = self.filter.get_mut(word) {
+            *word |= bit;
+        }
+        self.hashes.push(hash);
+    }
 }
 
 /// Those of a burst, of one address family.
@@ -32,28 +65,54 @@ pub(super) struct Newcomers<A: Address, F> {
     /// With their places in the burst.
     frames: ArrayVec<(u8, F), BURST>,
     decisions: ArrayVec<Decision<A>, BURST>,
+    /// Whether connections may have begun since the burst was looked up.
+    is_late: bool,
 }
 
 impl<A: Family, F: Frame> Newcomers<A, F> {
     pub(super) fn new() -> Self {
-        Self { frames: ArrayVec::new(), decisions: ArrayVec::new() }
+        Self { frames: ArrayVec::new(), decisions: ArrayVec::new(), is_late: false }
     }
 
-    /// Adds a packet whose 5-tuple the index knows nothing of, and its place in the burst at hand;
-    /// gives it back if there is no room, which there is.
+    /// Adds a packet of no connection, and its place in the burst at hand; gives it back if there
+    /// is no room, which there is.
     pub(super) fn add(&mut self, place: u8, frame: F) -> Option<F> {
         self.frames.try_push((place, frame)).err().map(|full| full.element().1)
     }
 
-    /// Whether there is none.
+    /// Before a packet that is not of a flow alone, but may belong to a connection that begins with
+    /// one of these: a fragment, or an ICMP error. It may open one itself.
+    #[cold]
+    pub(super) fn admit_before(
+        &mut self,
+        (shared, table): (&mut Shared<F>, &mut ConnectionTable<A>),
+        looked: &[Looked; BURST],
+        at: Arrival,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        self.admit(shared, table, looked, (at.origin, at.now), outlet);
+        self.is_late = true;
+    }
+
+    /// At the end of the burst.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+    pub(super) fn admit_last(
+        &mut self,
+        (shared, table): (&mut Shared<F>, &mut ConnectionTable<A>),
+        looked: &[Looked; BURST],
+        (origin, now): (Origin, Tick),
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if !self.frames.is_empty() {
+            self.admit(shared, table, looked, (origin, now), outlet);
+        }
+        self.is_late = false;
     }
 
     /// What becomes of each; in the order of the burst, whose packets `looked` are.
     #[cold]
-    pub(super) fn admit(
+    #[inline(never)]
+    fn admit(
         &mut self,
         shared: &mut Shared<F>,
         table: &mut ConnectionTable<A>,
@@ -63,31 +122,36 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
     ) {
         let flow_of =
             |place| Flow::of(looked.get(usize::from(place))?, Arrival { place, origin, now });
+        let room = table.room().left() as usize;
+        let mut decided = Decided::default();
         for (place, _) in &self.frames {
             let flow = flow_of(*place);
-            let owner = flow.as_ref().and_then(|flow| shared.other_owner(flow.key, origin));
-            self.decisions.push(match (owner, flow) {
-                (Some(owner), _) => Decision::HandOver(owner),
-                (None, Some(flow)) => {
-                    prepare(table, shared, &flow).map_or(Decision::Open, Decision::Begin)
-                }
-                (None, None) => Decision::Open,
-            });
+            let is_known = |flow: &Flow<'_, A>| table.find(flow.hash, flow.key).is_some();
+            let flow = flow.filter(|flow| !self.is_late || !is_known(flow));
+            let decision = flow.map(|flow| decide(shared, table, &flow, (room, &mut decided)));
+            self.decisions.push(decision.unwrap_or(Decision::Open(None)));
         }
         for ((place, frame), decision) in self.frames.drain(..).zip(&self.decisions) {
             if let Decision::HandOver(owner) = decision {
                 outlet.hand_over(*owner, frame);
                 continue;
             }
-            let Some(flow) = flow_of(place) else {
+            let Some(mut flow) = flow_of(place) else {
                 shared.drop(frame, NO_FLOW, outlet);
                 continue;
             };
-            // One that began earlier in the burst may be the same.
+            // One that began earlier in the burst may be its own.
             let known = table.find(flow.hash, flow.key);
             let begun = match decision {
-                Decision::Begin(prepared) => shared.begin(table, flow.hash, known, prepared),
-                Decision::HandOver(_) | Decision::Open => None,
+                Decision::Begin(prepared) => {
+                    flow.turn = Some(prepared.turn());
+                    shared.begin(table, flow.hash, known, prepared)
+                }
+                Decision::Open(turn) => {
+                    flow.turn = *turn;
+                    None
+                }
+                Decision::HandOver(_) => None,
             };
             let frame = match begun {
                 Some(found) => shared.forward_first(table, found, &flow, frame, outlet),
@@ -98,5 +162,29 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
             }
         }
         self.decisions.clear();
+    }
+}
+
+/// The first round. A flow takes one turn of its scheduler, however many packets it begins with,
+/// and whether or not there is room for it.
+#[inline]
+fn decide<A: Family, F: Frame>(
+    shared: &mut Shared<F>,
+    table: &ConnectionTable<A>,
+    flow: &Flow<'_, A>,
+    (room, decided): (usize, &mut Decided),
+) -> Decision<A> {
+    if let Some(owner) = shared.other_owner(flow.key, flow.origin) {
+        return Decision::HandOver(owner);
+    }
+    if decided.hashes.len() >= room || decided.contains(flow.hash) {
+        return Decision::Open(None);
+    }
+    match prepare(table, shared, flow) {
+        Ok(prepared) => {
+            decided.add(flow.hash);
+            Decision::Begin(prepared)
+        }
+        Err(turn) => Decision::Open(turn),
     }
 }

@@ -186,21 +186,7 @@ impl<F: Frame> Pipeline<F> {
         for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
             self.shared.look_up_class(frame, origin, (&self.v4, &self.v6), slot);
         }
-        let count = burst.len();
-        for Looked { packet, hash, candidate } in self.packets.iter_mut().take(count) {
-            match packet.class {
-                Class::FlowV4(_) => *candidate = self.v4.prefetch_record(*hash),
-                Class::FlowV6(_) => *candidate = self.v6.prefetch_record(*hash),
-                Class::Arp
-                | Class::Icmp
-                | Class::Icmpv6
-                | Class::ErrorV4
-                | Class::ErrorV6
-                | Class::FragmentV4
-                | Class::FragmentV6
-                | Class::Drop(_) => {}
-            }
-        }
+        self.fetch_records(burst.len());
         self.stopwatch.lap(Stage::LookUp);
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
@@ -217,31 +203,55 @@ impl<F: Frame> Pipeline<F> {
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
                 Class::Icmpv6 => echo::receive(shared, v6, (packet, origin, now), frame, outlet),
-                Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
-                Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
+                Class::ErrorV4 => {
+                    newcomers_v4.admit_before((shared, v4), packets, at, outlet);
+                    icmp_error::receive(shared, v4, packet, origin, frame, outlet);
+                }
+                Class::ErrorV6 => {
+                    newcomers_v6.admit_before((shared, v6), packets, at, outlet);
+                    icmp_error::receive(shared, v6, packet, origin, frame, outlet);
+                }
                 Class::FragmentV4 => {
+                    newcomers_v4.admit_before((shared, v4), packets, at, outlet);
                     fragments_v4.receive(shared, v4, (packet, origin, now), frame, outlet);
                 }
                 Class::FragmentV6 => {
+                    newcomers_v6.admit_before((shared, v6), packets, at, outlet);
                     fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
                 }
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
-        if !newcomers_v4.is_empty() {
-            newcomers_v4.admit(shared, v4, packets, (origin, now), outlet);
-        }
-        if !newcomers_v6.is_empty() {
-            newcomers_v6.admit(shared, v6, packets, (origin, now), outlet);
-        }
+        newcomers_v4.admit_last((shared, v4), packets, (origin, now), outlet);
+        newcomers_v6.admit_last((shared, v6), packets, (origin, now), outlet);
         self.stopwatch.lap(Stage::Forward);
+    }
+
+    /// Fetches the records that the burst's packets will most probably need.
+    #[inline]
+    fn fetch_records(&mut self, count: usize) {
+        for Looked { packet, hash, candidate } in self.packets.iter_mut().take(count) {
+            match packet.class {
+                Class::FlowV4(_) => *candidate = self.v4.prefetch_record(*hash),
+                Class::FlowV6(_) => *candidate = self.v6.prefetch_record(*hash),
+                Class::Arp
+                | Class::Icmp
+                | Class::Icmpv6
+                | Class::ErrorV4
+                | Class::ErrorV6
+                | Class::FragmentV4
+                | Class::FragmentV6
+                | Class::Drop(_) => {}
+            }
+        }
     }
 }
 
 impl<F: Frame> Shared<F> {
     /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
     /// has no VLAN tag any more.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
     fn look_up_class(
         &self,
         frame: &mut F,

@@ -101,23 +101,28 @@ impl<F: Frame> Shared<F> {
         if A::IS_V6 { &self.stats.table_v6 } else { &self.stats.table_v4 }
     }
 
-    /// Counts a connection that was decided on, for the schedulers: those after it must know.
+    /// Counts a connection that was decided on: the schedulers must know of it, and its neighbours
+    /// must not be replaced.
     #[inline]
-    pub(super) fn claim<A: Address>(&self, connection: &Connection<A>) {
+    pub(super) fn claim<A: Address>(&mut self, connection: &Connection<A>) {
         if let Some(load) = self.loads.of(connection.slot()) {
             load.add(connection.state().is_active());
         }
+        self.next_hops.acquire(connection.path.to_server);
+        self.next_hops.acquire(connection.path.to_client);
     }
 
-    /// The connection that was decided on does not begin.
-    pub(super) fn give_up<A: Address>(&self, connection: &Connection<A>) {
+    /// The connection that was claimed does not begin.
+    pub(super) fn give_up<A: Address>(&mut self, connection: &Connection<A>) {
         if let Some(load) = self.loads.of(connection.slot()) {
             load.remove(connection.state().is_active());
         }
+        self.next_hops.release(connection.path.to_server);
+        self.next_hops.release(connection.path.to_client);
     }
 
-    /// Counts a connection that was just inserted.
-    pub(super) fn connection_begins<A: Address>(&mut self, connection: &Connection<A>) {
+    /// Counts a connection that was claimed and just inserted.
+    pub(super) fn connection_begins<A: Address>(&self, connection: &Connection<A>) {
         let state = connection.state();
         if let Some(server) = self.stats.server(connection.slot()) {
             server.connections.increment();
@@ -128,8 +133,6 @@ impl<F: Frame> Shared<F> {
         let gauges = self.gauges::<A>();
         gauges.used.increment();
         gauges.states.of(state).increment();
-        self.next_hops.acquire(connection.path.to_server);
-        self.next_hops.acquire(connection.path.to_client);
     }
 
     /// Counts a connection that was just removed.

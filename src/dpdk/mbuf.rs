@@ -93,6 +93,12 @@ impl Mbuf {
         unsafe { std::slice::from_raw_parts_mut(self.data(), usize::from(self.segment_octets())) }
     }
 
+    /// Fetches the line that the packet's headers begin in.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch::address(self.data());
+    }
+
     /// Fetches the buffer's first line and that of the headers, which is to be changed, both of
     /// another CPU's cache. Reads neither to know where the other is: the headers of nearly every
     /// packet lie where the buffer's data begin.

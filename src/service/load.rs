@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 
 use crate::ids::ServerSlot;
+use crate::wire::U32;
 
 /// The connections of one real server: active ones in the upper half, inactive ones in the lower,
 /// so that one that changes sides does so in one step.
@@ -40,8 +41,8 @@ impl ServerLoad {
     /// Connections that count as active (`ActiveConn`), and those that do not (`InActConn`).
     #[inline]
     pub fn connections(&self) -> (u32, u32) {
-        let [a, b, c, d, e, f, g, h] = self.0.load(Relaxed).to_be_bytes();
-        (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+        let [active, inactive]: [U32; 2] = zerocopy::transmute!(self.0.load(Relaxed).to_be());
+        (active.get(), inactive.get())
     }
 
     /// What lc and wlc compare, as IPVS does: an active connection weighs 256 inactive ones.

@@ -78,6 +78,11 @@ mod tests {
     use super::*;
     use crate::wire::address::{V4, V6};
 
+    fn is_in<A: Address>(network: IpNet, address: IpAddr) -> bool {
+        let prefix = Prefix::<A>::of(network).zip(A::from_ip(address));
+        prefix.is_some_and(|(prefix, address)| prefix.contains(address))
+    }
+
     #[test]
     fn an_address_is_in_a_network_where_ipnet_says_so() {
         let networks = [
@@ -106,10 +111,6 @@ mod tests {
             "2001:dba::",
             "::10.0.0.7",
         ];
-        fn is_in<A: Address>(network: IpNet, address: IpAddr) -> bool {
-            let prefix = Prefix::<A>::of(network).zip(A::from_ip(address));
-            prefix.is_some_and(|(prefix, address)| prefix.contains(address))
-        }
         for network in networks {
             let network: IpNet = network.parse().unwrap();
             for address in addresses {

@@ -664,7 +664,7 @@ impl TestDirector {
         assert_eq!(come, gone, "the director lost or invented a packet");
         let loads: u64 = (0..self.loads.capacity())
             .filter_map(|slot| self.loads.of(pointsman::ids::ServerSlot(slot as u16)))
-            .map(|load| load.connections())
+            .map(pointsman::service::ServerLoad::connections)
             .map(|(active, inactive)| u64::from(active) + u64::from(inactive))
             .sum();
         let masqueraded = self.sum(|stats| stats.masqueraded.get());

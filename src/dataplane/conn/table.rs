@@ -88,6 +88,13 @@ pub struct Room {
     pub capacity: u32,
 }
 
+impl Room {
+    /// Connections that fit besides.
+    pub const fn left(self) -> u32 {
+        self.capacity - self.used
+    }
+}
+
 /// Whose the connections are whose time is over.
 pub trait Expiry<A> {
     /// Whether a connection must live on, and for how many milliseconds at most.
