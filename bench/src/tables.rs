@@ -25,7 +25,7 @@ use crate::scale::scale;
 
 const COMMAND: &str = "pointsman-bench tables";
 /// Bursts of one run of lookups.
-const BURSTS: usize = 1 << 15;
+const BURSTS: usize = 1 << 12;
 /// As random as a table's secret is.
 const SECRET: [u64; 4] =
     [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89];
@@ -184,6 +184,8 @@ struct Subject<T> {
     table: T,
     insert: f64,
     find: Runs,
+    /// Goes on from run to run, or each would look for what the one before left in the caches.
+    random: Random,
 }
 
 impl<T: Table> Subject<T> {
@@ -199,7 +201,8 @@ impl<T: Table> Subject<T> {
                 before = after;
             }
         }
-        Ok(Self { table, insert: cycles.median_per(BURST), find: Runs::default() })
+        let random = Random::new(u64::from(connections));
+        Ok(Self { table, insert: cycles.median_per(BURST), find: Runs::default(), random })
     }
 
     fn run(
@@ -207,14 +210,14 @@ impl<T: Table> Subject<T> {
         connections: u32,
         patience: &mut Patience<impl FnMut() -> Result<bool>>,
     ) -> Result<()> {
-        self.find.push(patience.run(|| Self::find_all(&self.table, connections))?);
+        self.find
+            .push(patience.run(|| Self::find_all(&self.table, &mut self.random, connections))?);
         Ok(())
     }
 
     /// Cycles per lookup of the median burst.
-    fn find_all(table: &T, connections: u32) -> Result<f64> {
+    fn find_all(table: &T, random: &mut Random, connections: u32) -> Result<f64> {
         let mut cycles = Cycles::new(BURSTS);
-        let mut random = Random::new(u64::from(connections));
         let mut keys = [FlowKey::default(); BURST];
         for _ in 0..BURSTS {
             for key in &mut keys {

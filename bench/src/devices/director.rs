@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use pointsman::dataplane::stats::Stage;
 
 use super::process::Program;
 use super::{Bed, MBUF_OCTETS, Rate, WARM_UP};
@@ -49,7 +50,12 @@ pub(super) fn measure(bed: &Bed<'_>) -> Result<Rate> {
     ensure!(packets > 0.0, "the director forwarded nothing");
     let seconds = last.at.duration_since(first.at).as_secs_f64();
     let cycles = (last.cycles - first.cycles) / (last.received - first.received);
-    Ok(Rate { mpps: packets / seconds / 1e6, cycles })
+    let looked_at = (last.watched_packets - first.watched_packets).max(1.0);
+    let stages = std::array::from_fn(|place| {
+        let of = |reading: &Reading| reading.stages.get(place).copied().unwrap_or(0.0);
+        (of(&last) - of(&first)) / looked_at
+    });
+    Ok(Rate { mpps: packets / seconds / 1e6, cycles, stages: Some(stages) })
 }
 
 /// The director's counters at one instant.
@@ -61,6 +67,9 @@ struct Reading {
     dropped: f64,
     connections: f64,
     cycles: f64,
+    /// Of the rounds that the stop watch looked at.
+    stages: [f64; Stage::ALL.len()],
+    watched_packets: f64,
 }
 
 impl Reading {
@@ -72,8 +81,15 @@ impl Reading {
         stream.read_to_string(&mut text)?;
         let at = Instant::now();
         let sum = |metric, labels| sum(&text, metric, labels);
+        let mut stages = [0.0; Stage::ALL.len()];
+        for (cycles, stage) in stages.iter_mut().zip(Stage::ALL) {
+            let label = format!("stage=\"{}\"", stage.name());
+            *cycles = sum("worker_stage_cycles_total", &label)?;
+        }
         Ok(Self {
             at,
+            stages,
+            watched_packets: sum("worker_stage_packets_total", "")?,
             transmitted: sum("packets_transmitted_total", "")?,
             received: sum("packets_received_total", "")?,
             dropped: sum("packets_dropped_total", "")?,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pointsman::dataplane::stats::Stage;
 
 use crate::captures;
 use crate::measure::Runs;
@@ -64,6 +65,9 @@ struct Rate {
     mpps: f64,
     /// TSC cycles per packet, of polls that found packets.
     cycles: f64,
+    /// Of these, by stage, of the rounds that the director's stop watch looked at; testpmd has
+    /// none.
+    stages: Option<[f64; Stage::ALL.len()]>,
 }
 
 /// The devices of a comparison, the same for all.
@@ -144,6 +148,7 @@ fn compare(bed: &Bed<'_>, traffic: Traffic) -> Result<Vec<Row>> {
     let testpmd = bed.args.modes.iter().cloned().map(Subject::Testpmd);
     let subjects: Vec<_> = testpmd.chain([Subject::Director]).collect();
     let mut rates = vec![(Runs::default(), Runs::default()); subjects.len()];
+    let mut stages = [const { Runs::new() }; Stage::ALL.len()];
     for run in 1..=bed.args.device_runs {
         for (subject, (mpps, cycles)) in subjects.iter().zip(&mut rates) {
             let rate = match subject {
@@ -159,6 +164,9 @@ fn compare(bed: &Bed<'_>, traffic: Traffic) -> Result<Vec<Row>> {
             ));
             mpps.push(rate.mpps);
             cycles.push(rate.cycles);
+            for (runs, cycles) in stages.iter_mut().zip(rate.stages.into_iter().flatten()) {
+                runs.push(cycles);
+            }
         }
     }
     let name = format!("devices/{traffic}/{}_flows", scale(bed.flows));
@@ -169,6 +177,9 @@ fn compare(bed: &Bed<'_>, traffic: Traffic) -> Result<Vec<Row>> {
     for (subject, (mpps, cycles)) in subjects.iter().zip(&rates) {
         rows.push(row(format!("{subject}/rate"), "Mpps", mpps));
         rows.push(row(format!("{subject}/cycles"), "cycles/packet", cycles));
+    }
+    for (stage, runs) in Stage::ALL.iter().zip(&stages) {
+        rows.push(row(format!("director/stages/{}", stage.name()), "cycles/packet", runs));
     }
     let (others, own) = rates.split_at(subjects.len() - 1);
     for (subject, (theirs, _)) in subjects.iter().zip(others) {

@@ -28,7 +28,7 @@ pub(super) fn measure(bed: &Bed<'_>, mode: &str) -> Result<Rate> {
     let pps = rates.last().copied().unwrap_or(0.0);
     ensure!(pps > 0.0, "dpdk-testpmd forwarded nothing:\n{said}");
     let cycles = values(&said, "CPU cycles/packet=").next().context("no cycles per packet")?;
-    Ok(Rate { mpps: pps / 1e6, cycles })
+    Ok(Rate { mpps: pps / 1e6, cycles, stages: None })
 }
 
 fn arguments(bed: &Bed<'_>, mode: &str) -> Vec<String> {
