@@ -80,7 +80,7 @@ impl Reading {
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         let at = Instant::now();
-        let sum = |metric, labels| sum(&text, metric, labels);
+        let sum = |metric, labels: &str| sum(&text, metric, labels);
         let mut stages = [0.0; Stage::ALL.len()];
         for (cycles, stage) in stages.iter_mut().zip(Stage::ALL) {
             let label = format!("stage=\"{}\"", stage.name());
