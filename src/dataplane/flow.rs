@@ -1,6 +1,6 @@
 //! A packet of a flow: to its owner, or through its connection and on.
 
-use super::admit::{Admitted, admit, begins_anew};
+use super::admit::{Admitted, admit};
 use super::classify::Packet;
 use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
@@ -12,6 +12,7 @@ use super::nat;
 use super::next_hop::AdjacencyId;
 use super::own_error::{self, Refusal};
 use super::pipeline::{Arrival, Looked, Origin};
+use super::reuse::begins_anew;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;

@@ -23,6 +23,7 @@ mod admit;
 mod local_endpoint;
 mod masquerade;
 mod port_choice;
+mod reuse;
 mod route;
 mod echo;
 mod mss;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use super::expectation::{Claim, Opener};
 use crate::clock::Tick;
-use crate::dataplane::admit::{begins_anew, insert};
+use crate::dataplane::admit::insert;
 use crate::dataplane::classify::Packet;
 use crate::dataplane::conn::{Connection, ConnectionTable, Endpoints, Flags, Found};
 use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
+use crate::dataplane::reuse::begins_anew;
 use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
