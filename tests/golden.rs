@@ -19,7 +19,7 @@ use pointsman::control::config::PortConfig;
 use pointsman::ids::{InterfaceId, VlanId};
 use support::director::{Sent, Setup};
 use support::golden::{Case, MACS, cases};
-use support::packet::hex;
+use support::packet::{flow_of, has_tag, hex};
 use support::pcap::Stamped;
 
 /// The frames of one interface.
@@ -128,10 +128,6 @@ fn replay_tagged(case: &Case, workers: u16) -> Option<(Outcome, Outcome)> {
     Some(replay_on(setup, &interfaces, inputs, expected))
 }
 
-fn has_tag(frame: &[u8]) -> bool {
-    matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
-}
-
 fn tag(frame: &mut Vec<u8>, control: u16) {
     if frame.len() >= 12 {
         let [high, low] = control.to_be_bytes();
@@ -230,20 +226,11 @@ fn every_case_in_bursts() {
     check("bursts", |case| {
         let (mut found, mut expected) = case.eal.then(|| replay_in_bursts(case))?;
         for outcome in [&mut found, &mut expected] {
-            outcome.sides.values_mut().for_each(|side| side.sort_by_key(flow_of));
+            outcome
+                .sides
+                .values_mut()
+                .for_each(|side| side.sort_by_key(|frame| flow_of(&frame.octets)));
         }
         Some((found, expected))
     });
-}
-
-/// Where a packet without options is from and for, and by which protocol.
-fn flow_of(frame: &Stamped) -> Vec<u8> {
-    let tag = if has_tag(&frame.octets) { 4 } else { 0 };
-    let octets = frame.octets.get(tag..).unwrap_or_default();
-    let parts = match octets.get(12..14) {
-        Some([8, 0]) => [23..24, 26..38],
-        Some([0x86, 0xdd]) => [20..21, 22..58],
-        _ => return Vec::new(),
-    };
-    parts.into_iter().filter_map(|part| octets.get(part)).flatten().copied().collect()
 }
