@@ -29,7 +29,7 @@ use pointsman::control::config::PortConfig;
 use pointsman::ids::VlanId;
 use support::director::{configuration, with_devices};
 use support::golden::{Case, cases};
-use support::packet::{ends, flow_of, hex};
+use support::packet::{ends, hex};
 use support::pcap::{self, Stamped};
 
 /// One director may take so long to start, replay and stop.
@@ -237,14 +237,12 @@ fn announced_vlans(case: &Case) -> BTreeSet<Option<Vec<u8>>> {
     configuration(&case.director()).interfaces.iter().map(|on_port| tag(on_port.vlan)).collect()
 }
 
-/// Within a burst one flow may overtake another.
 fn by_client(frames: Vec<Stamped>) -> BTreeMap<Key, Side> {
     let mut all: BTreeMap<_, Side> = BTreeMap::new();
     for frame in frames.into_iter().filter(|frame| !is_unasked(&frame.octets)) {
         let key = (key_of(&frame.octets), tag_of(&frame.octets));
         all.entry(key).or_default().push(frame.octets);
     }
-    all.values_mut().for_each(|side| side.sort_by_key(|frame| flow_of(frame)));
     all
 }
 

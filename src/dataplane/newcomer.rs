@@ -1,5 +1,5 @@
-//! The packets of a burst that belong to no connection: first all of them are decided on, and the
-//! index lines that their connections will take are fetched; then one after the other begins. What
+//! Packets of no connection that follow each other in a burst: first all of them are decided on, and
+//! the index lines that their connections will take are fetched; then one after the other begins. What
 //! is not plainly a connection through a service is decided in the second round, by `admit`.
 
 use arrayvec::ArrayVec;
@@ -65,13 +65,11 @@ pub(super) struct Newcomers<A: Address, F> {
     /// With their places in the burst.
     frames: ArrayVec<(u8, F), BURST>,
     decisions: ArrayVec<Decision<A>, BURST>,
-    /// Whether connections may have begun since the burst was looked up.
-    is_late: bool,
 }
 
 impl<A: Family, F: Frame> Newcomers<A, F> {
     pub(super) fn new() -> Self {
-        Self { frames: ArrayVec::new(), decisions: ArrayVec::new(), is_late: false }
+        Self { frames: ArrayVec::new(), decisions: ArrayVec::new() }
     }
 
     /// Adds a packet of no connection, and its place in the burst at hand; gives it back if there
@@ -80,39 +78,30 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         self.frames.try_push((place, frame)).err().map(|full| full.element().1)
     }
 
-    /// Before a packet that is not of a flow alone, but may belong to a connection that begins with
-    /// one of these: a fragment, or an ICMP error. It may open one itself.
-    #[cold]
-    pub(super) fn admit_before(
-        &mut self,
-        (shared, table): (&mut Shared<F>, &mut ConnectionTable<A>),
-        looked: &[Looked; BURST],
-        at: Arrival,
-        outlet: &mut impl Outlet<F>,
-    ) {
-        self.admit(shared, table, looked, (at.origin, at.now), outlet);
-        self.is_late = true;
+    /// Whether there is none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
     }
 
-    /// At the end of the burst.
+    /// What becomes of those that wait, if there are any.
     #[inline]
-    pub(super) fn admit_last(
+    pub(super) fn admit(
         &mut self,
         (shared, table): (&mut Shared<F>, &mut ConnectionTable<A>),
         looked: &[Looked; BURST],
         (origin, now): (Origin, Tick),
         outlet: &mut impl Outlet<F>,
     ) {
-        if !self.frames.is_empty() {
-            self.admit(shared, table, looked, (origin, now), outlet);
+        if !self.is_empty() {
+            self.admit_all(shared, table, looked, (origin, now), outlet);
         }
-        self.is_late = false;
     }
 
     /// What becomes of each; in the order of the burst, whose packets `looked` are.
     #[cold]
     #[inline(never)]
-    fn admit(
+    fn admit_all(
         &mut self,
         shared: &mut Shared<F>,
         table: &mut ConnectionTable<A>,
@@ -127,7 +116,8 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         for (place, _) in &self.frames {
             let flow = flow_of(*place);
             let is_known = |flow: &Flow<'_, A>| table.find(flow.hash, flow.key).is_some();
-            let flow = flow.filter(|flow| !self.is_late || !is_known(flow));
+            // Others of the burst may have begun it since the index was asked.
+            let flow = flow.filter(|flow| !is_known(flow));
             let decision = flow.map(|flow| decide(shared, table, &flow, (room, &mut decided)));
             self.decisions.push(decision.unwrap_or(Decision::Open(None)));
         }

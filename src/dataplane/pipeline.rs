@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::classify::{Class, FlowHash, Packet, classify};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
+use super::family::Family;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::helper::{Controls, Expectations, Helpers};
@@ -117,6 +118,12 @@ const NOTHING: Looked = Looked {
 };
 
 impl Looked {
+    /// Whether the index knew nothing of the packet's flow, which is over this family.
+    #[inline]
+    fn is_newcomer<A: Family>(&self) -> bool {
+        A::key_of(&self.packet.class).is_some() && self.candidate.is_none()
+    }
+
     /// The packet is to be dropped.
     fn drop(&mut self, reason: DropReason) {
         self.packet = Packet::of(Class::Drop(reason));
@@ -193,6 +200,13 @@ impl<F: Frame> Pipeline<F> {
         for ((frame, looked), place) in burst.drain(..).zip(packets.iter()).zip(0..) {
             let packet = &looked.packet;
             let at = Arrival { place, origin, now };
+            // Newcomers wait while more of them follow: no packet overtakes another.
+            if !newcomers_v4.is_empty() && !looked.is_newcomer::<V4>() {
+                newcomers_v4.admit((shared, v4), packets, (origin, now), outlet);
+            }
+            if !newcomers_v6.is_empty() && !looked.is_newcomer::<V6>() {
+                newcomers_v6.admit((shared, v6), packets, (origin, now), outlet);
+            }
             match &packet.class {
                 Class::FlowV4(key) => {
                     shared.hit(v4, (looked, key), at, frame, newcomers_v4, outlet);
@@ -203,27 +217,19 @@ impl<F: Frame> Pipeline<F> {
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
                 Class::Icmpv6 => echo::receive(shared, v6, (packet, origin, now), frame, outlet),
-                Class::ErrorV4 => {
-                    newcomers_v4.admit_before((shared, v4), packets, at, outlet);
-                    icmp_error::receive(shared, v4, packet, origin, frame, outlet);
-                }
-                Class::ErrorV6 => {
-                    newcomers_v6.admit_before((shared, v6), packets, at, outlet);
-                    icmp_error::receive(shared, v6, packet, origin, frame, outlet);
-                }
+                Class::ErrorV4 => icmp_error::receive(shared, v4, packet, origin, frame, outlet),
+                Class::ErrorV6 => icmp_error::receive(shared, v6, packet, origin, frame, outlet),
                 Class::FragmentV4 => {
-                    newcomers_v4.admit_before((shared, v4), packets, at, outlet);
                     fragments_v4.receive(shared, v4, (packet, origin, now), frame, outlet);
                 }
                 Class::FragmentV6 => {
-                    newcomers_v6.admit_before((shared, v6), packets, at, outlet);
                     fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
                 }
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
-        newcomers_v4.admit_last((shared, v4), packets, (origin, now), outlet);
-        newcomers_v6.admit_last((shared, v6), packets, (origin, now), outlet);
+        newcomers_v4.admit((shared, v4), packets, (origin, now), outlet);
+        newcomers_v6.admit((shared, v6), packets, (origin, now), outlet);
         self.stopwatch.lap(Stage::Forward);
     }
 

@@ -480,22 +480,6 @@ fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
     }
 }
 
-pub fn has_tag(frame: &[u8]) -> bool {
-    matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
-}
-
-/// To sort by, where flows may overtake each other: where a packet without options is from and for, and by which protocol.
-pub fn flow_of(frame: &[u8]) -> Vec<u8> {
-    let tag = if has_tag(frame) { 4 } else { 0 };
-    let octets = frame.get(tag..).unwrap_or_default();
-    let parts = match octets.get(12..14) {
-        Some([8, 0]) => [23..24, 26..38],
-        Some([0x86, 0xdd]) => [20..21, 22..58],
-        _ => return Vec::new(),
-    };
-    parts.into_iter().filter_map(|part| octets.get(part)).flatten().copied().collect()
-}
-
 /// Source and destination of a TCP, UDP or SCTP packet.
 pub fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let (at, ..) = transport(frame);
