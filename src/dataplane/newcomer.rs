@@ -78,10 +78,10 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         self.frames.try_push((place, frame)).err().map(|full| full.element().1)
     }
 
-    /// Whether there is none.
+    /// How many wait.
     #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
     }
 
     /// What becomes of those that wait, if there are any.
@@ -93,7 +93,7 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         (origin, now): (Origin, Tick),
         outlet: &mut impl Outlet<F>,
     ) {
-        if !self.is_empty() {
+        if !self.frames.is_empty() {
             self.admit_all(shared, table, looked, (origin, now), outlet);
         }
     }

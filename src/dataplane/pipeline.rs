@@ -201,11 +201,9 @@ impl<F: Frame> Pipeline<F> {
             let packet = &looked.packet;
             let at = Arrival { place, origin, now };
             // Newcomers wait while more of them follow: no packet overtakes another.
-            if !newcomers_v4.is_empty() && !looked.is_newcomer::<V4>() {
-                newcomers_v4.admit((shared, v4), packets, (origin, now), outlet);
-            }
-            if !newcomers_v6.is_empty() && !looked.is_newcomer::<V6>() {
-                newcomers_v6.admit((shared, v6), packets, (origin, now), outlet);
+            if newcomers_v4.len() | newcomers_v6.len() != 0 {
+                let newcomers = (&mut *newcomers_v4, &mut *newcomers_v6);
+                admit_before(looked, newcomers, (shared, v4, v6), (packets, at), outlet);
             }
             match &packet.class {
                 Class::FlowV4(key) => {
@@ -250,6 +248,25 @@ impl<F: Frame> Pipeline<F> {
                 | Class::Drop(_) => {}
             }
         }
+    }
+}
+
+/// Begins with the newcomers that wait, but for those whose family this packet is a newcomer of.
+#[cold]
+#[inline(never)]
+fn admit_before<F: Frame>(
+    looked: &Looked,
+    newcomers: (&mut Newcomers<V4, F>, &mut Newcomers<V6, F>),
+    (shared, v4, v6): (&mut Shared<F>, &mut ConnectionTable<V4>, &mut ConnectionTable<V6>),
+    (packets, at): (&[Looked; BURST], Arrival),
+    outlet: &mut impl Outlet<F>,
+) {
+    let when = (at.origin, at.now);
+    if !looked.is_newcomer::<V4>() {
+        newcomers.0.admit((shared, v4), packets, when, outlet);
+    }
+    if !looked.is_newcomer::<V6>() {
+        newcomers.1.admit((shared, v6), packets, when, outlet);
     }
 }
 
