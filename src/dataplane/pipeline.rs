@@ -256,17 +256,17 @@ impl<F: Frame> Pipeline<F> {
 #[inline(never)]
 fn admit_before<F: Frame>(
     looked: &Looked,
-    newcomers: (&mut Newcomers<V4, F>, &mut Newcomers<V6, F>),
+    (new_v4, new_v6): (&mut Newcomers<V4, F>, &mut Newcomers<V6, F>),
     (shared, v4, v6): (&mut Shared<F>, &mut ConnectionTable<V4>, &mut ConnectionTable<V6>),
     (packets, at): (&[Looked; BURST], Arrival),
     outlet: &mut impl Outlet<F>,
 ) {
     let when = (at.origin, at.now);
     if !looked.is_newcomer::<V4>() {
-        newcomers.0.admit((shared, v4), packets, when, outlet);
+        new_v4.admit((shared, v4), packets, when, outlet);
     }
     if !looked.is_newcomer::<V6>() {
-        newcomers.1.admit((shared, v6), packets, when, outlet);
+        new_v6.admit((shared, v6), packets, when, outlet);
     }
 }
 
