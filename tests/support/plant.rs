@@ -88,6 +88,8 @@ pub fn config(directory: &Path) -> Config {
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     };
     Config {
         director: DirectorConfig {
@@ -116,6 +118,7 @@ pub fn config(directory: &Path) -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: vec![web],
+        marks: Vec::new(),
         masquerades: Vec::new(),
         timeouts: Timeouts::default(),
         policy: Policy::default(),

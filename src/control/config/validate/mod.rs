@@ -4,8 +4,10 @@
 mod director;
 mod devices;
 mod interfaces;
+mod marks;
 mod masquerades;
 mod networks;
+mod persistence;
 mod services;
 
 pub use services::MAX_SERVERS;
@@ -23,5 +25,6 @@ pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
     let networks = Networks::new(&draft.interfaces);
     interfaces::check(draft, &networks, problems);
     services::check(draft, &networks, problems);
+    marks::check(draft, &networks, problems);
     masquerades::check(draft, &networks, problems);
 }
