@@ -159,7 +159,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!((persistence.timeout, persistence.prefix), (Duration::from_secs(600), 24));
     assert_eq!((web.connection_limit, dns.connection_limit), (Some(50_000), None));
     assert_eq!((dns.persistence, passive.persistence), (None, None));
-    assert_eq!(all_ports.persistence.unwrap().prefix, 128, "every client for itself");
+    assert_eq!(all_ports.persistence.unwrap().prefix, 32, "every client for itself");
     assert_eq!(passive.servers[0].address.to_string(), "10.0.0.12:0", "the client's port");
     assert_eq!((shop.listen.mark().unwrap().get(), shop.listen.is_ipv6()), (7, false));
     let [mark] = &config.marks[..] else { panic!("one mark") };

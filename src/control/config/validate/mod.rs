@@ -7,6 +7,7 @@ mod interfaces;
 mod marks;
 mod masquerades;
 mod networks;
+mod one_packet;
 mod persistence;
 mod services;
 

@@ -1,7 +1,8 @@
 //! Persistence, and what services of many ports need.
 
-use super::super::draft::ServiceDraft;
+use super::services::endpoint;
 use crate::control::config::diagnostic::Finding;
+use crate::control::config::draft::ServiceDraft;
 use crate::control::config::reader::Problems;
 use crate::service::{Listen, Persistence};
 
@@ -42,11 +43,8 @@ fn check_server_ports(service: &ServiceDraft, listen: &Listen, problems: &Proble
              that the client sent to",
             address.get_ref().port()
         );
-        let help = format!("write \"{}\"", without_port(address.get_ref().ip()));
+        let alone = std::net::SocketAddr::new(address.get_ref().ip(), 0);
+        let help = format!("write \"{}\"", endpoint(&alone));
         problems.add(Finding::warning(address.span(), message).help(help));
     }
-}
-
-fn without_port(ip: std::net::IpAddr) -> String {
-    if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() }
 }

@@ -5,19 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use toml::Spanned;
 
 use super::networks::Networks;
-use super::persistence;
+use super::{one_packet, persistence};
 use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, ServerDraft, ServiceDraft};
 use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
-use crate::service::{Helper, NonSyn, PortRange, Protocol};
+use crate::service::{Helper, NonSyn, Protocol};
 
 /// Real servers that there is room for, over all services.
 pub const MAX_SERVERS: usize = 16_384;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     check_duplicates(&draft.services, problems);
-    check_one_packet(&draft.services, problems);
+    one_packet::check(draft, problems);
     for service in &draft.services {
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
@@ -151,57 +151,6 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     }
 }
 
-fn is_one_packet(service: &ServiceDraft) -> bool {
-    service.one_packet.as_ref().is_some_and(|value| *value.get_ref())
-}
-
-/// The servers, with the ports that they answer from.
-fn endpoints(service: &ServiceDraft) -> Vec<(Spanned<SocketAddr>, PortRange)> {
-    let Some(listen) = &service.listen else { return Vec::new() };
-    let ports = |address: &SocketAddr| match address.port() {
-        0 => listen.get_ref().ports(),
-        port => PortRange::one(port),
-    };
-    let servers = service.servers.items.iter();
-    let servers = servers.filter_map(|server| server.get_ref().address.clone());
-    servers.map(|address| (address.clone(), ports(address.get_ref()))).collect()
-}
-
-/// What comes from a server of a one-packet service is that service's reply: no other service of
-/// the protocol may have it.
-fn check_one_packet(services: &[ServiceDraft], problems: &Problems) {
-    let protocol = |service: &ServiceDraft| service.listen.as_ref()?.get_ref().protocol();
-    let meet = |a: &ServiceDraft, b: &ServiceDraft| match (protocol(a), protocol(b)) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.listen.is_some() && b.listen.is_some(),
-    };
-    for (index, service) in services.iter().enumerate() {
-        for other in services.iter().take(index) {
-            let related = is_one_packet(service) || is_one_packet(other);
-            if !related || !meet(service, other) {
-                continue;
-            }
-            let theirs = endpoints(other);
-            let common = endpoints(service).into_iter().filter_map(|(address, ports)| {
-                let ip = address.get_ref().ip();
-                let first = theirs.iter().find(|(other, their_ports)| {
-                    other.get_ref().ip() == ip && ports.meets(*their_ports)
-                })?;
-                Some((address, &first.0))
-            });
-            for (address, first) in common {
-                let message = format!(
-                    "servers: {address} serves a one_packet service and another one, so its \
-                     replies have no one service"
-                );
-                let finding = Finding::error(address.span(), message);
-                let help = "give each service a port of its own on that server";
-                problems.add(finding.first_stated(first.span()).help(help));
-            }
-        }
-    }
-}
-
 fn check_server_list(service: &ServiceDraft, problems: &Problems) {
     let servers = &service.servers;
     if let (true, true, Some(span)) = (servers.items.is_empty(), servers.complete, &servers.span) {
@@ -233,7 +182,8 @@ fn check_servers(
     for (index, address) in addresses.iter().enumerate() {
         let ip = address.get_ref().ip();
         if let Some(first) = addresses.iter().take(index).find(|other| *other == address) {
-            let message = format!("servers: {address} is listed twice in this service");
+            let message =
+                format!("servers: {} is listed twice in this service", endpoint(address.get_ref()));
             let finding = Finding::error(address.span(), message);
             problems
                 .add(finding.first_stated(first.span()).help("use `weight` for a larger share"));
@@ -268,6 +218,15 @@ fn check_servers(
         } else if networks.known {
             check_reachable(address, networks, problems);
         }
+    }
+}
+
+/// A server as it is written: without a port where it has none.
+pub(super) fn endpoint(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.port() == 0 => v4.ip().to_string(),
+        SocketAddr::V6(v6) if v6.port() == 0 => format!("[{}]", v6.ip()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
     }
 }
 
