@@ -320,7 +320,7 @@ mod tests {
             ipv6: bool,
             number in 1..=u32::MAX,
             octets: [u8; 16],
-            (a, b): (u16, u16),
+            ends: (u16, u16),
         ) {
             let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
             let [o0, o1, o2, ..] = octets;
@@ -328,7 +328,7 @@ mod tests {
                 true => [&[0x20], &octets[..15]].concat().try_into().map(<[u8; 16]>::into).unwrap(),
                 false => [10, o0, o1, o2].into(),
             };
-            let ports = PortRange::new(a.min(b), a.max(b)).unwrap_or(PortRange::ALL);
+            let ports = PortRange::new(ends.0.min(ends.1), ends.0.max(ends.1)).unwrap_or(PortRange::ALL);
             let protocol = protocols[usize::from(o2) % 3];
             let listen = match is_mark {
                 true => Listen::Mark { mark: number.try_into().unwrap(), ipv6 },

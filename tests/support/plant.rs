@@ -98,6 +98,7 @@ pub fn config(directory: &Path) -> Config {
             idle: Idle::Busy,
             connections: 1000,
             ipv6_share: 0,
+            persistence_templates: 1024,
             metrics: Some("127.0.0.1:0".parse().unwrap()),
             socket: directory.join("pointsman.sock"),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
