@@ -20,6 +20,7 @@ mod ftp;
 mod lifecycle;
 mod masquerade;
 mod neighbors;
+mod persistence;
 mod refusals;
 mod routers;
 mod settings;

@@ -207,6 +207,8 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
         samples.count(Metric::ServerOutOctets, &labels, traffic.out_octets);
         samples.count(Metric::ServerActive, &labels, active);
         samples.count(Metric::ServerInactive, &labels, inactive);
+        let templates = observed.loads.of(*slot).map_or(0, ServerLoad::templates);
+        samples.count(Metric::ServerTemplates, &labels, templates.into());
         samples.count(Metric::ServerWeight, &labels, u64::from(server.weight));
         sum.connections += traffic.connections;
         sum.in_packets += traffic.in_packets;
