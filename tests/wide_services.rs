@@ -16,9 +16,11 @@ use pointsman::ids::InterfaceId;
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
-    ends, error, fragments, payload,
+    ends, error, fragments, internet_checksum, payload,
 };
 
+/// The type of an SCTP chunk.
+const INIT: u8 = 1;
 const CLIENT: &str = "198.18.0.7:20000";
 
 fn service(name: &str, listen: &str, more: &str) -> String {
@@ -122,7 +124,7 @@ fn the_service_of_every_port_has_what_no_other_one_has() {
         + &to("web", "tcp://192.0.2.100:80", "10.0.0.12:8080")
         + &to("range", "tcp://192.0.2.100:1000-1999", "10.0.0.13");
     let mut director = director(&text, 2);
-    for (port, server) in [
+    for (number, (port, server)) in (20_000..).zip([
         (1, "10.0.0.11:1"),
         (79, "10.0.0.11:79"),
         (80, "10.0.0.12:8080"),
@@ -131,8 +133,8 @@ fn the_service_of_every_port_has_what_no_other_one_has() {
         (1999, "10.0.0.13:1999"),
         (2000, "10.0.0.11:2000"),
         (65_535, "10.0.0.11:65535"),
-    ] {
-        let client = format!("198.18.0.7:{}", 20_000 + port % 1000);
+    ]) {
+        let client = format!("198.18.0.7:{number}");
         exchange(&mut director, &client, &format!("192.0.2.100:{port}"), server, true);
     }
     director.receive(OUT, &PacketBuilder::udp(CLIENT, "192.0.2.100:5000").build());
@@ -235,7 +237,13 @@ fn a_mark_of_every_protocol_takes_them_all() {
     exchange(&mut director, "198.18.0.7:2001", "192.0.2.100:80", "10.0.0.11:80", false);
     let (client6, vip6) = ("[2001:db8:ffff::7]:2002", "[2001:db8:1::100]:443");
     exchange(&mut director, client6, vip6, "[fd00::11]:443", true);
-    director.receive(OUT, &PacketBuilder::sctp("198.18.0.7:2003", "192.0.2.100:2905").build());
+    director.receive(
+        OUT,
+        &PacketBuilder::sctp("198.18.0.7:2003", "192.0.2.100:2905")
+            .flags(INIT)
+            .payload(&[1; 16])
+            .build(),
+    );
     assert_eq!(ends(&director.sent_one().octets).1.to_string(), "10.0.0.11:2905");
 }
 
@@ -298,14 +306,18 @@ fn icmp_errors_about_connections_of_a_mark_are_translated_both_ways() {
     let server = syn(&mut director, CLIENT, "192.0.2.101:443").unwrap();
     // A router inside cannot send the packet on; the client learns it about its own packet.
     let leaving = PacketBuilder::tcp(CLIENT, &server).flags(SYN).macs(INSIDE, SERVER_SIDE).build();
-    let sent = translated(&mut director, IN, &error("10.0.0.254", &leaving, IN, 1400));
+    director.receive(IN, &error("10.0.0.254", &leaving, IN, 1400));
+    let sent = director.sent_one().octets;
+    assert_eq!(internet_checksum(&sent[34..]), 0);
     let quoted = &sent[14 + 20 + 8..];
     assert_eq!(quoted[16..20], [192, 0, 2, 101]);
     assert_eq!(quoted[22..24], 443_u16.to_be_bytes());
     // And one outside: the server learns it about its own.
     let leaving = PacketBuilder::tcp("192.0.2.101:443", CLIENT).flags(SYN | ACK);
     let leaving = leaving.macs(OUTSIDE, CLIENT_SIDE).build();
-    let sent = translated(&mut director, OUT, &error("192.0.2.254", &leaving, OUT, 1400));
+    director.receive(OUT, &error("192.0.2.254", &leaving, OUT, 1400));
+    let sent = director.sent_one().octets;
+    assert_eq!(internet_checksum(&sent[34..]), 0);
     let quoted = &sent[14 + 20 + 8..];
     assert_eq!(format!("{}.{}.{}.{}:443", quoted[12], quoted[13], quoted[14], quoted[15]), server);
     assert_eq!(quoted[20..22], 443_u16.to_be_bytes());
@@ -340,20 +352,25 @@ fn replies_of_single_datagrams_to_many_ports_have_the_port_that_was_asked() {
     }
 }
 
-/// Opens a control connection and asks for a data connection; where it leads.
-fn passive(director: &mut TestDirector, vip: &str) -> String {
+/// Opens a control connection and asks for a data connection to the server's port 40000, which
+/// comes, once. Gives what the client was told and where it came to.
+fn passive(director: &mut TestDirector, vip: &str) -> (String, String) {
     let control = format!("{vip}:21");
-    let server = syn(director, CLIENT, &control).unwrap();
+    let open = PacketBuilder::tcp(CLIENT, &control).flags(SYN).sequence(1000).build();
+    let server = ends(&translated(director, OUT, &open)).1.to_string();
     let (host, _) = server.rsplit_once(':').unwrap();
-    let from_server = |flags| {
-        let segment = PacketBuilder::tcp(&server, CLIENT).from_server().flags(flags);
-        segment.sequence(if flags & SYN == 0 { 5001 } else { 5000 }).acknowledgement(1)
+    let answer = PacketBuilder::tcp(&server, CLIENT).from_server().acknowledgement(1001);
+    translated(director, IN, &answer.flags(SYN | ACK).sequence(5000).build());
+    let client = || {
+        let segment = PacketBuilder::tcp(CLIENT, &control).flags(ACK);
+        segment.sequence(1001).acknowledgement(5001)
     };
-    translated(director, IN, &from_server(SYN | ACK).build());
-    let ack = PacketBuilder::tcp(CLIENT, &control).flags(ACK).sequence(1).acknowledgement(5001);
-    translated(director, OUT, &ack.build());
+    translated(director, OUT, &client().build());
+    translated(director, OUT, &client().payload(b"PASV\r\n").build());
     let told = format!("227 Entering Passive Mode ({},156,64)\r\n", host.replace('.', ","));
-    let sent = translated(director, IN, &from_server(ACK).payload(told.as_bytes()).build());
+    let answer = PacketBuilder::tcp(&server, CLIENT).from_server().acknowledgement(1007);
+    let answer = answer.flags(ACK).sequence(5001).payload(told.as_bytes()).build();
+    let sent = translated(director, IN, &answer);
     let text = String::from_utf8(payload(&sent).to_vec()).unwrap();
     let numbers = text.split(['(', ')']).nth(1).unwrap();
     let numbers: Vec<u16> = numbers.split(',').map(|number| number.parse().unwrap()).collect();
@@ -362,8 +379,7 @@ fn passive(director: &mut TestDirector, vip: &str) -> String {
     let data = format!("{vip}:{}", numbers[4] * 256 + numbers[5]);
     let to = syn(director, "198.18.0.7:20001", &data).unwrap();
     assert_eq!(to, format!("{host}:40000"));
-    assert_eq!(syn(director, "198.18.0.7:20002", &data), None, "one was announced");
-    data
+    (data, host.to_owned())
 }
 
 #[test]
@@ -372,34 +388,36 @@ fn ftp_through_a_mark_has_its_data_connections() {
     let text = service("ftp", "fwmark://1", servers)
         + &mark(1, "addresses = [\"192.0.2.100\"]\nprotocol = \"tcp\"\nports = [21]");
     for workers in [1, 2, 3] {
-        passive(&mut director(&text, workers), "192.0.2.100");
+        let mut director = director(&text, workers);
+        let (data, _) = passive(&mut director, "192.0.2.100");
+        assert_eq!(data, "192.0.2.100:40000");
+        assert_eq!(syn(&mut director, "198.18.0.7:20002", &data), None, "one was announced");
     }
 }
 
 #[test]
-fn an_announced_data_connection_goes_before_a_service_of_its_port() {
-    // The service of every port, which has the announced port too, would keep that port.
-    let servers = "persistence = \"6m\"\nservers = [{ address = \"10.0.0.11\" }]";
-    let text = service("ftp", "tcp://192.0.2.100:0", servers);
+fn an_announced_data_connection_goes_before_the_service_of_every_port() {
+    // The server's port is another service's, so another one is announced; the service of every
+    // port would keep that.
+    let text = persistent("ftp", "tcp://192.0.2.100:0", "10.0.0.11")
+        + &to("taken", "tcp://192.0.2.100:40000", "10.0.0.12");
     for workers in [1, 2, 3] {
         let mut director = director(&text, workers);
-        let control = "192.0.2.100:21";
-        let server = syn(&mut director, CLIENT, control).unwrap();
-        assert_eq!(server, "10.0.0.11:21");
-        let from_server = |flags: u8, sequence| {
-            let segment = PacketBuilder::tcp("10.0.0.11:21", CLIENT).from_server().flags(flags);
-            segment.sequence(sequence).acknowledgement(1)
-        };
-        translated(&mut director, IN, &from_server(SYN | ACK, 5000).build());
-        let ack = PacketBuilder::tcp(CLIENT, control).flags(ACK).sequence(1).acknowledgement(5001);
-        translated(&mut director, OUT, &ack.build());
-        let told = b"227 Entering Passive Mode (10,0,0,11,156,64)\r\n";
-        let sent = translated(&mut director, IN, &from_server(ACK, 5001).payload(told).build());
-        let text = String::from_utf8(payload(&sent).to_vec()).unwrap();
-        let numbers = text.split(['(', ')']).nth(1).unwrap();
-        let numbers: Vec<u16> = numbers.split(',').map(|number| number.parse().unwrap()).collect();
-        let data = format!("192.0.2.100:{}", numbers[4] * 256 + numbers[5]);
-        let to = syn(&mut director, "198.18.0.7:20001", &data).unwrap();
-        assert_eq!(to, "10.0.0.11:40000", "announced as {data}");
+        let (data, host) = passive(&mut director, "192.0.2.100");
+        let (_, port) = data.rsplit_once(':').unwrap();
+        assert_ne!(port, "40000");
+        let to = syn(&mut director, "198.18.0.7:20002", &data).unwrap();
+        assert_eq!(to, format!("{host}:{port}"), "what was not announced");
     }
+}
+
+#[test]
+fn a_helper_of_many_ports_reads_that_of_ftp_alone() {
+    let text = persistent("all", "tcp://192.0.2.100:0", "10.0.0.11");
+    let mut director = director(&text, 1);
+    exchange(&mut director, "198.18.0.7:20022", "192.0.2.100:22", "10.0.0.11:22", true);
+    director.receive(OUT, &PacketBuilder::tcp("198.18.0.7:20022", "192.0.2.100:22").build());
+    assert_eq!(director.stats(0).helped.get(), 0);
+    passive(&mut director, "192.0.2.100");
+    assert_eq!(director.stats(0).helped.get(), 1);
 }
