@@ -127,12 +127,7 @@ fn no_update_is_lost_where_versions_are_named() {
             }
         };
         let threads: Vec<_> = (10..18).map(|weight| scope.spawn(try_it(weight))).collect();
-        threads
-            .into_iter()
-            .filter(|_| true)
-            .map(|thread| thread.join().unwrap())
-            .filter(|won| *won)
-            .count()
+        threads.into_iter().map(|thread| thread.join().unwrap()).filter(|won| *won).count()
     });
     let after = block_on(client.services()).unwrap().version;
     assert_eq!(after, version + 1 + u64::try_from(wins).unwrap());

@@ -47,7 +47,7 @@ pub(super) struct InventoryService {
 pub(super) struct Outcome {
     /// From what was in force to what is wanted.
     pub(super) plan: Vec<Step>,
-    /// What the operator should look at nevertheless.
+    /// What the operator should look at nevertheless, and had not to before.
     pub(super) warnings: Vec<Problem>,
     /// What the workers are to install; `None`: nothing changes for them.
     pub(super) table: Option<Arc<ServiceTable>>,
@@ -65,6 +65,14 @@ pub(super) struct DesiredState {
     /// Kept until the next version: the workers hold references to the same table.
     table: Arc<ServiceTable>,
     inventory: Arc<Inventory>,
+    /// What the operator should look at of what is in force.
+    warnings: Vec<Problem>,
+}
+
+/// A text that is valid.
+struct Valid {
+    config: Config,
+    warnings: Vec<Problem>,
 }
 
 /// What would be in force after a change.
@@ -85,7 +93,11 @@ impl DesiredState {
     ) -> Result<Self, Refused> {
         let running = Document::of(&source.text);
         let inventory = Arc::new(Inventory::new(table.version(), config, &slots)?);
-        Ok(Self { source, wanted: running.clone(), running, slots, table, inventory })
+        let wanted = running.clone();
+        let warnings = Vec::new();
+        let mut state = Self { source, running, wanted, slots, table, inventory, warnings };
+        state.warnings = state.validate(&state.source.text)?.warnings;
+        Ok(state)
     }
 
     /// What is in force.
@@ -106,7 +118,7 @@ impl DesiredState {
     /// What a change would come to.
     pub(super) fn preview(&self, change: &Change) -> Result<Outcome, Refused> {
         let Prospect { plan, warnings, .. } = self.prospect(change)?;
-        Ok(Outcome { plan, warnings, table: None })
+        Ok(Outcome { plan, warnings: self.news(&warnings), table: None })
     }
 
     /// Makes one change, whole or not at all.
@@ -117,14 +129,20 @@ impl DesiredState {
         }
         if plan.iter().all(|step| step.deed == Deed::NeedsRestart) {
             self.wanted = wanted;
-            return Ok(Outcome { plan, warnings, table: None });
+            return Ok(Outcome { plan, warnings: self.news(&warnings), table: None });
         }
         let version = TableVersion(self.version().0 + 1);
         let table = ServiceTable::compile(version, config.rules(), &mut self.slots)
             .map_err(Refused::from)?;
         let inventory = Arc::new(Inventory::new(version, config, &self.slots)?);
+        let news = self.news(&warnings);
         (self.wanted, self.table, self.inventory) = (wanted, Arc::new(table), inventory);
-        Ok(Outcome { plan, warnings, table: Some(Arc::clone(&self.table)) })
+        self.warnings = warnings;
+        Ok(Outcome { plan, warnings: news, table: Some(Arc::clone(&self.table)) })
+    }
+
+    fn news(&self, warnings: &[Problem]) -> Vec<Problem> {
+        warnings.iter().filter(|warning| !self.warnings.contains(warning)).cloned().collect()
     }
 
     fn prospect(&self, change: &Change) -> Result<Prospect, Refused> {
@@ -137,23 +155,28 @@ impl DesiredState {
         }
         change.make(&mut wanted)?;
         let text = wanted.with_fixed_parts_of(&self.running).text();
-        let Loaded { mut config, warnings, .. } = self.validate(&text)?;
+        let Valid { mut config, warnings } = self.validate(&text)?;
         let in_force = &self.inventory.config;
         // Defaults there depend on the services: what was chosen at the start stays.
         config.director = in_force.director.clone();
         config.interfaces.clone_from(&in_force.interfaces);
         self.check_families(&config)?;
         plan.splice(0..0, plan::between(in_force, &config));
-        let warnings = warnings.iter().map(|warning| Problem::of(warning, &text)).collect();
         Ok(Prospect { wanted, config, plan, warnings })
     }
 
-    fn validate(&self, text: &str) -> Result<Loaded, Refused> {
+    fn validate(&self, text: &str) -> Result<Valid, Refused> {
         let ConfigSource { path, machine, .. } = &self.source;
-        config::parse(text, &path.display().to_string(), machine).map_err(|diagnostics| {
-            let errors = diagnostics.iter().filter(|diagnostic| Diagnostic::is_error(diagnostic));
-            Refused::Invalid(errors.map(|error| Problem::of(error, text)).collect())
-        })
+        let problem = |diagnostic| Problem::of(diagnostic, text);
+        match config::parse(text, &path.display().to_string(), machine) {
+            Ok(Loaded { config, warnings, .. }) => {
+                Ok(Valid { config, warnings: warnings.iter().map(problem).collect() })
+            }
+            Err(diagnostics) => {
+                let errors = diagnostics.iter().filter(|found| Diagnostic::is_error(found));
+                Err(Refused::Invalid(errors.map(problem).collect()))
+            }
+        }
     }
 
     /// Connection tables are made at the start: a family that had no room then has none now.
