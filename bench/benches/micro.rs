@@ -239,7 +239,7 @@ fn schedulers(criterion: &mut Criterion) {
 }
 
 fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
-    let server = |last| RealServer { address: ([10, 0, 0, last], 8080).into(), weight: 1 };
+    let server = |last| RealServer::new(([10, 0, 0, last], 8080).into(), 1);
     let services = [VirtualService {
         name: "service".to_owned(),
         listen: Listen::at(Protocol::Udp, ([192, 0, 2, 100], 80).into()),

@@ -4,6 +4,7 @@ pub mod check;
 mod completions;
 mod change;
 mod connections;
+mod drain;
 mod output;
 mod reload;
 mod run;
@@ -55,6 +56,7 @@ enum Command {
     Server(server::Server),
     Set(set::Set),
     Timeout(set::Timeout),
+    Drain(drain::Drain),
     Reload(reload::Reload),
     Save(reload::Save),
     Completions(completions::Completions),
@@ -83,6 +85,7 @@ impl Cli {
             Command::Server(server) => server.run(),
             Command::Set(set) => set.run(),
             Command::Timeout(timeout) => timeout.run(),
+            Command::Drain(drain) => drain.run(),
             Command::Reload(reload) => reload.run(),
             Command::Save(save) => save.run(),
             Command::Completions(completions) => completions.run(),

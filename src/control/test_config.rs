@@ -67,7 +67,7 @@ pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfi
 
 /// A service with servers of weight 1.
 pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualService {
-    let server = |address: &&str| RealServer { address: address.parse().unwrap(), weight: 1 };
+    let server = |address: &&str| RealServer::new(address.parse().unwrap(), 1);
     VirtualService {
         name: name.into(),
         listen: listen.parse().unwrap(),

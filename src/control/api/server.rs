@@ -50,6 +50,8 @@ fn described() -> (Router<Doors>, OpenApi) {
         .routes(routes!(changes::add_server))
         .routes(routes!(changes::set_server, changes::remove_server))
         .routes(routes!(changes::get_timeouts, changes::set_timeouts))
+        .routes(routes!(changes::list_drains, changes::drain))
+        .routes(routes!(changes::cancel_drain))
         .routes(routes!(changes::reload))
         .routes(routes!(changes::save))
         .split_for_parts()

@@ -169,6 +169,7 @@ fn service(
         Some(RealServer {
             address: server.address?.into_inner(),
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
+            slow_start: server.slow_start.map(Spanned::into_inner),
         })
     });
     let listen = draft.listen?.into_inner();

@@ -16,9 +16,8 @@ fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> Vi
         scheduler,
         servers: servers
             .iter()
-            .map(|(address, weight)| RealServer {
-                address: SocketAddr::new(address.parse::<IpAddr>().unwrap(), port),
-                weight: *weight,
+            .map(|(address, weight)| {
+                RealServer::new(SocketAddr::new(address.parse::<IpAddr>().unwrap(), port), *weight)
             })
             .collect(),
         non_syn: NonSyn::Drop,
