@@ -128,6 +128,8 @@ fn service(listen: &str, server: &str) -> VirtualService {
         one_packet: false,
         helper: listen.ends_with(":21").then_some(Helper::Ftp),
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

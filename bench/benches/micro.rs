@@ -150,6 +150,8 @@ impl Expiry<V4> for Ended {
         None
     }
 
+    fn lives(&self, _: &Connection<V4>, _: Tick) {}
+
     fn ended(&mut self, _: &Connection<V4>) {
         self.0 += 1;
     }
@@ -249,6 +251,8 @@ fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }];
     let mut slots = SlotRegistry::new(usize::from(servers));
     ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).expect("a table")

@@ -354,6 +354,8 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
             idle: Idle::Busy,
             connections: 1000,
             ipv6_share: 0,
+            persistence_templates: 1024,
             metrics: None,
             socket: "/nonexistent/pointsman.sock".into(),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
@@ -40,6 +41,7 @@ pub(crate) fn config() -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: Vec::new(),
+        marks: Vec::new(),
         masquerades: Vec::new(),
         timeouts: Timeouts::default(),
         policy: Policy::default(),
@@ -77,5 +79,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }

@@ -23,7 +23,7 @@ use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
 use crate::dpdk::tsc;
 use crate::ids::TableVersion;
-use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry};
+use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry, Templates};
 
 pub use error::DirectorError;
 
@@ -39,7 +39,9 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let rules = Rules { services: &services, ..config.rules() };
     let table = ServiceTable::compile(TableVersion(1), rules, &mut slots)?;
     let table = Arc::new(table);
-    let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
+    let capacity = config.director.persistence_templates as usize;
+    let templates = Templates::new(capacity, workers::secret()?);
+    let loads = Arc::new(ServerLoads::with_templates(MAX_SERVERS, templates));
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;

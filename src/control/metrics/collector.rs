@@ -174,6 +174,8 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.count(Metric::ControlConnections, &[id], stats.helped.get());
     samples.count(Metric::UnhelpedConnections, &[id], stats.unhelped.get());
     samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
+    samples.count(Metric::Templates, &[id], stats.templates.get());
+    samples.count(Metric::TemplatesLost, &[id], stats.templates_lost.get());
 }
 
 fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {

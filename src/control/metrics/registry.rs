@@ -134,6 +134,8 @@ metrics! {
     ControlConnections Gauge "control_connections" "connections" ["worker"] "Control connections that a helper (FTP) reads.";
     UnhelpedConnections Counter "unhelped_connections_total" "connections" ["worker"] "Control connections that passed unread, because the worker had no room for another one.";
     ExpectedConnections Gauge "expected_connections" "connections" ["worker"] "Data connections that helpers expect; the first worker tells those of all.";
+    Templates Gauge "connection_templates" "templates" ["worker"] "Connection templates: clients whose server persistence remembers; the first worker tells those of all.";
+    TemplatesLost Counter "connection_templates_lost_total" "connections" ["worker"] "Connections of persistent services that were scheduled and are not remembered, because there was no room for another template (`persistence_templates`).";
 
     PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";
     PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";
