@@ -3,6 +3,7 @@
 pub mod check;
 mod completions;
 mod connections;
+pub mod ipvsadm;
 mod output;
 mod run;
 mod status;
