@@ -4,14 +4,15 @@
 //! words that are no options, then options that the command does not take or lacks, then what
 //! does not go together.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::command::{
     Command, Forwarding, Granularity, Listing, Persistence, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceSpec, Timeouts, View, What, unspecified,
+    ServiceSpec, View, What, unspecified,
 };
 use super::names::Names;
 use super::options::{self, Item, Items, OPTIONS, Token, Verb};
+use super::parameters::{check_value, scheduler_flags, timeout, timeouts, whole};
 use super::popt::{BadOption, Given, Words};
 use super::value::{self, number};
 use crate::service::Protocol;
@@ -30,28 +31,27 @@ pub(super) enum Complaint {
     Wrong(String),
 }
 
-type Parsed<T> = Result<T, Complaint>;
+pub(super) type Parsed<T> = Result<T, Complaint>;
 
-fn wrong<T>(message: impl Into<String>) -> Parsed<T> {
+pub(super) fn wrong<T>(message: impl Into<String>) -> Parsed<T> {
     Err(Complaint::Wrong(message.into()))
 }
-
-/// Timeouts of persistence and of `--set` are at most 31 days.
-const TIMEOUT_MAX: u32 = 31 * 24 * 3600;
 
 /// The command of a command line (without the program's name).
 pub(super) fn parse(words: &[String], names: &dyn Names) -> Parsed<Command> {
     let mut words = Words::new(OPTIONS, words);
     let Ok(Some(first)) = words.next() else { return Err(Complaint::NoCommand) };
     let Token::Verb(verb) = first.token else { return Err(Complaint::NoCommand) };
-    match verb {
-        Verb::Help => return Ok(Command::Help),
-        Verb::Version => return Ok(Command::Version),
-        Verb::StartDaemon => {
-            check_role(&first, "illegal start-daemon parameter specified")?;
-        }
-        Verb::StopDaemon => check_role(&first, "illegal start_daemon specified")?,
-        _ => {}
+    if verb == Verb::Help {
+        return Ok(Command::Help);
+    }
+    if verb == Verb::Version {
+        return Ok(Command::Version);
+    }
+    if verb == Verb::StartDaemon {
+        check_role(&first, "illegal start-daemon parameter specified")?;
+    } else if verb == Verb::StopDaemon {
+        check_role(&first, "illegal start_daemon specified")?;
     }
     let mut draft = Draft::new(verb, names);
     while let Some(given) = words.next()? {
@@ -169,6 +169,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the others are flags, or only checked")]
     fn take_item(&mut self, item: Item, given: Option<&'a str>) -> Parsed<()> {
         let value = given.unwrap_or_default();
         let natural = |message: &str| match number(value, 0..=i32::MAX.unsigned_abs()) {
@@ -226,9 +227,10 @@ impl<'a> Draft<'a> {
     /// All options are taken: what is left is `others`.
     fn finish(self, others: Vec<&str>) -> Parsed<Command> {
         let mut others = others.into_iter();
-        let timeouts = match self.verb {
-            Verb::Set => Some(timeouts(others.next(), others.next(), others.next())?),
-            _ => None,
+        let timeouts = if self.verb == Verb::Set {
+            Some(timeouts(others.next(), others.next(), others.next())?)
+        } else {
+            None
         };
         if let Some(other) = others.next() {
             return wrong(format!("unexpected argument {other}"));
@@ -337,71 +339,5 @@ impl<'a> Draft<'a> {
             exact: self.given.has(Item::Exact),
             sorted: !self.given.has(Item::NoSort),
         }
-    }
-}
-
-fn whole(ipv6: bool) -> Granularity {
-    if ipv6 { Granularity::Prefix(128) } else { Granularity::Mask([255; 4].into()) }
-}
-
-fn timeout(value: &str, least: u32) -> Parsed<u32> {
-    match number(value, least..=TIMEOUT_MAX) {
-        Some(seconds) => Ok(seconds),
-        None => wrong(format!("invalid timeout value `{value}' specified")),
-    }
-}
-
-fn timeouts(tcp: Option<&str>, tcp_fin: Option<&str>, udp: Option<&str>) -> Parsed<Timeouts> {
-    let (Some(tcp), Some(tcp_fin), Some(udp)) = (tcp, tcp_fin, udp) else {
-        return wrong("--set option requires 3 timeout values");
-    };
-    Ok(Timeouts { tcp: timeout(tcp, 0)?, tcp_fin: timeout(tcp_fin, 0)?, udp: timeout(udp, 0)? })
-}
-
-/// The flags in a list, which may be of one scheduler only.
-fn scheduler_flags(list: &str, scheduler: &str) -> Parsed<SchedulerFlags> {
-    let mut flags = SchedulerFlags::NONE;
-    for flag in list.split(',').filter(|flag| !flag.is_empty()) {
-        let (set, only) = match flag {
-            "flag-1" => (&mut flags.fallback, None),
-            "flag-2" => (&mut flags.port, None),
-            "flag-3" => (&mut flags.third, None),
-            "sh-fallback" => (&mut flags.fallback, Some("sh")),
-            "sh-port" => (&mut flags.port, Some("sh")),
-            "mh-fallback" => (&mut flags.fallback, Some("mh")),
-            "mh-port" => (&mut flags.port, Some("mh")),
-            _ => return wrong(format!("invalid scheduler flag `{flag}'")),
-        };
-        if only.is_some_and(|only| only != scheduler) {
-            return wrong(format!("incompatible scheduler flag `{flag}'"));
-        }
-        *set = true;
-    }
-    Ok(flags)
-}
-
-/// Values that are of no further use: of tunnels and of the sync daemon.
-fn check_value(item: Item, value: &str) -> Parsed<()> {
-    let (range, message) = match item {
-        Item::SyncId => (0..=255, "illegal syncid specified"),
-        Item::SyncMaxLen => (1..=65507, "illegal sync-maxlen specified"),
-        Item::McastPort => (1..=65535, "illegal mcast-port specified"),
-        Item::McastTtl => (1..=255, "illegal mcast-ttl specified"),
-        Item::TunnelPort => (1..=65535, "illegal tunnel port specified"),
-        Item::McastGroup => return check_group(value),
-        _ => return Ok(()),
-    };
-    number(value, range).map_or_else(|| wrong(message), |_| Ok(()))
-}
-
-fn check_group(value: &str) -> Parsed<()> {
-    let (group, family) = match value.parse::<Ipv6Addr>() {
-        Ok(group) => (Some(IpAddr::V6(group)), "IPv6"),
-        Err(_) => (value.parse().ok().map(IpAddr::V4), "IPv4"),
-    };
-    if group.is_some_and(|group| group.is_multicast()) {
-        Ok(())
-    } else {
-        wrong(format!("invalid {family} mcast-group `{value}'"))
     }
 }

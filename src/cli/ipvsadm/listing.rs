@@ -70,20 +70,20 @@ pub(super) fn write_service(
 
 /// `wlc (flag-1) persistent 360 mask 255.255.255.0 ops`
 fn properties(service: &ServiceRow) -> String {
-    let mut text = service.scheduler.clone();
+    let mut words = vec![service.scheduler.clone()];
     if !service.flags.is_none() {
-        text += &format!(" ({})", service.flags.names(&service.scheduler));
+        words.push(format!("({})", service.flags.names(&service.scheduler)));
     }
     if let Some(persistence) = &service.persistence {
-        text += &format!(" persistent {}", persistence.timeout);
+        words.push(format!("persistent {}", persistence.timeout));
         if !persistence.granularity.is_whole() {
-            text += &format!(" mask {}", persistence.granularity);
+            words.push(format!("mask {}", persistence.granularity));
         }
     }
     if service.one_packet {
-        text += " ops";
+        words.push("ops".to_owned());
     }
-    text
+    words.join(" ")
 }
 
 fn write_servers(

@@ -3,7 +3,7 @@
 //! Scripts, exporters and monitoring plug-ins that speak to IPVS go on working where `ipvsadm`,
 //! `ipvsadm-save` and `ipvsadm-restore` are names of this program. Everything here is facts about
 //! ipvsadm's behaviour: its manual page, and what ipvsadm 1.31 was seen to do
-//! (tests/oracle/ipvsadm.json, tests/oracle/ipvsadm_arguments.json). docs/ipvsadm.md lists what
+//! (`tests/oracle/ipvsadm.json`, `tests/oracle/ipvsadm_arguments.json`). docs/ipvsadm.md lists what
 //! differs.
 
 mod arguments;
@@ -15,6 +15,7 @@ mod listing;
 mod names;
 mod options;
 mod order;
+mod parameters;
 mod popt;
 mod rows;
 mod save;

@@ -179,22 +179,24 @@ impl Takes {
     fn check(&self, given: Items, among: &[Item], name: &str, owner: &str) -> Result<(), String> {
         let mut chosen = None;
         for (item, item_name) in ITEMS.iter().filter(|(item, _)| among.contains(item)) {
-            if !given.has(*item) {
-                if self.must.contains(item) {
-                    return Err(format!(
-                        "You need to supply the '{item_name}' option for the '{name}' {owner}"
-                    ));
-                }
-            } else if self.one_of.contains(item) {
-                if let Some(first) = chosen.replace(item_name) {
-                    return Err(format!(
-                        "The option '{item_name}' conflicts with the '{first}' option in the \
-                         '{name}' {owner}"
-                    ));
-                }
-            } else if !self.must.contains(item) && !self.may.contains(item) {
+            let (is_given, is_needed) = (given.has(*item), self.must.contains(item));
+            let known = is_needed || self.may.contains(item) || self.one_of.contains(item);
+            if is_needed && !is_given {
+                return Err(format!(
+                    "You need to supply the '{item_name}' option for the '{name}' {owner}"
+                ));
+            }
+            if is_given && !known {
                 return Err(format!("Illegal '{item_name}' option with the '{name}' {owner}"));
             }
+            let choice = (is_given && self.one_of.contains(item)).then_some(item_name);
+            if let (Some(first), Some(second)) = (chosen, choice) {
+                return Err(format!(
+                    "The option '{second}' conflicts with the '{first}' option in the '{name}' \
+                     {owner}"
+                ));
+            }
+            chosen = chosen.or(choice);
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(super) struct Given<'a, T> {
 #[derive(Debug)]
 pub(super) struct Words<'a, T: 'static> {
     known: &'static [Known<T>],
-    words: std::slice::Iter<'a, String>,
+    left: std::slice::Iter<'a, String>,
     /// A word of short options, and what is left of it.
     short: Option<(&'a str, &'a str)>,
     /// Words that are no options, so far.
@@ -49,7 +49,7 @@ pub(super) struct Words<'a, T: 'static> {
 
 impl<'a, T: Copy> Words<'a, T> {
     pub(super) fn new(known: &'static [Known<T>], words: &'a [String]) -> Self {
-        Self { known, words: words.iter(), short: None, others: Vec::new() }
+        Self { known, left: words.iter(), short: None, others: Vec::new() }
     }
 
     /// The next option; `None`: there are no more.
@@ -60,9 +60,9 @@ impl<'a, T: Copy> Words<'a, T> {
             {
                 return self.short(word, letter, &rest[letter.len_utf8()..]).map(Some);
             }
-            let Some(word) = self.words.next().map(String::as_str) else { return Ok(None) };
+            let Some(word) = self.left.next().map(String::as_str) else { return Ok(None) };
             if word == "--" {
-                self.others.extend(self.words.by_ref().map(String::as_str));
+                self.others.extend(self.left.by_ref().map(String::as_str));
             } else if let Some(long) = word.strip_prefix("--") {
                 return self.long(word, long).map(Some);
             } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
@@ -113,13 +113,13 @@ impl<'a, T: Copy> Words<'a, T> {
             (Value::No, None) => None,
             (Value::Must | Value::May, Some(value)) => Some(value),
             (Value::Must, None) => {
-                let next = self.words.next().map(String::as_str);
+                let next = self.left.next().map(String::as_str);
                 Some(next.ok_or_else(|| bad(word, "missing argument"))?)
             }
             (Value::May, None) => {
-                let is_value = |next: &&String| !next.starts_with('-');
-                let has_value = self.words.as_slice().first().filter(is_value).is_some();
-                if has_value { self.words.next().map(String::as_str) } else { None }
+                let next = self.left.as_slice().first();
+                let has_value = next.is_some_and(|next| !next.starts_with('-'));
+                if has_value { self.left.next().map(String::as_str) } else { None }
             }
         };
         Ok(Given { token: known.token, value, word })

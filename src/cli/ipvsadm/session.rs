@@ -70,7 +70,7 @@ impl Session<'_> {
             return NOTHING;
         }
         let numeric = words.iter().any(|word| word == "-n");
-        self.run(Command::Save { numeric })
+        self.run(&Command::Save { numeric })
     }
 
     /// Called as `ipvsadm-restore`: what is read replaces everything; lines that begin with `#`
@@ -81,7 +81,7 @@ impl Session<'_> {
             self.complain(&format!("cannot read the rules: {error}"));
             return NOTHING;
         }
-        self.run(Command::Clear);
+        self.run(&Command::Clear);
         let lines: Vec<_> =
             text.split(|octet| *octet == b'\n').filter(|line| !line.starts_with(b"#")).collect();
         self.restore(&mut &lines.join(&b'\n')[..])
@@ -110,12 +110,12 @@ impl Session<'_> {
                 }
                 Next::GoOn(self.restore(&mut &text[..]))
             }
-            Ok(command @ (Command::Help | Command::Version)) => Next::Stop(self.run(command)),
-            Ok(command @ Command::List(_)) => match self.run(command) {
+            Ok(command @ (Command::Help | Command::Version)) => Next::Stop(self.run(&command)),
+            Ok(command @ Command::List(_)) => match self.run(&command) {
                 DONE => Next::GoOn(DONE),
                 code => Next::Stop(code),
             },
-            Ok(command) => Next::GoOn(self.run(command)),
+            Ok(command) => Next::GoOn(self.run(&command)),
             Err(Complaint::NoCommand) => Next::Stop(self.hint()),
             Err(complaint @ Complaint::Option(_)) => {
                 self.complain(&complaint.to_string());
@@ -159,13 +159,24 @@ impl Session<'_> {
     }
 
     /// Runs a command that is right.
-    fn run(&mut self, command: Command) -> u8 {
-        let done = match &command {
+    fn run(&mut self, command: &Command) -> u8 {
+        let done = match command {
             Command::List(listing) => self.list(listing),
             Command::Save { numeric } => self.save(*numeric),
             Command::Help => help::write(self.output, self.program).map_err(Failure::from),
             Command::Version => help::write_version(self.output).map_err(Failure::from),
-            _ => self.change(&command).map_err(Failure::from),
+            Command::AddService(_)
+            | Command::EditService(_)
+            | Command::DeleteService(_)
+            | Command::Clear
+            | Command::Restore
+            | Command::AddServer(..)
+            | Command::EditServer(..)
+            | Command::DeleteServer(..)
+            | Command::Zero(_)
+            | Command::Set(_)
+            | Command::StartDaemon
+            | Command::StopDaemon => self.change(command).map_err(Failure::from),
         };
         let done = done.and_then(|()| self.output.flush().map_err(Failure::from));
         match done {
@@ -177,7 +188,7 @@ impl Session<'_> {
                 NOTHING
             }
             Err(Failure::Refused(refusal)) => {
-                self.complain(&explain(&command, &refusal));
+                self.complain(&explain(command, &refusal));
                 let lists = matches!(command, Command::List(_) | Command::Save { .. });
                 if lists || matches!(refusal, Refusal::Unreachable(_)) { NOTHING } else { REFUSED }
             }

@@ -24,7 +24,7 @@ pub(super) fn leading_number(text: &str) -> u32 {
     text.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// An IPv4 address in any form of inet_aton(3): one to four numbers, decimal, octal (`0…`) or
+/// An IPv4 address in any form of `inet_aton(3)`: one to four numbers, decimal, octal (`0…`) or
 /// hexadecimal (`0x…`), the last of which fills what is left.
 pub(super) fn ipv4(text: &str) -> Option<Ipv4Addr> {
     // Whatever follows a blank is not looked at.
