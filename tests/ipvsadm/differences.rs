@@ -49,8 +49,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
 
 fn without_refused_servers(recorded: &Outcome) -> Outcome {
     let is_refused = |line: &&str| line.contains("10.0.0.13") || line.contains("10.0.0.14");
-    let kept = recorded.stdout.lines().filter(|line| !is_refused(line));
-    Outcome { stdout: kept.map(|line| format!("{line}\n")).collect(), ..recorded.clone() }
+    let kept: Vec<_> = recorded.stdout.lines().filter(|line| !is_refused(line)).collect();
+    Outcome { stdout: kept.join("\n") + "\n", ..recorded.clone() }
 }
 
 fn in_order_of_making(recorded: &Outcome) -> Outcome {
@@ -72,5 +72,5 @@ fn in_order_of_making(recorded: &Outcome) -> Outcome {
         ordered.extend(services[start..=start].iter().chain(servers));
     }
     assert_eq!(ordered.len(), lines.len());
-    Outcome { stdout: ordered.iter().map(|line| format!("{line}\n")).collect(), ..recorded.clone() }
+    Outcome { stdout: ordered.join("\n") + "\n", ..recorded.clone() }
 }

@@ -1,5 +1,5 @@
 //! A director that writes down what it is asked for, as the stand-in for the kernel did when
-//! tests/oracle/ipvsadm_arguments.json was recorded.
+//! `tests/oracle/ipvsadm_arguments.json` was recorded.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
