@@ -2,10 +2,15 @@
 
 pub mod check;
 mod completions;
+mod change;
 mod connections;
 pub mod ipvsadm;
 mod output;
+mod reload;
 mod run;
+mod server;
+mod service;
+mod set;
 mod status;
 
 use std::path::PathBuf;
@@ -23,6 +28,9 @@ Examples:
                                           run the director; Ctrl-C stops it in order
   sudo pointsman status                   services, servers, connections, rates
   sudo pointsman status | head            what fits on the screen
+  sudo pointsman server add web 10.0.0.13:8080
+                                          one more real server, at once
+  sudo pointsman reload --dry-run         what would the file change?
   curl http://127.0.0.1:9464/metrics      what Prometheus sees";
 
 /// A Layer-4 load balancer (LVS NAT routing) on DPDK.
@@ -44,6 +52,12 @@ enum Command {
     Check(Check),
     Status(status::Status),
     Connections(connections::Connections),
+    Service(service::Service),
+    Server(server::Server),
+    Set(set::Set),
+    Timeout(set::Timeout),
+    Reload(reload::Reload),
+    Save(reload::Save),
     Completions(completions::Completions),
 }
 
@@ -66,6 +80,12 @@ impl Cli {
             Command::Check(check) => check::run(&check.file),
             Command::Status(status) => status.run(),
             Command::Connections(connections) => connections.run(),
+            Command::Service(service) => service.run(),
+            Command::Server(server) => server.run(),
+            Command::Set(set) => set.run(),
+            Command::Timeout(timeout) => timeout.run(),
+            Command::Reload(reload) => reload.run(),
+            Command::Save(save) => save.run(),
             Command::Completions(completions) => completions.run(),
         }
     }

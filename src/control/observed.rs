@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::config::Config;
+use super::desired::Inventory;
 use super::neighbor::Neighbors;
 use super::rates::{Rates, Sample};
-use super::state::Inventory;
 use super::{BuildInfo, DeviceSource, PoolReport, PortReport, WorkerHandle};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, WorkerId};
@@ -108,6 +108,11 @@ impl Observed {
 
     pub(super) fn inventory(&self) -> Arc<Inventory> {
         Arc::clone(&self.inventory.get())
+    }
+
+    /// These services are in force now.
+    pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
+        *self.inventory.get() = inventory;
     }
 
     /// The rates over the last second or so.

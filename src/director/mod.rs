@@ -15,7 +15,7 @@ mod workers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::control::config::{Config, MAX_SERVERS};
+use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
 use crate::control::{self, BuildInfo, Listeners, Plant};
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
@@ -31,7 +31,7 @@ pub use error::DirectorError;
 ///
 /// # Errors
 /// When it cannot start, or when something is left behind at the end.
-pub fn run(config: Config) -> Result<(), DirectorError> {
+pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let mut reins = control::Reins::take()?;
     let listeners = Listeners::bind(&config)?;
     let mut slots = SlotRegistry::new(MAX_SERVERS);
@@ -65,6 +65,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
         tsc_hz: tsc::hz(),
         build: build_info(&eal),
         config,
+        source,
     };
     // Workers run until the control thread raises the stop flag; without one they stop at once.
     let control = control::spawn(reins, plant).inspect_err(|_| stop.store(true, Relaxed));

@@ -4,9 +4,9 @@ use super::message::{
     Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Waiting, Worker,
 };
 use crate::control::config::InterfaceConfig;
+use crate::control::desired::InventoryService;
 use crate::control::observed::{self, Observed};
 use crate::control::rates::{Rates, traffic};
-use crate::control::state::InventoryService;
 use crate::control::{PortCounters, PortReport};
 use crate::dataplane::stats::{DropReason, Stage, WorkerStats};
 use crate::service::ServerLoad;

@@ -7,9 +7,9 @@ use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
 use crate::control::api::message::Traffic;
+use crate::control::desired::InventoryService;
 use crate::control::observed::{Observed, Worker};
 use crate::control::rates::{Rates, float, traffic};
-use crate::control::state::InventoryService;
 use crate::dataplane::conn::tcp_state::ConnectionState;
 use crate::dataplane::stats::{DropReason, Stage, TableGauges};
 use crate::service::ServerLoad;

@@ -102,10 +102,8 @@ pub(super) fn non_syn(value: &DeValue<'_>) -> Result<NonSyn, Wrong> {
 
 impl ServiceDraft {
     pub(super) fn read(mut section: Section<'_>) -> Self {
-        const EXAMPLE: &str = "[{ address = \"10.0.0.11:8080\" }]";
         let helpers = [("ftp", Some(Helper::Ftp)), ("none", None)];
         let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
-        section.require("servers", EXAMPLE);
         let servers = section.tables("servers", "a server of `servers`");
         let servers = List {
             items: servers.items.into_iter().map(read_server).collect(),

@@ -42,7 +42,8 @@ fn check_duplicates(services: &[ServiceDraft], problems: &Problems) {
                 before().filter_map(|other| other.name.as_ref()).find(|n| *n == name)
         {
             let message = format!("a second service named {:?}", name.get_ref());
-            problems.add(Finding::error(name.span(), message).first_stated(first.span()));
+            let finding = Finding::error(name.span(), message).help("give it another name");
+            problems.add(finding.first_stated(first.span()));
         }
         if let Some(listen) = &service.listen
             && let Some(first) =
@@ -169,9 +170,11 @@ fn check_one_packet(services: &[ServiceDraft], problems: &Problems) {
 
 fn check_server_list(service: &ServiceDraft, problems: &Problems) {
     let servers = &service.servers;
-    if let (true, true, Some(span)) = (servers.items.is_empty(), servers.complete, &servers.span) {
-        let finding = Finding::error(span.clone(), "servers: a service needs a real server");
-        problems.add(finding.help("write for example [{ address = \"10.0.0.11:8080\" }]"));
+    if servers.items.is_empty() && servers.complete {
+        let span = servers.span.clone().unwrap_or_else(|| service.span.clone());
+        let message = "servers: none, so the service answers nobody";
+        let help = "write for example servers = [{ address = \"10.0.0.11:8080\" }]";
+        problems.add(Finding::warning(span, message).help(help));
     }
     let quiesced = |server: &Spanned<ServerDraft>| {
         server.get_ref().weight.as_ref().is_some_and(|weight| *weight.get_ref() == 0)
