@@ -36,6 +36,7 @@ fn known_scheduler(spec: &ServiceSpec) -> Result<(), Refusal> {
 fn service_row(spec: &ServiceSpec) -> ServiceRow {
     ServiceRow {
         key: spec.key,
+        is_range: false,
         scheduler: spec.scheduler.clone(),
         flags: spec.flags,
         persistence: spec.persistence,

@@ -108,6 +108,7 @@ pub(crate) fn director(plain: &str, stats: &str, rates: &str, persistent: &str) 
                     protocol: protocol(plain.protocol),
                     address: plain.address,
                 },
+                is_range: false,
                 scheduler: plain.columns[0].into(),
                 flags: SchedulerFlags::NONE,
                 persistence,

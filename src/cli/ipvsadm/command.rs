@@ -107,7 +107,7 @@ impl SchedulerFlags {
     }
 
     /// The flags as they are named with that scheduler.
-    pub(super) fn names(self, scheduler: &str) -> impl fmt::Display {
+    pub(super) fn names(self, scheduler: &str) -> String {
         let names = match scheduler {
             "sh" => ["sh-fallback", "sh-port", "flag-3"],
             "mh" => ["mh-fallback", "mh-port", "flag-3"],

@@ -24,6 +24,8 @@ pub struct Counters {
 pub struct ServiceRow {
     /// Which.
     pub key: ServiceKey,
+    /// It is a range of ports, of which the key has the first: more than ipvsadm can say.
+    pub is_range: bool,
     /// The name of its scheduler.
     pub scheduler: String,
     /// Its options.

@@ -261,8 +261,17 @@ impl Session<'_> {
 
     fn save(&mut self, numeric: bool) -> Result<(), Failure> {
         let style = self.style(numeric, false);
-        for service in &self.services(None, true)? {
+        let services = self.services(None, true)?;
+        let (ranges, services): (Vec<_>, Vec<_>) =
+            services.iter().partition(|service| service.is_range);
+        for service in services {
             save::write_service(self.output, service, style)?;
+        }
+        for range in ranges {
+            self.complain(&format!(
+                "not saved: the range of ports at {}, which ipvsadm cannot say; use `pointsman save`",
+                style.service(&range.key)
+            ));
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ fn service(key: ServiceKey, servers: &[&str]) -> ServiceRow {
     };
     ServiceRow {
         key,
+        is_range: false,
         scheduler: "rr".into(),
         flags: SchedulerFlags::NONE,
         persistence: None,
