@@ -12,7 +12,7 @@ use pointsman::control::config::{
     Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, PortConfig, Role, load_for,
     parse,
 };
-use pointsman::ids::{CpuId, VlanId};
+use pointsman::ids::{CpuId, InterfaceId, VlanId};
 use pointsman::service::{
     ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
 };
@@ -152,7 +152,24 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
+    let [web, dns, sigtran, passive, all_ports, shop] = &config.services[..] else {
+        panic!("six services")
+    };
+    let persistence = web.persistence.unwrap();
+    assert_eq!((persistence.timeout, persistence.prefix), (Duration::from_secs(600), 24));
+    assert_eq!((web.connection_limit, dns.connection_limit), (Some(50_000), None));
+    assert_eq!((dns.persistence, passive.persistence), (None, None));
+    assert_eq!(all_ports.persistence.unwrap().prefix, 32, "every client for itself");
+    assert_eq!(passive.servers[0].address.to_string(), "10.0.0.12:0", "the client's port");
+    assert_eq!((shop.listen.mark().unwrap().get(), shop.listen.is_ipv6()), (7, false));
+    let [mark] = &config.marks[..] else { panic!("one mark") };
+    assert_eq!((mark.mark.get(), mark.protocol), (7, Some(Protocol::Tcp)));
+    assert_eq!(mark.addresses[0].to_string(), "203.0.113.20/32");
+    assert_eq!(mark.addresses[1].to_string(), "198.51.100.0/28");
+    let ports: Vec<_> = mark.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["80", "443", "8443-8449"]);
+    assert_eq!(mark.sources, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(mark.interface, Some(InterfaceId(0)));
     assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
     assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
     assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
@@ -173,7 +190,10 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(masquerade.ports, 2000..=2999);
 
     assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
-    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
+    assert_eq!(
+        (sigtran.listen.protocol(), sigtran.non_syn),
+        (Some(Protocol::Sctp), NonSyn::Schedule)
+    );
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);

@@ -190,7 +190,7 @@ fn worker_in(
         via: via.map(|via| via.parse().unwrap()),
     };
     let services = services();
-    assert_eq!(services[0].listen.protocol, Protocol::Tcp);
+    assert_eq!(services[0].listen.protocol(), Some(Protocol::Tcp));
     let mut slots = SlotRegistry::new(16);
     let rules = Rules { masquerades, policy, ..Rules::of(&services) };
     let table = ServiceTable::compile(TableVersion(1), rules, &mut slots).unwrap();

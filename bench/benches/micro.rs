@@ -242,7 +242,7 @@ fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
     let server = |last| RealServer { address: ([10, 0, 0, last], 8080).into(), weight: 1 };
     let services = [VirtualService {
         name: "service".to_owned(),
-        listen: Listen { protocol: Protocol::Udp, address: ([192, 0, 2, 100], 80).into() },
+        listen: Listen::at(Protocol::Udp, ([192, 0, 2, 100], 80).into()),
         scheduler: kind,
         servers: (1..=servers).map(server).collect(),
         non_syn: NonSyn::Drop,

@@ -347,7 +347,7 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
     };
     VirtualService {
         name: format!("service-{number}"),
-        listen: Listen { protocol, address: flows::service(traffic.family, number) },
+        listen: Listen::at(protocol, flows::service(traffic.family, number)),
         scheduler: SchedulerKind::WeightedLeastConnections,
         servers: (0..servers).map(server).collect(),
         non_syn: NonSyn::Drop,

@@ -52,10 +52,16 @@ pub(super) fn admit<A: Family, F: Frame>(
 ) -> Result<Admitted<A>, Refusal> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let back = way_back(shared, packet, key)?;
+    let service = A::services(&shared.services).service_of(key, flow.interface);
+    let is_wide = service.is_some_and(|service| service.is_wide);
+    // A data connection may be to one of many ports; those of one service each it avoids.
+    if is_wide && let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+        return Ok(Admitted::Connection(opened?));
+    }
     if let Some(chosen) = choose(table, shared, flow)? {
         return through_service(table, shared, &chosen, (flow, back));
     }
-    if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+    if !is_wide && let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
         return Ok(Admitted::Connection(opened?));
     }
     if shared.is_ours(key.destination) {
@@ -112,16 +118,19 @@ struct Chosen<A> {
 }
 
 impl<A: Address> Chosen<A> {
-    fn new(service: &Service<A>, server: &Server<A>, local: (A, U16), reply_hash: u64) -> Self {
+    /// For what is sent to an address and port, by the client itself as its server sees it.
+    #[inline]
+    fn new(service: &Service<A>, server: &Server<A>, key: &FlowKey<A>) -> Self {
+        let (to, protocol) = ((key.destination, key.destination_port), key.protocol);
         Self {
-            service: (service.vip, service.port),
+            service: to,
             id: service.id,
-            protocol: service.protocol as u8,
-            one_packet: service.one_packet,
-            helped: service.helper.is_some(),
-            server: *server,
-            local,
-            reply_hash,
+            protocol,
+            one_packet: service.is_one_packet(protocol),
+            helped: service.is_helped(to.1, protocol),
+            server: if service.is_wide { server.of_many(to) } else { *server },
+            local: (key.source, key.source_port),
+            reply_hash: 0,
         }
     }
 }
@@ -132,30 +141,27 @@ fn choose<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     flow: &Flow<'_, A>,
 ) -> Result<Option<Chosen<A>>, Refusal> {
-    let (packet, key) = (flow.packet, flow.key);
+    let key = flow.key;
     let (services, loads, mut locals) = shared.locals();
-    let Some(service) = service_of(services, packet, key)? else { return Ok(None) };
-    let client = (key.source, key.source_port);
-    if service.one_packet {
+    let Some(service) = service_of(services, flow)? else { return Ok(None) };
+    if service.is_one_packet(key.protocol) {
         let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
-        return Ok(Some(Chosen::new(service, server, client, 0)));
+        return Ok(Some(Chosen::new(service, server, key)));
     }
     let of_turn = |slot| service.servers().iter().find(|server| server.slot == slot);
     let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(loads));
     let turn = turn.ok_or(DropReason::NoServer)?;
-    schedule(table, &mut locals, service, turn, client).map(Some)
+    schedule(table, &mut locals, (service, turn), key).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
 fn service_of<'s, A: Family>(
     services: &'s ServiceTable,
-    packet: &Packet,
-    key: &FlowKey<A>,
+    flow: &Flow<'_, A>,
 ) -> Result<Option<&'s Service<A>>, Refusal> {
-    let family = A::services(services);
-    let Some(service) = family.find(key.destination, key.destination_port, key.protocol) else {
-        return Ok(None);
-    };
+    let (packet, key) = (flow.packet, flow.key);
+    let service = A::services(services).service_of(key, flow.interface);
+    let Some(service) = service else { return Ok(None) };
     if !may_open(service, packet, key) {
         let answer = service.non_syn == NonSyn::Reset && key.protocol == protocol::TCP;
         return Err(Refusal { reset: answer, ..DropReason::NoConnection.into() });
@@ -212,9 +218,11 @@ pub(super) fn prepare<A: Family, F: Frame>(
     flow: &Flow<'_, A>,
 ) -> Result<Prepared<A>, Option<ServerSlot>> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
-    let service = service_of(&shared.services, packet, key).ok().flatten().ok_or(None)?;
+    let service = service_of(&shared.services, flow).ok().flatten().ok_or(None)?;
     let back = way_back(shared, packet, key).map_err(|_| None)?;
-    if service.one_packet {
+    // What one of many ports is sent may be a data connection's.
+    let may_be_expected = || !shared.helpers.controls.expectations.is_empty();
+    if service.is_one_packet(key.protocol) || service.is_wide && may_be_expected() {
         return Err(None);
     }
     let client = (key.source, key.source_port);
@@ -224,7 +232,7 @@ pub(super) fn prepare<A: Family, F: Frame>(
         // It needs a port of the director's own.
         return Err(Some(server.slot));
     }
-    let chosen = Chosen::new(service, server, client, 0);
+    let chosen = Chosen::new(service, server, key);
     let connection = build(shared, &chosen, client, (packet, back, now))
         .map_err(|_| Some(chosen.server.slot))?;
     let reply_hash = table.hash(&connection.key(Direction::Reply));
@@ -265,7 +273,15 @@ fn reply_of_one_packet<A: Family, F: Frame>(
     let services = A::services(&shared.services);
     let (service, server) =
         services.one_packet_service(key.source, key.source_port, key.protocol)?;
-    Some(Chosen::new(service, server, (key.destination, key.destination_port), 0))
+    let port = if server.port.get() == 0 { key.source_port } else { service.port };
+    let sent = FlowKey {
+        source: key.destination,
+        destination: service.vip,
+        source_port: key.destination_port,
+        destination_port: port,
+        protocol: key.protocol,
+    };
+    Some(Chosen::new(service, server, &sent))
 }
 
 /// A packet to a service.
@@ -393,17 +409,18 @@ const OTHER_SERVERS: usize = 8;
 fn schedule<A: Family>(
     table: &ConnectionTable<A>,
     locals: &mut Locals<'_>,
-    service: &Service<A>,
-    turn: &Server<A>,
-    client: (A, U16),
+    (service, turn): (&Service<A>, &Server<A>),
+    key: &FlowKey<A>,
 ) -> Result<Chosen<A>, Refusal> {
+    let client = (key.source, key.source_port);
     let others = service.servers().iter();
     let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
     let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
     let chosen = servers.find_map(|server| {
-        let end = (server.address, server.port);
-        let (local, hash) = locals.endpoint(table, end, client, service.protocol as u8)?;
-        Some(Chosen::new(service, server, local, hash))
+        let chosen = Chosen::new(service, server, key);
+        let end = (server.address, chosen.server.port);
+        let (local, reply_hash) = locals.endpoint(table, end, client, key.protocol)?;
+        Some(Chosen { local, reply_hash, ..chosen })
     });
     chosen.ok_or_else(|| DropReason::ReplyTupleTaken.into())
 }

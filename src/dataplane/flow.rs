@@ -16,7 +16,7 @@ use super::reuse::begins_anew;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::ServerSlot;
+use crate::ids::{InterfaceId, ServerSlot};
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::Signal;
@@ -31,6 +31,8 @@ pub(super) struct Flow<'p, A> {
     pub(super) now: Tick,
     /// The server whose turn it was when the packet's connection was first decided on.
     pub(super) turn: Option<ServerSlot>,
+    /// Where it came in; known where a firewall mark may depend on it.
+    pub(super) interface: Option<InterfaceId>,
 }
 
 /// What is said of a packet of a flow that has no 5-tuple; classification has given it one.
@@ -41,7 +43,8 @@ impl<'p, A: Family> Flow<'p, A> {
     pub(super) fn of(looked: &'p Looked, at: Arrival) -> Option<Self> {
         let Looked { packet, hash, .. } = looked;
         let key = A::key_of(&packet.class)?;
-        Some(Self { packet, key, hash: *hash, origin: at.origin, now: at.now, turn: None })
+        let (origin, now) = (at.origin, at.now);
+        Some(Self { packet, key, hash: *hash, origin, now, turn: None, interface: None })
     }
 }
 
@@ -161,6 +164,7 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<Opened, Refusal> {
         let packet = flow.packet;
+        let flow = &Flow { interface: self.input::<A>(frame), ..*flow };
         match admit(table, self, flow)? {
             Admitted::Connection(found) => Ok(Opened::Connection(found)),
             Admitted::OnePacket(connection, direction) => {
@@ -188,6 +192,15 @@ impl<F: Frame> Shared<F> {
                 Ok(Opened::Passed(hop))
             }
         }
+    }
+
+    /// Where a frame came in, if a firewall mark may depend on it.
+    #[inline]
+    pub(super) fn input<A: Family>(&self, frame: &F) -> Option<InterfaceId> {
+        if !A::services(&self.services).has_marks() {
+            return None;
+        }
+        self.interfaces.of_frame(frame).map(|interface| interface.id)
     }
 
     /// Lowers the segment size that a SYN announces to what the links at both sides are to carry.

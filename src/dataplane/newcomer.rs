@@ -113,8 +113,9 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
             |place| Flow::of(looked.get(usize::from(place))?, Arrival { place, origin, now });
         let room = table.room().left() as usize;
         let mut decided = Decided::default();
-        for (place, _) in &self.frames {
-            let flow = flow_of(*place);
+        for (place, frame) in &self.frames {
+            let interface = shared.input::<A>(frame);
+            let flow = flow_of(*place).map(|flow| Flow { interface, ..flow });
             let is_known = |flow: &Flow<'_, A>| table.find(flow.hash, flow.key).is_some();
             // Others of the burst may have begun it since the index was asked.
             let flow = flow.filter(|flow| !is_known(flow));

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 /// A real server of one virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RealServer {
-    /// Address and port that packets are rewritten to; the VIP's family.
+    /// Address and port that packets are rewritten to; the VIP's family. Port 0: the port that
+    /// the client sent to is kept, which only services of many ports have.
     pub address: SocketAddr,
     /// Share of new connections, relative to the other servers. 0: existing connections go on,
     /// new ones go elsewhere (quiesced).

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
 
 use super::scheduler::SchedulerState;
 use super::{CompileError, Listen};
@@ -20,6 +21,8 @@ pub struct SlotRegistry {
     servers: Map<(Listen, SocketAddr), ServerSlot>,
     /// Every address that outside parties were ever to send to.
     pub(super) externals: Set<IpAddr>,
+    /// Every network that was ever a destination of firewall marks.
+    pub(super) external_networks: Set<IpNet>,
     /// Whether inside hosts were ever allowed to open connections.
     pub(super) has_masqueraded: bool,
 }
@@ -28,7 +31,8 @@ impl SlotRegistry {
     /// A registry for at most `capacity` servers.
     pub fn new(capacity: usize) -> Self {
         let (services, servers) = (Map::default(), Map::default());
-        Self { capacity, services, servers, externals: Set::default(), has_masqueraded: false }
+        let (externals, external_networks) = (Set::default(), Set::default());
+        Self { capacity, services, servers, externals, external_networks, has_masqueraded: false }
     }
 
     /// The slot of a server that has one.

@@ -37,6 +37,23 @@ pub struct ServiceSpec {
     /// Idle times that differ from the director's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<TimeoutsSpec>,
+    /// Sends a client's connections to one server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<PersistenceSpec>,
+    /// Connections that it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<u32>,
+}
+
+/// How long a client is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PersistenceSpec {
+    /// After its last new connection.
+    #[schema(example = "6m")]
+    pub timeout: String,
+    /// Leading bits of the address that clients have in common who count as one; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<u8>,
 }
 
 /// A real server of a service.
@@ -75,22 +92,29 @@ impl From<&VirtualService> for ServiceSpec {
             one_packet,
             helper,
             timeouts,
+            persistence,
+            connection_limit,
         } = service;
         let helper = match helper {
             Some(Helper::Ftp) => "ftp",
             None => "none",
         };
-        let protocol = listen.protocol;
+        let may_be = |wanted| listen.protocol().is_none_or(|protocol| protocol == wanted);
         Self {
             name: name.clone(),
             listen: listen.to_string(),
             scheduler: Some(scheduler.to_string()),
             servers: servers.iter().map(ServerSpec::from).collect(),
             // What has no effect on a protocol is not stated: the file warns of it.
-            non_syn: (protocol == Protocol::Tcp).then(|| non_syn.name().to_owned()),
-            one_packet: (protocol == Protocol::Udp).then_some(*one_packet),
-            helper: (protocol == Protocol::Tcp).then(|| helper.to_owned()),
+            non_syn: may_be(Protocol::Tcp).then(|| non_syn.name().to_owned()),
+            one_packet: may_be(Protocol::Udp).then_some(*one_packet),
+            helper: may_be(Protocol::Tcp).then(|| helper.to_owned()),
             timeouts: timeouts.as_ref().map(timeouts_spec),
+            persistence: persistence.as_ref().map(|persistence| PersistenceSpec {
+                timeout: written(persistence.timeout),
+                prefix: Some(persistence.prefix),
+            }),
+            connection_limit: *connection_limit,
         }
     }
 }
@@ -98,6 +122,11 @@ impl From<&VirtualService> for ServiceSpec {
 impl From<&RealServer> for ServerSpec {
     fn from(server: &RealServer) -> Self {
         let RealServer { address, weight } = server;
-        Self { address: address.to_string(), weight: Some(*weight) }
+        // Port 0 keeps the port that the client sent to.
+        let address = match address.port() {
+            0 => address.ip().to_string(),
+            _ => address.to_string(),
+        };
+        Self { address, weight: Some(*weight) }
     }
 }

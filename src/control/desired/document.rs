@@ -8,6 +8,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Tab
 
 use super::Refused;
 use crate::control::config::nearest;
+use crate::service::Listen;
 
 /// Keys with their values, as the API gives them; `null` takes a key out.
 pub(in crate::control) type Keys = Map<String, Json>;
@@ -128,8 +129,9 @@ impl Document {
         server: ServerName,
     ) -> Result<(), Refused> {
         self.server(service, server)?;
-        let servers = self.service(service)?.get_mut("servers");
-        let Some(servers) = servers else { return Ok(()) };
+        let table = self.service(service)?;
+        let server = server.or_port(port_of(table));
+        let Some(servers) = table.get_mut("servers") else { return Ok(()) };
         if let Some(servers) = servers.as_array_of_tables_mut() {
             servers.retain(|table| !server.is(table));
         } else if let Some(servers) = servers.as_array_mut() {
@@ -162,7 +164,9 @@ impl Document {
     fn server(&mut self, service: &str, server: ServerName) -> Result<&mut dyn TableLike, Refused> {
         let missing =
             || Refused::NoServer { service: service.to_owned(), server: server.to_string() };
-        let servers = self.service(service)?.get_mut("servers").ok_or_else(missing)?;
+        let table = self.service(service)?;
+        let server = server.or_port(port_of(table));
+        let servers = table.get_mut("servers").ok_or_else(missing)?;
         match servers {
             Item::ArrayOfTables(tables) => tables
                 .iter_mut()
@@ -182,6 +186,12 @@ impl Document {
 
 fn name_of(service: &Table) -> Option<&str> {
     service.get("name").and_then(Item::as_str)
+}
+
+/// The port of servers that state none.
+fn port_of(service: &Table) -> Option<u16> {
+    let listen: Listen = service.get("listen").and_then(Item::as_str)?.parse().ok()?;
+    listen.ports().single()
 }
 
 /// A server as the operator names it: with a port, or without where it has none of its own.
@@ -204,9 +214,27 @@ impl ServerName {
             .map(|name| Self { port: name.port.filter(|port| *port != 0), ..name })
     }
 
+    /// With the port that a server has which states none.
+    fn or_port(self, otherwise: Option<u16>) -> Wanted {
+        Wanted { server: Self { port: self.port.or(otherwise), ..self }, otherwise }
+    }
+}
+
+/// A server to be found among those of a service.
+#[derive(Clone, Copy)]
+struct Wanted {
+    server: ServerName,
+    /// The port of those that state none.
+    otherwise: Option<u16>,
+}
+
+impl Wanted {
     fn is(self, server: &dyn TableLike) -> bool {
         let address = server.get("address").and_then(Item::as_str);
-        address.and_then(Self::parse) == Some(self)
+        let stated = address.and_then(ServerName::parse);
+        stated.is_some_and(|stated| {
+            ServerName { port: stated.port.or(self.otherwise), ..stated } == self.server
+        })
     }
 }
 

@@ -182,12 +182,12 @@ impl DesiredState {
     /// Connection tables are made at the start: a family that had no room then has none now.
     fn check_families(&self, config: &Config) -> Result<(), Refused> {
         let share = config.director.ipv6_share;
-        let without_room = config.services.iter().find(|service| {
-            let is_v4 = service.listen.address.is_ipv4();
-            if is_v4 { share == 100 } else { share == 0 }
-        });
+        let without_room = config
+            .services
+            .iter()
+            .find(|service| if service.listen.is_ipv6() { share == 0 } else { share == 100 });
         without_room.map_or(Ok(()), |service| {
-            let family = if service.listen.address.is_ipv4() { "IPv4" } else { "IPv6" };
+            let family = if service.listen.is_ipv6() { "IPv6" } else { "IPv4" };
             Err(Refused::NoRoomForFamily { service: service.name.clone(), family, share })
         })
     }

@@ -117,6 +117,7 @@ pub(super) fn between(old: &Config, new: &Config) -> Vec<Step> {
     };
     whole("timeouts", &timeouts_spec(&old.timeouts), &timeouts_spec(&new.timeouts));
     whole("policy", &policy(old), &policy(new));
+    whole("marks", &marks(old), &marks(new));
     whole("masquerades", &masquerades(old), &masquerades(new));
     steps
 }
@@ -217,6 +218,32 @@ fn policy(config: &Config) -> Written {
         ("routing".to_owned(), policy.routing.to_string()),
     ]
     .into()
+}
+
+/// In their order, since the first that matches applies.
+fn marks(config: &Config) -> Written {
+    let of = |(place, rule): (usize, &crate::service::MarkRule)| {
+        let crate::service::MarkRule { mark, addresses, protocol, ports, sources, interface } =
+            rule;
+        let list = |items: Vec<String>| items.join(" ");
+        let addresses = list(addresses.iter().map(ToString::to_string).collect());
+        let ports = list(ports.iter().map(ToString::to_string).collect());
+        let sources = list(sources.iter().map(ToString::to_string).collect());
+        let protocol = protocol.map(|protocol| protocol.to_string()).unwrap_or_default();
+        let interface = interface.map(|interface| interface.to_string()).unwrap_or_default();
+        let parts = [
+            ("mark", mark.to_string()),
+            ("addresses", addresses),
+            ("protocol", protocol),
+            ("ports", ports),
+            ("sources", sources),
+            ("interface", interface),
+        ];
+        let parts = parts.iter().filter(|(_, text)| !text.is_empty());
+        let text: Vec<_> = parts.map(|(key, text)| format!("{key} {text}")).collect();
+        (format!("rule {}", place + 1), text.join(" "))
+    };
+    config.marks.iter().enumerate().map(of).collect()
 }
 
 fn masquerades(config: &Config) -> Written {

@@ -168,6 +168,18 @@ fn an_unknown_service_or_server_is_told_from_a_known_one() {
 }
 
 #[test]
+fn a_server_that_states_no_port_is_known_by_that_of_its_service() {
+    let mut state = state_of(&FILE.replace("10.0.0.11:53", "10.0.0.11"));
+    for (server, weight) in [("10.0.0.11:53", 3), ("10.0.0.11", 4)] {
+        state.apply(&set_server("dns", server, json!({ "weight": weight }))).unwrap();
+        assert_eq!(state.inventory().services[1].servers[0].0.weight, weight);
+    }
+    let server = name("10.0.0.11:53");
+    state.apply(&Change::RemoveServer { service: "dns".into(), server }).unwrap();
+    assert!(state.inventory().services[1].servers.is_empty());
+}
+
+#[test]
 fn a_family_without_connection_tables_is_refused() {
     let mut state = state();
     let v6 = keys(json!({ "name": "six", "listen": "tcp://[2001:db8::10]:80" }));

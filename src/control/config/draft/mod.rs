@@ -3,7 +3,9 @@
 
 mod services;
 
-pub(super) use services::{MasqueradeDraft, ServerDraft, ServiceDraft, TimeoutsDraft};
+pub(super) use services::{
+    MarkDraft, MasqueradeDraft, PersistenceDraft, ServerDraft, ServiceDraft, TimeoutsDraft,
+};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ pub(super) struct Draft {
     /// There is a section `[interface.NAME]`, good or not.
     pub(super) any_interface: bool,
     pub(super) services: Vec<ServiceDraft>,
+    pub(super) marks: Vec<MarkDraft>,
     pub(super) masquerades: Vec<MasqueradeDraft>,
     pub(super) timeouts: Timeouts,
 }
@@ -128,6 +131,8 @@ impl Draft {
         let services = file.tables("service", "[[service]]").items;
         let services = services.into_iter().map(|service| ServiceDraft::read(service.into_inner()));
         let services = services.collect();
+        let marks = file.tables("mark", "[[mark]]").items;
+        let marks = marks.into_iter().map(|mark| MarkDraft::read(mark.into_inner())).collect();
         let masquerades = file.tables("masquerade", "[[masquerade]]").items;
         let masquerades = masquerades.into_iter().map(Spanned::into_inner);
         let masquerades = masquerades.map(MasqueradeDraft::read).collect();
@@ -135,7 +140,7 @@ impl Draft {
         let timeouts = timeouts.over(&Timeouts::default());
         file.not_yet("failover", "remove it: this version runs as a single director");
         file.finish();
-        Self { director, dpdk, interfaces, any_interface, services, masquerades, timeouts }
+        Self { director, dpdk, interfaces, any_interface, services, marks, masquerades, timeouts }
     }
 }
 
