@@ -170,6 +170,7 @@ impl Control {
             clock: Clock::start(),
             rates: Shared::default(),
             health: Shared::default(),
+            zeros: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;

@@ -8,6 +8,9 @@
 
 mod differences;
 mod fake;
+mod live;
+#[path = "../support/plant.rs"]
+mod plant;
 mod recorder;
 mod traffic;
 

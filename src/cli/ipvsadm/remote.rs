@@ -208,8 +208,10 @@ impl Director for Remote {
     }
 
     fn zero(&mut self, key: Option<&ServiceKey>) -> Result<(), Refusal> {
-        let _ = key;
-        Err(Refusal::Other("not yet".to_owned()))
+        let stated = self.stated()?;
+        let service = key.map(|key| stated.service(key)).transpose()?;
+        let name = service.map(|service| &*service.name);
+        self.ask(self.client.zero(name)).map(drop)
     }
 
     fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<(), Refusal> {

@@ -128,7 +128,7 @@ impl StatedServer {
             active: counted.map_or(0, |server| server.active),
             inactive: counted.map_or(0, |server| server.inactive),
             persistent: 0,
-            totals: counted.map(|server| totals(&server.totals)).unwrap_or_default(),
+            totals: counted.map(|server| totals(&server.since_zero)).unwrap_or_default(),
             rates: counted.map(|server| rates(&server.rates)).unwrap_or_default(),
         }
     }
@@ -236,8 +236,9 @@ fn service_keys(spec: &ServiceSpec) -> Result<[(&'static str, Value); 4], Refusa
 fn persistence_value(persistence: &Persistence) -> Result<Value, Refusal> {
     let timeout = written(persistence.timeout);
     let prefix = match persistence.granularity {
-        whole if whole.is_whole() => return Ok(json!({ "timeout": timeout })),
-        Granularity::Prefix(length) => u32::from(length),
+        // Taken out, where it is set.
+        whole if whole.is_whole() => None,
+        Granularity::Prefix(length) => Some(u32::from(length)),
         Granularity::Mask(mask) => {
             let ones = mask.to_bits().leading_ones();
             if ones != mask.to_bits().count_ones() || ones == 0 {
@@ -246,7 +247,7 @@ fn persistence_value(persistence: &Persistence) -> Result<Value, Refusal> {
                      leading bits, such as 255.255.255.0"
                 )));
             }
-            ones
+            Some(ones)
         }
     };
     Ok(json!({ "timeout": timeout, "prefix": prefix }))

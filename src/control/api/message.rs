@@ -199,6 +199,9 @@ pub struct Server {
     pub inactive: u32,
     /// Since the start.
     pub totals: Traffic,
+    /// Since the start, or since it was last set back by `POST /v1/zero`.
+    #[serde(default)]
+    pub since_zero: Traffic,
     /// Over the last second.
     pub rates: TrafficRates,
 }
@@ -289,6 +292,13 @@ pub struct Changed {
     /// Workers that have not said that they have it; they may be stuck.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent_workers: Vec<u16>,
+}
+
+/// `POST /v1/zero`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Zeroed {
+    /// The service whose counters begin at 0 again; `null`: all.
+    pub service: Option<String>,
 }
 
 /// `POST /v1/save`

@@ -128,13 +128,15 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
     let servers = entry.servers.iter().map(|(server, slot)| {
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
         let (active, inactive) = load.unwrap_or_default();
+        let totals = traffic(observed, *slot);
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
             weight: server.weight,
             active,
             inactive,
-            totals: traffic(observed, *slot),
+            totals,
+            since_zero: observed.since_zero(*slot, totals),
             rates: rates.server(*slot),
         }
     });
