@@ -5,6 +5,7 @@ mod completions;
 mod change;
 mod connections;
 mod drain;
+pub mod ipvsadm;
 mod output;
 mod reload;
 mod run;
@@ -13,6 +14,7 @@ mod service;
 mod set;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,7 +61,23 @@ enum Command {
     Drain(drain::Drain),
     Reload(reload::Reload),
     Save(reload::Save),
+    Ipvsadm(Ipvsadm),
     Completions(completions::Completions),
+}
+
+/// Speak ipvsadm's language: every option and format of ipvsadm 1.31.
+///
+/// The same as a link named ipvsadm, ipvsadm-save or ipvsadm-restore to this program. The
+/// director is found by `POINTSMAN_SOCKET`, or at its usual socket.
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  sudo pointsman ipvsadm -ln --stats\n  sudo pointsman ipvsadm -h"
+)]
+struct Ipvsadm {
+    /// The options of ipvsadm.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    words: Vec<OsString>,
 }
 
 /// Check a configuration without starting anything.
@@ -88,6 +106,7 @@ impl Cli {
             Command::Drain(drain) => drain.run(),
             Command::Reload(reload) => reload.run(),
             Command::Save(save) => save.run(),
+            Command::Ipvsadm(Ipvsadm { words }) => ipvsadm::run("ipvsadm", "ipvsadm", words),
             Command::Completions(completions) => completions.run(),
         }
     }

@@ -20,6 +20,7 @@ mod observed;
 mod http;
 mod run;
 mod thread;
+mod zero;
 #[cfg(test)]
 mod test_config;
 

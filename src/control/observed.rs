@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::api::message::Traffic;
 use super::config::Config;
 use super::desired::Inventory;
 use super::neighbor::Neighbors;
-use super::rates::{Rates, Sample};
+use super::rates::{Rates, Sample, traffic};
+use super::zero::Zeros;
 use super::{BuildInfo, DeviceSource, PoolReport, PortReport, WorkerHandle};
 use crate::dataplane::stats::WorkerStats;
-use crate::ids::{CpuId, WorkerId};
+use crate::ids::{CpuId, ServerSlot, WorkerId};
 use crate::service::ServerLoads;
 
 /// Time without a poll after which a worker counts as stuck, and without a turn after which the
@@ -101,6 +103,8 @@ pub(super) struct Observed {
     pub(super) rates: Shared<(Option<Sample>, Arc<Rates>)>,
     pub(super) health: Shared<Health>,
     pub(super) changes: Shared<ChangeCounts>,
+    /// What an operator has set back.
+    pub(super) zeros: Shared<Zeros>,
 }
 
 /// What has become of changes since the start.
@@ -146,6 +150,17 @@ impl Observed {
     /// The rates over the last second or so.
     pub(super) fn rates(&self) -> Arc<Rates> {
         Arc::clone(&self.rates.get().1)
+    }
+
+    /// Sets the counters of a service, or of all, back to 0; `None`: there is no such service.
+    pub(super) fn zero(&self, service: Option<&str>) -> Option<()> {
+        let counted = |slot| traffic(self, slot);
+        self.zeros.get().set(&self.inventory(), service, counted)
+    }
+
+    /// What was counted since a server was last set back.
+    pub(super) fn since_zero(&self, slot: ServerSlot, counted: Traffic) -> Traffic {
+        self.zeros.get().since(slot, counted)
     }
 
     /// Measures rates anew.

@@ -173,6 +173,7 @@ impl Control {
             rates: Shared::default(),
             health: Shared::default(),
             changes: Shared::default(),
+            zeros: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;

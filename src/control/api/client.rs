@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::message::{
     Changed, Connections, DrainSpec, DrainingServer, Failure, Saved, ServiceSpec, Services, Status,
-    TimeoutsSpec,
+    TimeoutsSpec, Zeroed,
 };
 
 /// Time for a whole request.
@@ -264,6 +264,13 @@ impl Client {
             request = request.header(header::IF_MATCH, format!("\"{version}\""));
         }
         self.ask(request, body).await
+    }
+
+    /// `POST /v1/zero`: counters of a service, or of all, begin at 0 again.
+    pub async fn zero(&self, service: Option<&str>) -> Result<Zeroed, ClientError> {
+        let path = service.map(|service| format!("/v1/services/{}/zero", part(service)));
+        let path = path.unwrap_or_else(|| "/v1/zero".to_owned());
+        self.ask(Request::post(path), String::new()).await
     }
 
     /// `POST /v1/save`: writes what is wanted into the configuration file, with `force` whatever

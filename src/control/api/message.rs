@@ -204,6 +204,9 @@ pub struct Server {
     pub inactive: u32,
     /// Since the start.
     pub totals: Traffic,
+    /// Since the start, or since it was last set back by `POST /v1/zero`.
+    #[serde(default)]
+    pub since_zero: Traffic,
     /// Over the last second.
     pub rates: TrafficRates,
 }
@@ -331,6 +334,13 @@ pub struct DrainingServer {
     pub remove: bool,
     /// Connections that it still has, active and inactive ones.
     pub connections: u64,
+}
+
+/// `POST /v1/zero`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Zeroed {
+    /// The service whose counters begin at 0 again; `null`: all.
+    pub service: Option<String>,
 }
 
 /// `POST /v1/save`

@@ -130,6 +130,7 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
         let (state, reason) = entry.state();
         let (active, inactive) = load.unwrap_or_default();
+        let totals = traffic(observed, *slot);
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
@@ -138,7 +139,8 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
             reason,
             active,
             inactive,
-            totals: traffic(observed, *slot),
+            totals,
+            since_zero: observed.since_zero(*slot, totals),
             rates: rates.server(*slot),
         }
     });
