@@ -14,7 +14,8 @@ use pointsman::control::config::{
 };
 use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
-    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
+    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, RealServer, SchedulerFlags,
+    SchedulerKind, TimeoutPreset, Timeouts,
 };
 use pointsman::wire::toeplitz::RssInput;
 
@@ -152,18 +153,6 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
-    assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
-    assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
-    assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
-    assert_eq!(web.non_syn, NonSyn::Drop, "the service's own word counts");
-    let own = dns.timeouts.unwrap();
-    assert_eq!(own.udp, Duration::from_secs(10));
-    assert_eq!(own.close_wait, Duration::from_secs(240), "the service's preset");
-    assert!(dns.one_packet && !web.one_packet);
-    assert_eq!(web.timeouts, None);
-    assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
-
     let [masquerade] = &config.masquerades[..] else { panic!("one masquerade") };
     assert_eq!(
         masquerade.sources,
@@ -173,7 +162,6 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(masquerade.ports, 2000..=2999);
 
     assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
-    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);
@@ -187,6 +175,26 @@ fn every_key_arrives_where_it_belongs() {
     ]
     .map(|timeout| timeout.as_secs());
     assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
+}
+
+#[test]
+fn every_key_of_a_service_arrives_where_it_belongs() {
+    let config = good(include_str!("config/everything.toml"));
+    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
+    assert_eq!(web.scheduler, SchedulerKind::MaglevHashing);
+    assert_eq!(web.scheduler_flags, SchedulerFlags { fallback: true, port: true });
+    let thresholds = |server: &RealServer| (server.upper_threshold, server.lower_threshold);
+    assert_eq!(web.servers.iter().map(thresholds).collect::<Vec<_>>(), [(1000, 900), (0, 0)]);
+    assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
+    assert_eq!((web.servers[0].weight, web.servers[1].weight), (RealServer::MAX_WEIGHT, 1));
+    assert_eq!(web.non_syn, NonSyn::Drop, "the service's own word counts");
+    let own = dns.timeouts.unwrap();
+    assert_eq!(own.udp, Duration::from_secs(10));
+    assert_eq!(own.close_wait, Duration::from_secs(240), "the service's preset");
+    assert!(dns.one_packet && !web.one_packet);
+    assert_eq!(web.timeouts, None);
+    assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
+    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::{ServerSlot, ServiceId};
-use crate::service::{NonSyn, Server, Service, ServiceTable};
+use crate::service::{Asking, NonSyn, Server, ServerLoads, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -136,14 +136,15 @@ fn choose<A: Family, F: Frame>(
     let (services, loads, mut locals) = shared.locals();
     let Some(service) = service_of(services, packet, key)? else { return Ok(None) };
     let client = (key.source, key.source_port);
+    let asking = Asking { key, now: flow.now };
     if service.one_packet {
-        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
+        let server = service.schedule(&asking, loads).ok_or(DropReason::NoServer)?;
         return Ok(Some(Chosen::new(service, server, client, 0)));
     }
     let of_turn = |slot| service.servers().iter().find(|server| server.slot == slot);
-    let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(loads));
+    let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(&asking, loads));
     let turn = turn.ok_or(DropReason::NoServer)?;
-    schedule(table, &mut locals, service, turn, client).map(Some)
+    schedule((table, loads), &mut locals, service, turn, client).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
@@ -218,7 +219,7 @@ pub(super) fn prepare<A: Family, F: Frame>(
         return Err(None);
     }
     let client = (key.source, key.source_port);
-    let server = service.schedule(&shared.loads).ok_or(None)?;
+    let server = service.schedule(&Asking { key, now }, &shared.loads).ok_or(None)?;
     let ends = [key.source, server.address];
     if shared.interfaces.address_between(ends, &shared.services).is_some() {
         // It needs a port of the director's own.
@@ -391,14 +392,13 @@ const OTHER_SERVERS: usize = 8;
 /// client address and port through another service, with another server. Two connections with one
 /// reply tuple could not be told apart.
 fn schedule<A: Family>(
-    table: &ConnectionTable<A>,
+    (table, loads): (&ConnectionTable<A>, &ServerLoads),
     locals: &mut Locals<'_>,
     service: &Service<A>,
     turn: &Server<A>,
     client: (A, U16),
 ) -> Result<Chosen<A>, Refusal> {
-    let others = service.servers().iter();
-    let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
+    let others = service.open_servers(loads).filter(|server| server.slot != turn.slot);
     let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
     let chosen = servers.find_map(|server| {
         let end = (server.address, server.port);

@@ -125,7 +125,7 @@ drop_reasons! {
     NotOwned = "not_owned",
     /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
-    /// No real server of the service has a weight above 0.
+    /// No real server of the service takes new connections (weights of 0, thresholds), or none that its scheduler may choose for the client.
     NoServer = "no_server",
     /// From outside with a source that lies inside, from inside with a source that does not, or a packet of a connection from the other side.
     WrongSide = "wrong_side",

@@ -38,6 +38,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
     let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots)?;
     let table = Arc::new(table);
     let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
+    table.set_thresholds(&loads);
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;

@@ -17,7 +17,9 @@ pub use masquerade::MasqueradeRule;
 pub use real_server::RealServer;
 pub use registry::SlotRegistry;
 pub use rules::{ClosedPorts, Masquerade, MssClamp, Policy, Rules};
-pub use scheduler::SchedulerState;
+pub use scheduler::{
+    Asking, Destinations, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerState,
+};
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable};
 pub use timeouts::{IdleTimes, TimeoutPreset, Timeouts};
-pub use virtual_service::{Helper, Listen, NonSyn, Protocol, SchedulerKind, VirtualService};
+pub use virtual_service::{Helper, Listen, NonSyn, Protocol, VirtualService};

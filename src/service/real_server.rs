@@ -10,12 +10,22 @@ pub struct RealServer {
     /// Share of new connections, relative to the other servers. 0: existing connections go on,
     /// new ones go elsewhere (quiesced).
     pub weight: u32,
+    /// Connections over the whole director from which on the server takes no new ones; 0: no
+    /// limit (`ipvsadm -x`).
+    pub upper_threshold: u32,
+    /// Connections below which a server that reached the upper threshold takes new ones again;
+    /// 0: three quarters of the upper threshold (`ipvsadm -y`).
+    pub lower_threshold: u32,
 }
 
 impl RealServer {
     /// Weight of a server whose weight is not stated.
     pub const DEFAULT_WEIGHT: u32 = 1;
-    /// The largest weight that schedulers accept, the limit of the kernel's ipvsadm interface
-    /// before 1.31.
-    pub const MAX_WEIGHT: u32 = 65_535;
+    /// The largest weight that schedulers accept, that of ipvsadm 1.31.
+    pub const MAX_WEIGHT: u32 = 2_147_483_647;
+
+    /// A server without thresholds.
+    pub const fn new(address: SocketAddr, weight: u32) -> Self {
+        Self { address, weight, upper_threshold: 0, lower_threshold: 0 }
+    }
 }

@@ -5,19 +5,35 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::scheduler::SchedulerState;
-use super::{CompileError, Listen};
+use super::scheduler::{History, SchedulerState};
+use super::{CompileError, Listen, RealServer};
 use crate::ids::{ServerSlot, ServiceId};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
 
+/// What of a service outlives a version of the table.
+#[derive(Debug)]
+pub(super) struct ServiceEntry {
+    pub(super) id: ServiceId,
+    pub(super) state: Arc<SchedulerState>,
+    pub(super) history: History,
+}
+
+/// What of a server outlives a version of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServerEntry {
+    pub(super) slot: ServerSlot,
+    /// Its weight when that was last above 0.
+    pub(super) last_weight: u32,
+}
+
 /// Gives services and servers their slots, and keeps them over versions of the table.
 #[derive(Debug)]
 pub struct SlotRegistry {
     capacity: usize,
-    services: Map<Listen, (ServiceId, Arc<SchedulerState>)>,
-    servers: Map<(Listen, SocketAddr), ServerSlot>,
+    services: Map<Listen, ServiceEntry>,
+    servers: Map<(Listen, SocketAddr), ServerEntry>,
     /// Every address that outside parties were ever to send to.
     pub(super) externals: Set<IpAddr>,
     /// Whether inside hosts were ever allowed to open connections.
@@ -33,40 +49,47 @@ impl SlotRegistry {
 
     /// The slot of a server that has one.
     pub fn server(&self, listen: Listen, server: SocketAddr) -> Option<ServerSlot> {
-        self.servers.get(&(listen, server)).copied()
+        self.servers.get(&(listen, server)).map(|entry| entry.slot)
     }
 
     pub(super) fn service_entry(
         &mut self,
         listen: Listen,
-    ) -> Result<(ServiceId, Arc<SchedulerState>), CompileError> {
-        if let Some((id, state)) = self.services.get(&listen) {
-            return Ok((*id, Arc::clone(state)));
-        }
+    ) -> Result<&mut ServiceEntry, CompileError> {
         let number = u16::try_from(self.services.len()).ok();
-        // The last number stands for no service.
-        let number =
-            number.filter(|number| *number < u16::MAX).ok_or(CompileError::TooManyServices)?;
-        let entry = (ServiceId(number), Arc::new(SchedulerState::default()));
-        self.services.insert(listen, (entry.0, Arc::clone(&entry.1)));
-        Ok(entry)
+        match self.services.entry(listen) {
+            hashbrown::hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            hashbrown::hash_map::Entry::Vacant(vacant) => {
+                // The last number stands for no service.
+                let number = number
+                    .filter(|number| *number < u16::MAX)
+                    .ok_or(CompileError::TooManyServices)?;
+                let (state, history) = (Arc::default(), History::default());
+                Ok(vacant.insert(ServiceEntry { id: ServiceId(number), state, history }))
+            }
+        }
     }
 
-    pub(super) fn server_slot(
+    pub(super) fn server_entry(
         &mut self,
         listen: Listen,
-        server: SocketAddr,
-    ) -> Result<ServerSlot, CompileError> {
-        if let Some(slot) = self.servers.get(&(listen, server)) {
-            return Ok(*slot);
+        server: &RealServer,
+    ) -> Result<ServerEntry, CompileError> {
+        if let Some(entry) = self.servers.get_mut(&(listen, server.address)) {
+            if server.weight > 0 {
+                entry.last_weight = server.weight;
+            }
+            return Ok(*entry);
         }
         let taken = self.servers.len();
         let slot = u16::try_from(taken)
             .ok()
-            .filter(|_| taken < self.capacity)
+            // The last number stands for no server.
+            .filter(|number| taken < self.capacity && *number < u16::MAX)
             .map(ServerSlot)
             .ok_or(CompileError::TooManyServers(self.capacity))?;
-        self.servers.insert((listen, server), slot);
-        Ok(slot)
+        let entry = ServerEntry { slot, last_weight: server.weight };
+        self.servers.insert((listen, server.address), entry);
+        Ok(entry)
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use super::registry::SlotRegistry;
-use super::scheduler::{Scheduler, SchedulerState};
+use super::scheduler::{Asking, Candidates, Destinations, Scheduler, SchedulerState, Setup};
 use super::{
-    Helper, IdleTimes, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, Rules,
-    ServerLoads, Timeouts, VirtualService,
+    Helper, IdleTimes, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, RealServer,
+    Rules, ServerLoads, Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -59,13 +59,31 @@ pub struct Service<A> {
     servers: Box<[Server<A>]>,
     scheduler: Scheduler,
     state: Arc<SchedulerState>,
+    /// Whether a server has a threshold.
+    limited: bool,
 }
 
 impl<A: Address> Service<A> {
-    /// The server of the next connection; `None` when every weight is 0.
+    /// The server of the next connection; `None` when every weight is 0 or every server is
+    /// overloaded, or by the rules of the scheduler.
     #[inline]
-    pub fn schedule(&self, loads: &ServerLoads) -> Option<&Server<A>> {
-        self.scheduler.pick(&self.servers, &self.state, loads)
+    pub fn schedule(&self, asking: &Asking<'_, A>, loads: &ServerLoads) -> Option<&Server<A>> {
+        self.scheduler.pick(&self.candidates(loads), &self.state, asking)
+    }
+
+    /// The servers that take new connections.
+    #[inline]
+    pub fn open_servers<'s>(
+        &'s self,
+        loads: &'s ServerLoads,
+    ) -> impl Iterator<Item = &'s Server<A>> {
+        let from = self.candidates(loads);
+        self.servers.iter().filter(move |server| from.is_open(server))
+    }
+
+    #[inline]
+    fn candidates<'l>(&self, loads: &'l ServerLoads) -> Candidates<'_, 'l, A> {
+        Candidates { servers: &self.servers, loads, limited: self.limited }
     }
 
     /// The servers, the last configured first.
@@ -233,6 +251,8 @@ pub struct ServiceTable {
     service_idle_times: Vec<Option<IdleTimes>>,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
+    /// The upper and lower thresholds of each server.
+    thresholds: Vec<(ServerSlot, u32, u32)>,
     v4: FamilyServices<V4>,
     v6: FamilyServices<V6>,
 }
@@ -247,6 +267,7 @@ impl ServiceTable {
             idle_times: Timeouts::default().in_milliseconds(),
             service_idle_times: Vec::new(),
             weights: Vec::new(),
+            thresholds: Vec::new(),
             v4: FamilyServices::new(),
             v6: FamilyServices::new(),
         }
@@ -263,10 +284,11 @@ impl ServiceTable {
         let mut table = Self { version, policy, idle_times, ..Self::empty() };
         for service in services {
             let id = if service.listen.address.is_ipv4() {
-                table.v4.add(compile_service(service, slots, &mut table.weights)?)?
+                table.v4.add(compile_service(service, slots)?)?
             } else {
-                table.v6.add(compile_service(service, slots, &mut table.weights)?)?
+                table.v6.add(compile_service(service, slots)?)?
             };
+            table.note_servers(service, slots);
             let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
             set(&mut table.service_idle_times, id.index(), own);
         }
@@ -279,6 +301,16 @@ impl ServiceTable {
         table.v4.remember_externals(&mut slots.externals);
         table.v6.remember_externals(&mut slots.externals);
         Ok(table)
+    }
+
+    /// Notes what is asked of servers by slot.
+    fn note_servers(&mut self, service: &VirtualService, slots: &SlotRegistry) {
+        for server in &service.servers {
+            let RealServer { address, weight, upper_threshold, lower_threshold } = *server;
+            let Some(slot) = slots.server(service.listen, address) else { continue };
+            set(&mut self.weights, slot.index(), Some(weight));
+            self.thresholds.push((slot, upper_threshold, lower_threshold));
+        }
     }
 
     /// Whether inside hosts may open connections to the outside, or might by an earlier table:
@@ -305,6 +337,14 @@ impl ServiceTable {
     #[inline]
     pub fn weight(&self, server: ServerSlot) -> Option<u32> {
         self.weights.get(server.index()).copied().flatten()
+    }
+
+    /// Sets the thresholds of its servers. The control thread does so before it installs the
+    /// table.
+    pub fn set_thresholds(&self, loads: &ServerLoads) {
+        for (slot, upper, lower) in &self.thresholds {
+            loads.set_thresholds(*slot, *upper, *lower);
+        }
     }
 
     /// The version.
@@ -355,21 +395,20 @@ impl ServiceTable {
 fn compile_service<A: Address>(
     service: &VirtualService,
     slots: &mut SlotRegistry,
-    weights: &mut Vec<Option<u32>>,
 ) -> Result<Service<A>, CompileError> {
     let listen = service.listen;
     let family = |server| CompileError::Family { service: listen, server };
     let vip = A::from_ip(listen.address.ip()).ok_or_else(|| family(listen.address))?;
     let port = U16::new(listen.address.port());
-    let (id, state) = slots.service_entry(listen)?;
     let mut servers = Vec::with_capacity(service.servers.len());
+    let mut last_weights = Vec::with_capacity(service.servers.len());
     for server in service.servers.iter().rev() {
-        let slot = slots.server_slot(listen, server.address)?;
-        set(weights, slot.index(), Some(server.weight));
+        let entry = slots.server_entry(listen, server)?;
+        last_weights.push(entry.last_weight);
         let address = A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?;
         let server_port = U16::new(server.address.port());
         servers.push(Server {
-            slot,
+            slot: entry.slot,
             address,
             port: server_port,
             weight: server.weight,
@@ -377,17 +416,28 @@ fn compile_service<A: Address>(
             port_delta: Delta::between(&port.to_bytes(), &server_port.to_bytes()),
         });
     }
+    let entry = slots.service_entry(listen)?;
+    let setup = Setup {
+        kind: service.scheduler,
+        flags: service.scheduler_flags,
+        servers: &servers,
+        last_weights: &last_weights,
+        destinations: Destinations::One,
+        state: &entry.state,
+    };
+    let scheduler = Scheduler::new(&setup, &mut entry.history);
     Ok(Service {
-        id,
+        id: entry.id,
         vip,
         port,
         protocol: listen.protocol,
         non_syn: service.non_syn,
         one_packet: service.one_packet,
         helper: service.helper,
-        scheduler: Scheduler::new(service.scheduler, &servers),
+        scheduler,
         servers: servers.into_boxed_slice(),
-        state,
+        state: Arc::clone(&entry.state),
+        limited: service.servers.iter().any(|server| server.upper_threshold > 0),
     })
 }
 

@@ -22,8 +22,8 @@ use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, ServerSlot, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    NonSyn, Policy, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
-    VirtualService,
+    NonSyn, Policy, RealServer, SchedulerFlags, SchedulerKind, ServerLoads, ServiceTable,
+    SlotRegistry, Timeouts, VirtualService,
 };
 use pointsman::wire::toeplitz::RssInput;
 
@@ -78,11 +78,12 @@ pub fn config(directory: &Path) -> Config {
     };
     let mut outside = interface("outside", Role::Outside, "203.0.113.2/24");
     outside.gateways = vec!["203.0.113.1".parse().unwrap()];
-    let server = |address: &str, weight| RealServer { address: address.parse().unwrap(), weight };
+    let server = |address: &str, weight| RealServer::new(address.parse().unwrap(), weight);
     let web = VirtualService {
         name: "web".into(),
         listen: "tcp://203.0.113.10:80".parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
+        scheduler_flags: SchedulerFlags::default(),
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
         non_syn: NonSyn::Drop,
         one_packet: false,

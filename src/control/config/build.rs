@@ -12,7 +12,9 @@ use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
 use crate::ids::VlanId;
-use crate::service::{Helper, Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
+use crate::service::{
+    Helper, Masquerade, NonSyn, Policy, RealServer, SchedulerFlags, Timeouts, VirtualService,
+};
 use crate::wire::toeplitz::RssInput;
 
 /// `None`: a required value is missing, which a check should have found.
@@ -162,13 +164,19 @@ fn service(
         Some(RealServer {
             address: server.address?.into_inner(),
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
+            upper_threshold: or(server.upper_threshold, 0),
+            lower_threshold: or(server.lower_threshold, 0),
         })
     });
     let listen = draft.listen?.into_inner();
+    let flags = draft.scheduler_flags.items.into_iter().map(Spanned::into_inner);
+    let scheduler_flags =
+        flags.fold(SchedulerFlags::default(), |flags, (_, flag)| flags.with(flag));
     Some(VirtualService {
         name: draft.name?.into_inner(),
         listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
+        scheduler_flags,
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),

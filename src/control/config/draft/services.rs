@@ -12,7 +12,10 @@ use super::{SECOND, Value};
 use crate::control::config::diagnostic::Span;
 use crate::control::config::reader::{List, Section, Wrong};
 use crate::control::config::value;
-use crate::service::{Helper, Listen, NonSyn, RealServer, SchedulerKind, TimeoutPreset, Timeouts};
+use crate::service::{
+    Helper, Listen, NonSyn, RealServer, SchedulerFlag, SchedulerFlags, SchedulerKind,
+    TimeoutPreset, Timeouts,
+};
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
 
@@ -22,6 +25,7 @@ pub(in crate::control::config) struct ServiceDraft {
     pub(in crate::control::config) name: Value<String>,
     pub(in crate::control::config) listen: Value<Listen>,
     pub(in crate::control::config) scheduler: Value<SchedulerKind>,
+    pub(in crate::control::config) scheduler_flags: List<SchedulerFlagDraft>,
     pub(in crate::control::config) servers: List<ServerDraft>,
     pub(in crate::control::config) non_syn: Value<NonSyn>,
     pub(in crate::control::config) one_packet: Value<bool>,
@@ -29,9 +33,14 @@ pub(in crate::control::config) struct ServiceDraft {
     pub(in crate::control::config) timeouts: Option<TimeoutsDraft>,
 }
 
+/// A flag, and the scheduler that has it.
+pub(in crate::control::config) type SchedulerFlagDraft = (SchedulerKind, SchedulerFlag);
+
 pub(in crate::control::config) struct ServerDraft {
     pub(in crate::control::config) address: Value<SocketAddr>,
     pub(in crate::control::config) weight: Value<u32>,
+    pub(in crate::control::config) upper_threshold: Value<u32>,
+    pub(in crate::control::config) lower_threshold: Value<u32>,
 }
 
 pub(in crate::control::config) struct MasqueradeDraft {
@@ -117,6 +126,7 @@ impl ServiceDraft {
             name: section.required("name", "\"web\"", value::name),
             listen: section.required("listen", "\"tcp://203.0.113.10:80\"", value::listen),
             scheduler: section.value("scheduler", value::word(&schedulers)),
+            scheduler_flags: section.list("scheduler_flags", "[\"sh-port\"]", scheduler_flag),
             servers,
             non_syn: section.value("non_syn", non_syn),
             one_packet: section.value("one_packet", value::boolean),
@@ -128,12 +138,22 @@ impl ServiceDraft {
     }
 }
 
+fn scheduler_flag(value: &DeValue<'_>) -> Result<SchedulerFlagDraft, Wrong> {
+    let names = SchedulerKind::ALL.into_iter().flat_map(SchedulerKind::flags);
+    let known: Vec<_> = names
+        .filter_map(|(name, _)| SchedulerFlags::find(name).ok().map(|found| (*name, found)))
+        .collect();
+    value::word(&known)(value)
+}
+
 fn read_server(section: Spanned<Section<'_>>) -> Spanned<ServerDraft> {
     let span = section.span();
     let mut section = section.into_inner();
     let server = ServerDraft {
         address: section.required("address", "\"10.0.0.11:8080\"", value::server_address),
         weight: section.value("weight", value::integer(0..=i64::from(RealServer::MAX_WEIGHT))),
+        upper_threshold: section.value("upper_threshold", value::integer(0..=i64::from(u32::MAX))),
+        lower_threshold: section.value("lower_threshold", value::integer(0..=i64::from(u32::MAX))),
     };
     section.finish();
     Spanned::new(span, server)
