@@ -14,7 +14,7 @@ use pointsman::control::config::{
 };
 use pointsman::ids::{CpuId, VlanId};
 use pointsman::service::{
-    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, RealServer, SchedulerFlags,
+    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, RealServer, Removal, SchedulerFlags,
     SchedulerKind, TimeoutPreset, Timeouts,
 };
 use pointsman::wire::toeplitz::RssInput;
@@ -181,6 +181,7 @@ fn every_key_arrives_where_it_belongs() {
 fn every_key_of_a_service_arrives_where_it_belongs() {
     let config = good(include_str!("config/everything.toml"));
     let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
+    assert_eq!((web.removal, dns.removal), (Removal::Reset, Removal::Finish));
     assert_eq!(web.scheduler, SchedulerKind::MaglevHashing);
     assert_eq!(web.scheduler_flags, SchedulerFlags { fallback: true, port: true });
     let thresholds = |server: &RealServer| (server.upper_threshold, server.lower_threshold);

@@ -15,7 +15,7 @@ use pointsman::dataplane::stats::DropReason;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::TableVersion;
 use pointsman::service::{
-    Asking, Listen, NonSyn, Protocol, RealServer, Rules, SchedulerFlags, SchedulerKind,
+    Asking, Listen, NonSyn, Protocol, RealServer, Removal, Rules, SchedulerFlags, SchedulerKind,
     ServerLoads, ServiceTable, SlotRegistry, VirtualService,
 };
 use pointsman::wire::U16;
@@ -257,6 +257,7 @@ fn one_service(kind: SchedulerKind, servers: u16) -> ServiceTable {
         listen: Listen { protocol: Protocol::Udp, address: ([192, 0, 2, 100], 80).into() },
         scheduler: kind,
         scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: (1..=servers).map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,

@@ -7,7 +7,7 @@ use super::config::{
 };
 use crate::ids::{CpuId, VlanId};
 use crate::service::{
-    NonSyn, Policy, RealServer, SchedulerFlags, SchedulerKind, Timeouts, VirtualService,
+    NonSyn, Policy, RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts, VirtualService,
 };
 use crate::wire::toeplitz::RssInput;
 
@@ -75,6 +75,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::default(),
         scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,

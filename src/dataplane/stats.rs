@@ -125,6 +125,8 @@ drop_reasons! {
     NotOwned = "not_owned",
     /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
+    /// A packet of a connection whose server was removed, to be reset to the client.
+    ServerRemoved = "server_removed",
     /// No real server of the service takes new connections (weights of 0, thresholds), or none that its scheduler may choose for the client.
     NoServer = "no_server",
     /// From outside with a source that lies inside, from inside with a source that does not, or a packet of a connection from the other side.
@@ -323,6 +325,10 @@ pub struct WorkerStats {
     pub errors_sent: Counter,
     /// Those that the rate limit held back.
     pub errors_suppressed: Counter,
+    /// Segments that ask clients of removed servers for their sequence numbers.
+    pub removal_probes: Counter,
+    /// TCP resets to clients of removed servers.
+    pub removal_resets: Counter,
     /// Own packets that could not be made because no buffer was free.
     pub no_buffer: Counter,
     /// Events lost because the control thread did not empty its queue.

@@ -4,6 +4,7 @@
 
 mod virtual_service;
 mod real_server;
+mod removal;
 mod timeouts;
 mod load;
 mod masquerade;
@@ -16,6 +17,7 @@ pub use load::{ServerLoad, ServerLoads};
 pub use masquerade::MasqueradeRule;
 pub use real_server::RealServer;
 pub use registry::SlotRegistry;
+pub use removal::Removal;
 pub use rules::{ClosedPorts, Masquerade, MssClamp, Policy, Rules};
 pub use scheduler::{
     Asking, Destinations, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerState,

@@ -9,7 +9,7 @@ use super::registry::SlotRegistry;
 use super::scheduler::{Asking, Candidates, Destinations, Scheduler, SchedulerState, Setup};
 use super::{
     Helper, IdleTimes, Listen, Masquerade, MasqueradeRule, NonSyn, Policy, Protocol, RealServer,
-    Rules, ServerLoads, Timeouts, VirtualService,
+    Removal, Rules, ServerLoads, Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -101,7 +101,7 @@ pub struct FamilyServices<A: Address> {
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs and the addresses of masquerades.
     external: Set<A>,
-    /// These, and those of earlier tables.
+    /// These, and those of earlier tables that connections may have.
     ever_external: Set<A>,
     /// Of these, and so of all the others.
     filter: AddressFilter,
@@ -208,10 +208,9 @@ impl<A: Address> FamilyServices<A> {
         }
     }
 
-    /// Adds the external addresses to those that there ever were, and takes these over.
-    fn remember_externals(&mut self, ever: &mut Set<IpAddr>) {
-        ever.extend(self.external.iter().map(|address| address.to_ip()));
-        self.ever_external = ever.iter().copied().filter_map(A::from_ip).collect();
+    /// Takes over the external addresses that connections may have.
+    fn remember_externals(&mut self, slots: &SlotRegistry) {
+        self.ever_external = slots.externals().filter_map(A::from_ip).collect();
         self.filter.extend(self.ever_external.iter().copied());
     }
 }
@@ -251,6 +250,10 @@ pub struct ServiceTable {
     service_idle_times: Vec<Option<IdleTimes>>,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
+    /// By [`ServerSlot`]: what becomes of the connections of a server that is configured no more.
+    departed: Vec<Option<Removal>>,
+    /// The last version that did without a server of the one before.
+    last_removal: TableVersion,
     /// The upper and lower thresholds of each server.
     thresholds: Vec<(ServerSlot, u32, u32)>,
     v4: FamilyServices<V4>,
@@ -267,6 +270,8 @@ impl ServiceTable {
             idle_times: Timeouts::default().in_milliseconds(),
             service_idle_times: Vec::new(),
             weights: Vec::new(),
+            departed: Vec::new(),
+            last_removal: TableVersion::default(),
             thresholds: Vec::new(),
             v4: FamilyServices::new(),
             v6: FamilyServices::new(),
@@ -281,6 +286,7 @@ impl ServiceTable {
     ) -> Result<Self, CompileError> {
         let Rules { services, masquerades, timeouts, policy } = rules;
         let idle_times = timeouts.in_milliseconds();
+        slots.begin();
         let mut table = Self { version, policy, idle_times, ..Self::empty() };
         for service in services {
             let id = if service.listen.address.is_ipv4() {
@@ -296,10 +302,15 @@ impl ServiceTable {
             table.v4.masquerade_by(rule);
             table.v6.masquerade_by(rule);
         }
-        slots.has_masqueraded |= !masquerades.is_empty();
+        masquerades.iter().for_each(|rule| slots.masquerade_by(&rule.addresses));
         table.has_masqueraded = slots.has_masqueraded;
-        table.v4.remember_externals(&mut slots.externals);
-        table.v6.remember_externals(&mut slots.externals);
+        slots.settle(version);
+        table.last_removal = slots.last_removal();
+        for (slot, removal) in slots.departed() {
+            set(&mut table.departed, slot.index(), Some(removal));
+        }
+        table.v4.remember_externals(slots);
+        table.v6.remember_externals(slots);
         Ok(table)
     }
 
@@ -337,6 +348,17 @@ impl ServiceTable {
     #[inline]
     pub fn weight(&self, server: ServerSlot) -> Option<u32> {
         self.weights.get(server.index()).copied().flatten()
+    }
+
+    /// What becomes of the connections of a server; `None`: it is configured, or was never.
+    #[inline]
+    pub fn departed(&self, server: ServerSlot) -> Option<Removal> {
+        self.departed.get(server.index()).copied().flatten()
+    }
+
+    /// The last version that did without a server of the one before.
+    pub const fn last_removal(&self) -> TableVersion {
+        self.last_removal
     }
 
     /// Sets the thresholds of its servers. The control thread does so before it installs the
@@ -400,15 +422,16 @@ fn compile_service<A: Address>(
     let family = |server| CompileError::Family { service: listen, server };
     let vip = A::from_ip(listen.address.ip()).ok_or_else(|| family(listen.address))?;
     let port = U16::new(listen.address.port());
+    slots.service_entry(listen, service.removal)?;
     let mut servers = Vec::with_capacity(service.servers.len());
     let mut last_weights = Vec::with_capacity(service.servers.len());
     for server in service.servers.iter().rev() {
-        let entry = slots.server_entry(listen, server)?;
-        last_weights.push(entry.last_weight);
+        let (slot, last_weight) = slots.server_entry(listen, server)?;
+        last_weights.push(last_weight);
         let address = A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?;
         let server_port = U16::new(server.address.port());
         servers.push(Server {
-            slot: entry.slot,
+            slot,
             address,
             port: server_port,
             weight: server.weight,
@@ -416,7 +439,7 @@ fn compile_service<A: Address>(
             port_delta: Delta::between(&port.to_bytes(), &server_port.to_bytes()),
         });
     }
-    let entry = slots.service_entry(listen)?;
+    let entry = slots.service_entry(listen, service.removal)?;
     let setup = Setup {
         kind: service.scheduler,
         flags: service.scheduler_flags,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::{RealServer, SchedulerFlags, SchedulerKind, Timeouts};
+use super::{RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,6 +134,8 @@ pub struct VirtualService {
     pub scheduler: SchedulerKind,
     /// Change how the scheduler works; those that do not fit it mean nothing.
     pub scheduler_flags: SchedulerFlags,
+    /// What becomes of the connections of a server that is removed.
+    pub removal: Removal,
     /// In the order of the file; at least one.
     pub servers: Vec<RealServer>,
     /// TCP: what is done with segments that belong to no connection and are no SYN.
@@ -154,6 +156,7 @@ impl VirtualService {
             listen,
             scheduler: SchedulerKind::default(),
             scheduler_flags: SchedulerFlags::default(),
+            removal: Removal::default(),
             servers: Vec::new(),
             non_syn: NonSyn::default(),
             one_packet: false,

@@ -22,7 +22,7 @@ use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, ServerSlot, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    NonSyn, Policy, RealServer, SchedulerFlags, SchedulerKind, ServerLoads, ServiceTable,
+    NonSyn, Policy, RealServer, Removal, SchedulerFlags, SchedulerKind, ServerLoads, ServiceTable,
     SlotRegistry, Timeouts, VirtualService,
 };
 use pointsman::wire::toeplitz::RssInput;
@@ -84,6 +84,7 @@ pub fn config(directory: &Path) -> Config {
         listen: "tcp://203.0.113.10:80".parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
         scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
         non_syn: NonSyn::Drop,
         one_packet: false,

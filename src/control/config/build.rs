@@ -13,7 +13,8 @@ use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, Lo
 use super::validate;
 use crate::ids::VlanId;
 use crate::service::{
-    Helper, Masquerade, NonSyn, Policy, RealServer, SchedulerFlags, Timeouts, VirtualService,
+    Helper, Masquerade, NonSyn, Policy, RealServer, Removal, SchedulerFlags, Timeouts,
+    VirtualService,
 };
 use crate::wire::toeplitz::RssInput;
 
@@ -177,6 +178,7 @@ fn service(
         listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
         scheduler_flags,
+        removal: or(draft.on_removal, Removal::default()),
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),

@@ -74,6 +74,9 @@ impl Flags {
     pub const FULL_NAT: Self = Self(2);
     /// A helper reads the connection's text.
     pub const HELPED: Self = Self(4);
+    /// Its server was removed; the client is to be told when it sends the next packet. It has no
+    /// sides: no packet is translated.
+    pub const RETIRED: Self = Self(8);
     /// First of the bits that say on which sides packets arrive: two for the way in, two for
     /// replies.
     const SIDES_SHIFT: u8 = 4;
@@ -88,6 +91,12 @@ impl Flags {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Of a connection whose server was removed: with no sides that packets may arrive on.
+    #[must_use]
+    pub const fn retired(self) -> Self {
+        Self(self.0 & ((1 << Self::SIDES_SHIFT) - 1)).with(Self::RETIRED)
     }
 
     /// Whether a flag is set.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 
-use super::SchedulerKind;
+use super::{SchedulerKind, SchedulerState};
 use crate::ids::ServerSlot;
 use crate::service::table::Server;
 
@@ -137,5 +137,12 @@ impl History {
             // Otherwise a worker has just moved it on.
             let _moved = cursor.compare_exchange(old, stand.pack(), Relaxed, Relaxed);
         }
+    }
+
+    /// A slot that is free again names nobody.
+    pub(in crate::service) fn forget(&mut self, slot: ServerSlot, state: &SchedulerState) {
+        // As if it came back.
+        self.let_go(&Map::from_iter([(slot, 0)]), &state.cursor);
+        self.order.retain(|past| past.slot != slot);
     }
 }

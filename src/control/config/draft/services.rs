@@ -13,7 +13,7 @@ use crate::control::config::diagnostic::Span;
 use crate::control::config::reader::{List, Section, Wrong};
 use crate::control::config::value;
 use crate::service::{
-    Helper, Listen, NonSyn, RealServer, SchedulerFlag, SchedulerFlags, SchedulerKind,
+    Helper, Listen, NonSyn, RealServer, Removal, SchedulerFlag, SchedulerFlags, SchedulerKind,
     TimeoutPreset, Timeouts,
 };
 
@@ -26,6 +26,7 @@ pub(in crate::control::config) struct ServiceDraft {
     pub(in crate::control::config) listen: Value<Listen>,
     pub(in crate::control::config) scheduler: Value<SchedulerKind>,
     pub(in crate::control::config) scheduler_flags: List<SchedulerFlagDraft>,
+    pub(in crate::control::config) on_removal: Value<Removal>,
     pub(in crate::control::config) servers: List<ServerDraft>,
     pub(in crate::control::config) non_syn: Value<NonSyn>,
     pub(in crate::control::config) one_packet: Value<bool>,
@@ -114,6 +115,7 @@ impl ServiceDraft {
         const EXAMPLE: &str = "[{ address = \"10.0.0.11:8080\" }]";
         let helpers = [("ftp", Some(Helper::Ftp)), ("none", None)];
         let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
+        let removals = Removal::ALL.map(|removal| (removal.name(), removal));
         section.require("servers", EXAMPLE);
         let servers = section.tables("servers", "a server of `servers`");
         let servers = List {
@@ -127,6 +129,7 @@ impl ServiceDraft {
             listen: section.required("listen", "\"tcp://203.0.113.10:80\"", value::listen),
             scheduler: section.value("scheduler", value::word(&schedulers)),
             scheduler_flags: section.list("scheduler_flags", "[\"sh-port\"]", scheduler_flag),
+            on_removal: section.value("on_removal", value::word(&removals)),
             servers,
             non_syn: section.value("non_syn", non_syn),
             one_packet: section.value("one_packet", value::boolean),
