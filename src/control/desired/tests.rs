@@ -182,7 +182,7 @@ fn a_server_that_states_no_port_is_known_by_that_of_its_service() {
         state
             .apply(&set_server("dns", server, json!({ "weight": weight })), Duration::ZERO)
             .unwrap();
-        assert_eq!(state.inventory().services[1].servers[0].0.weight, weight);
+        assert_eq!(state.inventory().services[1].servers[0].server.weight, weight);
     }
     let server = name("10.0.0.11:53");
     state.apply(&Change::RemoveServer { service: "dns".into(), server }, Duration::ZERO).unwrap();

@@ -146,6 +146,8 @@ fn collect_packets(worker: &Worker, samples: &mut Samples) {
     samples.count(Metric::PacketsHandedOver, &[id, "in"], stats.handed_in.get());
     samples.count(Metric::PacketsHandedOver, &[id, "out"], stats.handed_out.get());
     samples.count(Metric::ErrorsSent, &[id], stats.errors_sent.get());
+    samples.count(Metric::RemovalProbes, &[id], stats.removal_probes.get());
+    samples.count(Metric::RemovalResets, &[id], stats.removal_resets.get());
     samples.count(Metric::ErrorsSuppressed, &[id], stats.errors_suppressed.get());
     samples.count(Metric::NoBuffer, &[id], stats.no_buffer.get());
     for reason in DropReason::ALL {

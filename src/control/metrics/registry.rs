@@ -86,6 +86,8 @@ metrics! {
     PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address, or for their datagram's first fragment.";
     PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
     ErrorsSent Counter "errors_sent_total" "packets" ["worker"] "ICMP errors and TCP resets of the director's own.";
+    RemovalProbes Counter "removal_probes_total" "packets" ["worker"] "Segments that ask clients of removed servers for their sequence numbers, so that they can be reset.";
+    RemovalResets Counter "removal_resets_total" "packets" ["worker"] "TCP resets to clients whose server was removed.";
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
