@@ -26,7 +26,8 @@ use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
     Helper, MarkRule, Masquerade, NonSyn, Persistence, Policy, PortRange, Protocol, RealServer,
-    Rules, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, VirtualService,
+    Removal, Rules, SchedulerFlags, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry,
+    VirtualService,
 };
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, echo, error,
@@ -124,7 +125,9 @@ fn service(listen: &str, server: &str) -> VirtualService {
         name: listen.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
-        servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
+        servers: vec![RealServer::new(server.parse().unwrap(), 1)],
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: listen.ends_with(":21").then_some(Helper::Ftp),

@@ -35,7 +35,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         let mut stderr = io::stderr().lock();
-        let Loaded { config, warnings } = match config::load(&self.config) {
+        let Loaded { config, source, warnings } = match config::load(&self.config) {
             Ok(loaded) => loaded,
             Err(LoadError::Invalid(diagnostics)) => {
                 write!(stderr, "{}", Listing(&diagnostics)).ok();
@@ -50,17 +50,18 @@ impl Run {
         write!(stderr, "{}", Listing(&warnings)).ok();
         drop(stderr);
         match log_to_stderr(&config.director.log) {
-            Ok(()) => direct(config, &self.config.display().to_string()),
+            Ok(()) => direct(config, source),
             Err(error) => output::fail(&error),
         }
     }
 }
 
 #[cfg(feature = "dpdk")]
-fn direct(config: config::Config, file: &str) -> ExitCode {
+fn direct(config: config::Config, source: config::ConfigSource) -> ExitCode {
     // Before the start: what a director has taken that failed halfway would look like missing.
-    let mut findings = preflight::check(&config, file, &preflight::ThisHost);
-    let Err(error) = crate::director::run(config) else { return ExitCode::SUCCESS };
+    let file = source.path.display().to_string();
+    let mut findings = preflight::check(&config, &file, &preflight::ThisHost);
+    let Err(error) = crate::director::run(config, source) else { return ExitCode::SUCCESS };
     let code = output::fail(&error);
     findings.retain(config::Diagnostic::is_error);
     if error.concerns_the_machine() && !findings.is_empty() {
@@ -71,7 +72,7 @@ fn direct(config: config::Config, file: &str) -> ExitCode {
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn direct(_config: config::Config, _file: &str) -> ExitCode {
+fn direct(_config: config::Config, _source: config::ConfigSource) -> ExitCode {
     output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
 }
 

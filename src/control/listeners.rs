@@ -70,7 +70,7 @@ pub enum StartError {
     Thread(#[source] io::Error),
     /// What the director hands over does not fit together.
     #[error("cannot take over the services: {0}")]
-    Services(#[from] super::state::Refused),
+    Services(#[from] super::desired::Refused),
 }
 
 /// The bound listeners. Dropping them removes the socket's file.

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::api::message::Traffic;
 use super::config::Config;
+use super::desired::Inventory;
 use super::neighbor::Neighbors;
-use super::rates::{Rates, Sample};
-use super::state::Inventory;
+use super::rates::{Rates, Sample, traffic};
+use super::zero::Zeros;
 use super::{BuildInfo, DeviceSource, PoolReport, PortReport, WorkerHandle};
 use crate::dataplane::stats::WorkerStats;
-use crate::ids::{CpuId, WorkerId};
+use crate::ids::{CpuId, ServerSlot, WorkerId};
 use crate::service::ServerLoads;
 
 /// Time without a poll after which a worker counts as stuck, and without a turn after which the
@@ -70,6 +72,11 @@ impl Clock {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// What the loop last said about itself and the workers.
 #[derive(Debug, Default)]
 pub(super) struct Health {
@@ -95,6 +102,21 @@ pub(super) struct Observed {
     pub(super) clock: Clock,
     pub(super) rates: Shared<(Option<Sample>, Arc<Rates>)>,
     pub(super) health: Shared<Health>,
+    pub(super) changes: Shared<ChangeCounts>,
+    /// What an operator has set back.
+    pub(super) zeros: Shared<Zeros>,
+}
+
+/// What has become of changes since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChangeCounts {
+    pub(super) applied: u64,
+    pub(super) without_effect: u64,
+    pub(super) refused: u64,
+    pub(super) acknowledged: u64,
+    /// From the change to the last worker's acknowledgement.
+    pub(super) seconds: Duration,
+    pub(super) last: Duration,
 }
 
 impl Observed {
@@ -110,9 +132,35 @@ impl Observed {
         Arc::clone(&self.inventory.get())
     }
 
+    /// These services are in force now.
+    pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
+        *self.inventory.get() = inventory;
+    }
+
+    /// What has become of changes.
+    pub(super) fn changes(&self) -> ChangeCounts {
+        *self.changes.get()
+    }
+
+    /// Counts what has become of a change.
+    pub(super) fn count_change(&self, count: impl FnOnce(&mut ChangeCounts)) {
+        count(&mut self.changes.get());
+    }
+
     /// The rates over the last second or so.
     pub(super) fn rates(&self) -> Arc<Rates> {
         Arc::clone(&self.rates.get().1)
+    }
+
+    /// Sets the counters of a service, or of all, back to 0; `None`: there is no such service.
+    pub(super) fn zero(&self, service: Option<&str>) -> Option<()> {
+        let counted = |slot| traffic(self, slot);
+        self.zeros.get().set(&self.inventory(), service, counted)
+    }
+
+    /// What was counted since a server was last set back.
+    pub(super) fn since_zero(&self, slot: ServerSlot, counted: Traffic) -> Traffic {
+        self.zeros.get().since(slot, counted)
     }
 
     /// Measures rates anew.

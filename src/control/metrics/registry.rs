@@ -71,6 +71,11 @@ metrics! {
     StartTime Gauge "start_time_seconds" "seconds" [] "When the director started, since 1970-01-01 UTC.";
     ServiceTableVersion Gauge "service_table_version" "version" [] "Version of the services in force; it grows with every change.";
 
+    Changes Counter "changes_total" "changes" ["result"] "Changes of what is wanted (services, servers, idle times, the file): applied, without effect (none), refused.";
+    ChangesAcknowledged Counter "changes_acknowledged_total" "changes" [] "Changes that every worker has taken over.";
+    ChangeSeconds Counter "change_acknowledge_seconds_total" "seconds" [] "Time from those changes to the last worker's acknowledgement, in all.";
+    LastChangeSeconds Gauge "last_change_acknowledge_seconds" "seconds" [] "The same of the last change.";
+
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
     PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";
@@ -81,6 +86,8 @@ metrics! {
     PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address, or for their datagram's first fragment.";
     PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
     ErrorsSent Counter "errors_sent_total" "packets" ["worker"] "ICMP errors and TCP resets of the director's own.";
+    RemovalProbes Counter "removal_probes_total" "packets" ["worker"] "Segments that ask clients of removed servers for their sequence numbers, so that they can be reset.";
+    RemovalResets Counter "removal_resets_total" "packets" ["worker"] "TCP resets to clients whose server was removed.";
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
@@ -113,6 +120,8 @@ metrics! {
     ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
     ServerTemplates Gauge "server_connection_templates" "templates" ["service", "listen", "server"] "Clients that persistence binds to the real server (`PersistConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
+
+    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, quiesced, draining): always 1.";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";

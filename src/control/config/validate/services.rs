@@ -22,7 +22,10 @@ pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems)
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
         persistence::check(service, problems);
+        check_scheduler_flags(service, problems);
+        check_thresholds(service, problems);
         check_server_list(service, problems);
+        check_slow_start(service, problems);
         check_servers(service, draft, networks, problems);
     }
     let mut before = 0;
@@ -44,7 +47,8 @@ fn check_duplicates(services: &[ServiceDraft], problems: &Problems) {
                 before().filter_map(|other| other.name.as_ref()).find(|n| *n == name)
         {
             let message = format!("a second service named {:?}", name.get_ref());
-            problems.add(Finding::error(name.span(), message).first_stated(first.span()));
+            let finding = Finding::error(name.span(), message).help("give it another name");
+            problems.add(finding.first_stated(first.span()));
         }
         let conflict = service.listen.as_ref().and_then(|listen| {
             let mut others = before().filter_map(|other| other.listen.as_ref());
@@ -151,11 +155,73 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     }
 }
 
+/// Slow start is a matter of weights.
+fn check_slow_start(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    if kind.shares_by_weight() {
+        return;
+    }
+    for server in &service.servers.items {
+        if let Some(slow_start) = &server.get_ref().slow_start {
+            let message = format!("slow_start has no effect with the scheduler {kind}");
+            let help = "it makes the weight grow: use a scheduler that shares by weight, such as \
+                        wlc or wrr";
+            problems.add(Finding::warning(slow_start.span(), message).help(help));
+        }
+    }
+}
+
+fn check_scheduler_flags(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    for flag in &service.scheduler_flags.items {
+        let (of, which) = *flag.get_ref();
+        let Some((name, _)) = of.flags().iter().find(|(_, known)| *known == which) else {
+            continue;
+        };
+        if of == kind {
+            continue;
+        }
+        let fit: Vec<_> = kind.flags().iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let message = format!("scheduler_flags: \"{name}\" does not fit scheduler \"{kind}\"");
+        let help = if fit.is_empty() {
+            format!("\"{kind}\" has no flags; this one is for scheduler \"{of}\"")
+        } else {
+            format!("those that fit \"{kind}\": {}", fit.join(", "))
+        };
+        problems.add(Finding::error(flag.span(), message).help(help));
+    }
+}
+
+fn check_thresholds(service: &ServiceDraft, problems: &Problems) {
+    for server in &service.servers.items {
+        let server = server.get_ref();
+        let Some(lower) = &server.lower_threshold else { continue };
+        let upper = server.upper_threshold.as_ref().map_or(0, |upper| *upper.get_ref());
+        if *lower.get_ref() == 0 || *lower.get_ref() <= upper {
+            continue;
+        }
+        let finding = if upper == 0 {
+            let message = "lower_threshold has no effect without upper_threshold".to_owned();
+            Finding::warning(lower.span(), message).help("state upper_threshold, too")
+        } else {
+            let message =
+                format!("lower_threshold: {lower} is above the upper_threshold of {upper}");
+            let help = format!(
+                "expected an integer from 0 (three quarters of upper_threshold) to {upper}"
+            );
+            Finding::error(lower.span(), message).help(help)
+        };
+        problems.add(finding);
+    }
+}
+
 fn check_server_list(service: &ServiceDraft, problems: &Problems) {
     let servers = &service.servers;
-    if let (true, true, Some(span)) = (servers.items.is_empty(), servers.complete, &servers.span) {
-        let finding = Finding::error(span.clone(), "servers: a service needs a real server");
-        problems.add(finding.help("write for example [{ address = \"10.0.0.11:8080\" }]"));
+    if servers.items.is_empty() && servers.complete {
+        let span = servers.span.clone().unwrap_or_else(|| service.span.clone());
+        let message = "servers: none, so the service answers nobody";
+        let help = "write for example servers = [{ address = \"10.0.0.11:8080\" }]";
+        problems.add(Finding::warning(span, message).help(help));
     }
     let quiesced = |server: &Spanned<ServerDraft>| {
         server.get_ref().weight.as_ref().is_some_and(|weight| *weight.get_ref() == 0)
