@@ -18,6 +18,7 @@ mod corners;
 mod devices;
 mod ftp;
 mod lifecycle;
+mod live;
 mod masquerade;
 mod neighbors;
 mod refusals;
