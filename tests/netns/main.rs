@@ -21,6 +21,7 @@ mod lifecycle;
 mod live;
 mod masquerade;
 mod neighbors;
+mod persistence;
 mod refusals;
 mod routers;
 mod settings;

@@ -118,6 +118,7 @@ metrics! {
     ServerOutOctets Counter "server_out_octets_total" "octets" ["service", "listen", "server"] "Octets from the real server to clients, from the IP header on.";
     ServerActive Gauge "server_active_connections" "connections" ["service", "listen", "server"] "Active connections (`ActiveConn`).";
     ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
+    ServerTemplates Gauge "server_connection_templates" "templates" ["service", "listen", "server"] "Clients that persistence binds to the real server (`PersistConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
     ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, overloaded, quiesced, draining): always 1.";
