@@ -15,6 +15,7 @@ use std::time::Instant;
 use plant::{FakeDirector, Wishes, wait_until};
 use pointsman::control::api::client::{ChangeCall, Client, ClientError};
 use pointsman::control::api::message::Failure;
+use pointsman::ids::ServerSlot;
 use serde_json::{Value, json};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -226,6 +227,95 @@ fn a_reload_does_as_the_file_says_and_save_writes_what_was_changed() {
     assert!(plan.contains("~ server web 10.0.0.12:8080: weight 4 -> 0"), "{plan}");
     fs::remove_file(&file).unwrap();
     assert!(refused(socket, &["reload"]).contains("cannot read"));
+    director.stop();
+}
+
+#[test]
+fn a_drained_server_takes_no_connections_until_that_is_cancelled() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let socket = &director.socket;
+    let load = director.loads.of(ServerSlot(1)).unwrap();
+    load.add(true);
+    let error = refused(socket, &["drain", "10.0.0.11:8080", "--timeout", "300ms"]);
+    assert!(error.contains("10.0.0.11:8080 of web: 1 connections left"), "{error}");
+    let status = block_on(Client::new(socket).status()).unwrap();
+    let server = &status.services[0].servers[0];
+    assert_eq!((server.weight, &*server.state), (0, "draining"));
+    // Neither a reload nor another weight ends it, and the file does not know of it.
+    assert_eq!(told(socket, &["reload"]), "nothing to change\n");
+    told(socket, &["set", "web/10.0.0.11:8080", "weight=7"]);
+    assert!(told(socket, &["drain"]).contains("1 connections left"));
+    assert_eq!(block_on(Client::new(socket).status()).unwrap().services[0].servers[0].weight, 0);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| told(socket, &["drain", "10.0.0.11", "--timeout", "30s"]));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        load.remove(true);
+        assert!(waiting.join().unwrap().contains("0 connections left"));
+    });
+    let cancelled = told(socket, &["drain", "10.0.0.11:8080", "--cancel"]);
+    assert!(cancelled.contains("drain for 30s -> default"), "{cancelled}");
+    let server = &block_on(Client::new(socket).status()).unwrap().services[0].servers[0];
+    assert_eq!((server.weight, &*server.state), (7, "in_service"));
+    let error = refused(socket, &["drain", "10.0.0.99"]);
+    assert!(error.contains("10.0.0.99"), "{error}");
+    director.stop();
+}
+
+#[test]
+fn a_restart_does_not_end_a_drain() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    told(&director.socket, &["drain", "10.0.0.11:8080", "--no-wait"]);
+    director.stop();
+    let director = FakeDirector::start(directory.path());
+    let server = &block_on(Client::new(&director.socket).status()).unwrap().services[0].servers[0];
+    assert_eq!((server.weight, &*server.state), (0, "draining"));
+    told(&director.socket, &["drain", "10.0.0.11:8080", "--cancel"]);
+    director.stop();
+    let director = FakeDirector::start(directory.path());
+    let server = &block_on(Client::new(&director.socket).status()).unwrap().services[0].servers[0];
+    assert_eq!((server.weight, &*server.state), (2, "in_service"));
+    director.stop();
+}
+
+#[test]
+fn a_drained_server_is_removed_when_it_is_empty_or_its_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let socket = &director.socket;
+    director.loads.of(ServerSlot(0)).unwrap().add(true);
+    let text = told(socket, &["drain", "10.0.0.11:8080", "--remove", "--timeout", "10s"]);
+    assert!(text.contains("web 10.0.0.11:8080 is gone"), "{text}");
+    told(socket, &["drain", "10.0.0.12:8080", "--remove", "--timeout", "1s", "--no-wait"]);
+    wait_until("the removal", || {
+        block_on(Client::new(socket).service("web")).unwrap().servers.is_empty()
+    });
+    assert_eq!(told(socket, &["drain"]), "no server is drained\n");
+    director.stop();
+}
+
+#[test]
+fn a_server_that_comes_starts_slowly() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let socket = &director.socket;
+    told(socket, &["server", "add", "web", "10.0.0.13:8080", "slow_start=2s", "weight=2"]);
+    let revision = block_on(Client::new(socket).services()).unwrap().version;
+    let weights = || {
+        let status = block_on(Client::new(socket).status()).unwrap();
+        let servers = &status.services[0].servers;
+        (servers[0].weight, servers[2].weight, servers[2].state.clone())
+    };
+    wait_until("the end of the slow start", || {
+        let (full, ramped, state) = weights();
+        if state == "starting" {
+            assert!(ramped < full, "{ramped} of {full}");
+        }
+        state == "in_service" && (full, ramped) == (2, 2)
+    });
+    let now = block_on(Client::new(socket).services()).unwrap().version;
+    assert_eq!(now, revision, "steps are no changes of what is wanted");
     director.stop();
 }
 

@@ -98,6 +98,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(director.idle, Idle::Busy);
     assert_eq!(director.connections, 1_000_000);
     assert_eq!(director.ipv6_share, 0);
+    assert_eq!(director.persistence_templates, 262_144);
     assert_eq!(director.metrics, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(director.socket, Path::new("/run/pointsman/pointsman.sock"));
     assert_eq!(director.log.filter, "info");
@@ -155,6 +156,7 @@ fn every_key_arrives_where_it_belongs() {
     let [web, dns, sigtran, passive, all_ports, shop] = &config.services[..] else {
         panic!("six services")
     };
+    assert_eq!(director.persistence_templates, 100_000);
     let persistence = web.persistence.unwrap();
     assert_eq!((persistence.timeout, persistence.prefix), (Duration::from_secs(600), 24));
     assert_eq!((web.connection_limit, dns.connection_limit), (Some(50_000), None));

@@ -123,11 +123,13 @@ fn service(listen: &str, server: &str) -> VirtualService {
         name: listen.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
-        servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
+        servers: vec![RealServer::new(server.parse().unwrap(), 1)],
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: listen.ends_with(":21").then_some(Helper::Ftp),
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

@@ -150,6 +150,8 @@ impl Expiry<V4> for Ended {
         None
     }
 
+    fn lives(&self, _: &Connection<V4>, _: Tick) {}
+
     fn ended(&mut self, _: &Connection<V4>) {
         self.0 += 1;
     }
@@ -239,7 +241,7 @@ fn schedulers(criterion: &mut Criterion) {
 }
 
 fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
-    let server = |last| RealServer { address: ([10, 0, 0, last], 8080).into(), weight: 1 };
+    let server = |last| RealServer::new(([10, 0, 0, last], 8080).into(), 1);
     let services = [VirtualService {
         name: "service".to_owned(),
         listen: Listen::at(Protocol::Udp, ([192, 0, 2, 100], 80).into()),
@@ -249,6 +251,8 @@ fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }];
     let mut slots = SlotRegistry::new(usize::from(servers));
     ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).expect("a table")

@@ -343,7 +343,7 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         let mut address = flows::server(traffic.family, place + nth * flows::SERVICES);
         let port = u32::from(address.port()) + group;
         address.set_port(u16::try_from(port).unwrap_or(u16::MAX));
-        RealServer { address, weight: 1 }
+        RealServer::new(address, 1)
     };
     VirtualService {
         name: format!("service-{number}"),
@@ -354,6 +354,8 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

@@ -4,6 +4,7 @@ pub mod check;
 mod completions;
 mod change;
 mod connections;
+mod drain;
 pub mod ipvsadm;
 mod output;
 mod reload;
@@ -57,6 +58,7 @@ enum Command {
     Server(server::Server),
     Set(set::Set),
     Timeout(set::Timeout),
+    Drain(drain::Drain),
     Reload(reload::Reload),
     Save(reload::Save),
     Ipvsadm(Ipvsadm),
@@ -101,6 +103,7 @@ impl Cli {
             Command::Server(server) => server.run(),
             Command::Set(set) => set.run(),
             Command::Timeout(timeout) => timeout.run(),
+            Command::Drain(drain) => drain.run(),
             Command::Reload(reload) => reload.run(),
             Command::Save(save) => save.run(),
             Command::Ipvsadm(Ipvsadm { words }) => ipvsadm::run("ipvsadm", "ipvsadm", words),

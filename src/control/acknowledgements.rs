@@ -27,22 +27,12 @@ pub(super) struct Acknowledgements {
     installed: Vec<(WorkerId, TableVersion)>,
     /// In the order of their versions.
     waiting: Vec<Waiting>,
-    /// Changes that all workers took, and how long they took for it in all and last.
-    pub(super) count: u64,
-    pub(super) total: Duration,
-    pub(super) last: Duration,
 }
 
 impl Acknowledgements {
     /// All workers have `version`.
     pub(super) fn new(workers: impl Iterator<Item = WorkerId>, version: TableVersion) -> Self {
-        Self {
-            installed: workers.map(|worker| (worker, version)).collect(),
-            waiting: Vec::new(),
-            count: 0,
-            total: Duration::ZERO,
-            last: Duration::ZERO,
-        }
+        Self { installed: workers.map(|worker| (worker, version)).collect(), waiting: Vec::new() }
     }
 
     /// The version that every worker has, or a later one.
@@ -68,8 +58,14 @@ impl Acknowledgements {
         self.waiting.push(Waiting { version, since: now, answer, reply });
     }
 
-    /// A worker has a version.
-    pub(super) fn installed(&mut self, now: Duration, worker: WorkerId, version: TableVersion) {
+    /// A worker has a version; `acknowledged` is told the time of each change that it was the last for.
+    pub(super) fn installed(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        version: TableVersion,
+        mut acknowledged: impl FnMut(Duration),
+    ) {
         if let Some((_, have)) = self.installed.iter_mut().find(|(known, _)| *known == worker) {
             *have = version;
         }
@@ -78,9 +74,7 @@ impl Acknowledgements {
         let done = done.count();
         for Waiting { since, mut answer, reply, .. } in self.waiting.drain(..done) {
             let took = now.saturating_sub(since);
-            self.count += 1;
-            self.total += took;
-            self.last = took;
+            acknowledged(took);
             answer.acknowledged_seconds = Some(took.as_secs_f64());
             // Who asked may have given up.
             reply.send(answer).ok();
@@ -130,12 +124,13 @@ mod tests {
         let mut desk = Acknowledgements::new(workers.into_iter(), TableVersion(1));
         let (reply, mut answered) = oneshot::channel();
         desk.wait(at(10), TableVersion(2), answer(), reply);
-        desk.installed(at(12), WorkerId(1), TableVersion(2));
+        desk.installed(at(12), WorkerId(1), TableVersion(2), |_| panic!("one is missing"));
         assert!(answered.try_recv().is_err());
         assert_eq!(desk.everywhere(), TableVersion(1));
-        desk.installed(at(15), WorkerId(0), TableVersion(3));
+        let mut times = Vec::new();
+        desk.installed(at(15), WorkerId(0), TableVersion(3), |took| times.push(took));
         assert_eq!(answered.try_recv().unwrap().acknowledged_seconds, Some(0.005));
-        assert_eq!((desk.count, desk.last), (1, at(5)));
+        assert_eq!(times, [at(5)]);
     }
 
     #[test]
@@ -144,7 +139,7 @@ mod tests {
         let mut desk = Acknowledgements::new(workers.into_iter(), TableVersion(1));
         let (reply, mut answered) = oneshot::channel();
         desk.wait(at(0), TableVersion(2), answer(), reply);
-        desk.installed(at(1), WorkerId(0), TableVersion(2));
+        desk.installed(at(1), WorkerId(0), TableVersion(2), |_| panic!("one is silent"));
         desk.give_up(at(999));
         assert!(answered.try_recv().is_err());
         desk.give_up(at(1000));

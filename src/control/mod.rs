@@ -24,7 +24,7 @@ mod zero;
 #[cfg(test)]
 mod test_config;
 
-pub use desired::{Problem, Refused};
+pub use desired::{Problem, Refused, at_start};
 pub use listeners::{Listeners, StartError};
 pub use ownership::{essential_neighbors, next_hop, owned_addresses, static_neighbors};
 pub use plant::{

@@ -72,6 +72,11 @@ impl Clock {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// What the loop last said about itself and the workers.
 #[derive(Debug, Default)]
 pub(super) struct Health {
@@ -99,6 +104,19 @@ pub(super) struct Observed {
     pub(super) health: Shared<Health>,
     /// What an operator has set back.
     pub(super) zeros: Shared<Zeros>,
+    pub(super) changes: Shared<ChangeCounts>,
+}
+
+/// What has become of changes since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChangeCounts {
+    pub(super) applied: u64,
+    pub(super) without_effect: u64,
+    pub(super) refused: u64,
+    pub(super) acknowledged: u64,
+    /// From the change to the last worker's acknowledgement.
+    pub(super) seconds: Duration,
+    pub(super) last: Duration,
 }
 
 impl Observed {
@@ -117,6 +135,16 @@ impl Observed {
     /// These services are in force now.
     pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
         *self.inventory.get() = inventory;
+    }
+
+    /// What has become of changes.
+    pub(super) fn changes(&self) -> ChangeCounts {
+        *self.changes.get()
+    }
+
+    /// Counts what has become of a change.
+    pub(super) fn count_change(&self, count: impl FnOnce(&mut ChangeCounts)) {
+        count(&mut self.changes.get());
     }
 
     /// The rates over the last second or so.

@@ -83,7 +83,7 @@ impl Sample {
         Self {
             at,
             workers: observed.workers.iter().map(|w| WorkerSample::take(&w.stats)).collect(),
-            servers: servers.map(|(_, slot)| (*slot, traffic(observed, *slot))).collect(),
+            servers: servers.map(|server| (server.slot, traffic(observed, server.slot))).collect(),
             ports: observed.ports().into_iter().map(|port| (port.name(), port.counters)).collect(),
         }
     }

@@ -10,15 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::acknowledgements::Acknowledgements;
 use super::api::message::{Changed, Failure, Saved};
-use super::desired::{Change, DesiredState, NotSaved, Outcome, Refused, Step};
+use super::desired::{Change, DesiredState, NotSaved, Outcome, Refused, STEP, Step};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
-use super::observed::{Clock, Observed, Shared, Worker};
+use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
 use super::thread::Signals;
 use super::{Neighbor, Plant, StartError, api, metrics, ownership};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
-use crate::ids::{InterfaceId, TableVersion, WorkerId};
+use crate::ids::{InterfaceId, WorkerId};
+use crate::service::ServiceTable;
 
 /// Pause between two turns while something happens, and while nothing does.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -54,7 +55,7 @@ pub(super) enum Request {
 pub(super) struct ChangeRequest {
     pub(super) change: Change,
     /// The version that the caller has decided by.
-    pub(super) expected: Option<TableVersion>,
+    pub(super) expected: Option<u64>,
     /// Only tell what would change.
     pub(super) dry_run: bool,
     /// Who asks, for the log.
@@ -75,7 +76,7 @@ pub(super) enum NotChanged {
     /// It is not valid.
     Refused(Refused),
     /// The caller has decided by another version.
-    OtherVersion { expected: TableVersion, version: TableVersion },
+    OtherVersion { expected: u64, version: u64 },
     /// A worker has not taken the last changes over.
     Straggler(WorkerId),
 }
@@ -102,6 +103,7 @@ pub(super) struct Control {
     acknowledgements: Acknowledgements,
     announcements: Announcements,
     next_sample: Duration,
+    next_step: Duration,
     busy_until: Duration,
     stop: Arc<AtomicBool>,
     stopping: bool,
@@ -171,6 +173,7 @@ impl Control {
             rates: Shared::default(),
             health: Shared::default(),
             zeros: Shared::default(),
+            changes: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;
@@ -191,6 +194,7 @@ impl Control {
             acknowledgements,
             announcements: Announcements::of(addresses, now),
             next_sample: now,
+            next_step: now,
             busy_until: BUSY_FOR,
             stop: plant.stop,
             stopping: false,
@@ -234,6 +238,7 @@ impl Control {
         self.take_events(now, EVENTS_PER_TURN);
         self.neighbors.tick(now);
         self.acknowledgements.give_up(now);
+        self.step(now);
         self.act(now);
         self.announce(now);
         if now >= self.next_sample {
@@ -244,7 +249,7 @@ impl Control {
     }
 
     fn take_events(&mut self, now: Duration, per_worker: usize) {
-        let Self { outbox, neighbors, owed, acknowledgements, busy_until, .. } = self;
+        let Self { outbox, neighbors, owed, acknowledgements, busy_until, observed, .. } = self;
         outbox.drain(per_worker, |worker, event| {
             *busy_until = now + BUSY_FOR;
             match event {
@@ -257,7 +262,13 @@ impl Control {
                 Event::Connections { worker, page } => deliver(owed, worker, page),
                 Event::Installed { worker, version, retired } => {
                     tracing::debug!(%worker, %version, "services installed");
-                    acknowledgements.installed(now, worker, version);
+                    acknowledgements.installed(now, worker, version, |took| {
+                        observed.count_change(|counts| {
+                            counts.acknowledged += 1;
+                            counts.seconds += took;
+                            counts.last = took;
+                        });
+                    });
                     drop(retired);
                 }
             }
@@ -340,29 +351,37 @@ impl Control {
     fn change(
         &mut self,
         change: &Change,
-        expected: Option<TableVersion>,
+        expected: Option<u64>,
         dry_run: bool,
         origin: &str,
     ) -> Result<(Changed, bool), NotChanged> {
-        let version = self.state.version();
+        let version = self.state.revision();
         if let Some(expected) = expected.filter(|expected| *expected != version) {
             return Err(NotChanged::OtherVersion { expected, version });
         }
-        if let Some(worker) = self.acknowledgements.straggler(version) {
+        if let Some(worker) = self.acknowledgements.straggler(self.state.version()) {
             return Err(NotChanged::Straggler(worker));
         }
-        let outcome = if dry_run { self.state.preview(change) } else { self.state.apply(change) };
+        let outcome =
+            if dry_run { self.state.preview(change) } else { self.state.apply(change, self.now()) };
         let Outcome { plan, warnings, table } = outcome.map_err(|refused| {
             tracing::warn!(%origin, reason = %refused, "a change is refused");
+            self.observed.count_change(|counts| counts.refused += 1);
             NotChanged::Refused(refused)
         })?;
         let installs = table.is_some();
+        if !dry_run {
+            self.observed.count_change(|counts| {
+                counts.applied += u64::from(installs);
+                counts.without_effect += u64::from(!installs);
+            });
+        }
         if let Some(table) = table {
-            self.outbox.send_all(|| Command::InstallServices(Arc::clone(&table)));
+            self.install(&table);
             self.adopt(&plan, origin);
         }
         let changed = Changed {
-            version: self.state.version().0,
+            version: self.state.revision(),
             plan,
             warnings,
             acknowledged_seconds: None,
@@ -371,17 +390,43 @@ impl Control {
         Ok((changed, installs))
     }
 
+    /// Tells the workers and the readers.
+    fn install(&mut self, table: &Arc<ServiceTable>) {
+        self.outbox.send_all(|| Command::InstallServices(Arc::clone(table)));
+        self.observed.set_inventory(Arc::clone(self.state.inventory()));
+    }
+
+    /// Servers that start slowly get a larger share; those that are drained and empty, or have no
+    /// more time, go if they are to.
+    fn step(&mut self, now: Duration) {
+        if now < self.next_step {
+            return;
+        }
+        self.next_step = now + STEP;
+        if self.acknowledgements.straggler(self.state.version()).is_some() {
+            return;
+        }
+        match self.state.step(now) {
+            Ok(Some(table)) => self.install(&table),
+            Ok(None) => {}
+            Err(cause) => tracing::error!(%cause, "cannot make the next step of a slow start"),
+        }
+        for change in self.state.drained(unix_seconds(), &self.observed.loads) {
+            if let Err(why) = self.change(&change, None, false, "drain") {
+                tracing::error!(?change, ?why, "cannot remove a drained server");
+            }
+        }
+    }
+
     /// What else follows from what is in force now.
     fn adopt(&mut self, plan: &[Step], origin: &str) {
         let now = self.now();
         self.busy_until = now + BUSY_FOR;
-        let version = self.state.version();
+        let version = self.state.revision();
         for step in plan {
             tracing::info!(%version, %origin, change = %step, "what is wanted has changed");
         }
-        let inventory = self.state.inventory();
-        self.observed.set_inventory(Arc::clone(inventory));
-        let config = &inventory.config;
+        let config = &self.state.inventory().config;
         self.neighbors.require(now, &ownership::essential_neighbors(config));
         let owned = ownership::owned_addresses(config);
         self.announcements.change(now, owned);

@@ -20,6 +20,7 @@ pub(crate) fn config() -> Config {
             idle: Idle::Busy,
             connections: 1000,
             ipv6_share: 0,
+            persistence_templates: 1024,
             metrics: None,
             socket: "/nonexistent/pointsman.sock".into(),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
@@ -40,6 +41,7 @@ pub(crate) fn config() -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: Vec::new(),
+        marks: Vec::new(),
         masquerades: Vec::new(),
         timeouts: Timeouts::default(),
         policy: Policy::default(),
@@ -67,7 +69,7 @@ pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfi
 
 /// A service with servers of weight 1.
 pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualService {
-    let server = |address: &&str| RealServer { address: address.parse().unwrap(), weight: 1 };
+    let server = |address: &&str| RealServer::new(address.parse().unwrap(), 1);
     VirtualService {
         name: name.into(),
         listen: listen.parse().unwrap(),
@@ -77,5 +79,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::{ServerSlot, ServiceId};
-use crate::service::{NonSyn, Server, Service, ServiceTable};
+use crate::service::{Bound, NonSyn, Server, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -110,6 +110,7 @@ struct Chosen<A> {
     protocol: u8,
     one_packet: bool,
     helped: bool,
+    by_template: bool,
     server: Server<A>,
     /// Whom the server is to see.
     local: (A, U16),
@@ -128,6 +129,7 @@ impl<A: Address> Chosen<A> {
             protocol,
             one_packet: service.is_one_packet(protocol),
             helped: service.is_helped(to.1, protocol),
+            by_template: false,
             server: if service.is_wide { server.of_many(to) } else { *server },
             local: (key.source, key.source_port),
             reply_hash: 0,
@@ -142,16 +144,29 @@ fn choose<A: Family, F: Frame>(
     flow: &Flow<'_, A>,
 ) -> Result<Option<Chosen<A>>, Refusal> {
     let key = flow.key;
-    let (services, loads, mut locals) = shared.locals();
+    let (services, loads, stats, mut locals) = shared.locals();
     let Some(service) = service_of(services, flow)? else { return Ok(None) };
     if service.is_one_packet(key.protocol) {
-        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
-        return Ok(Some(Chosen::new(service, server, key)));
+        let bound = service.server_for(key.source, loads, flow.now, || 0);
+        let bound = bound.ok_or(DropReason::NoServer)?;
+        return Ok(Some(Chosen::new(service, bound.server, key)));
     }
-    let of_turn = |slot| service.servers().iter().find(|server| server.slot == slot);
-    let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(loads));
-    let turn = turn.ok_or(DropReason::NoServer)?;
-    schedule(table, &mut locals, (service, turn), key).map(Some)
+    if service.is_full(loads) {
+        return Err(DropReason::ConnectionLimit.into());
+    }
+    let of_turn = |turn: Turn| {
+        let mut servers = service.servers().iter();
+        let server = servers.find(|server| server.slot == turn.server)?;
+        Some(Bound { server, by_template: turn.by_template, is_lost: false })
+    };
+    let hold_ms = || first_idle_ms(services, service.id, flow.packet, key.protocol);
+    let bound = flow.turn.and_then(of_turn);
+    let bound = bound.or_else(|| service.server_for(key.source, loads, flow.now, hold_ms));
+    let bound = bound.ok_or(DropReason::NoServer)?;
+    if bound.is_lost {
+        stats.templates_lost.increment();
+    }
+    schedule(table, &mut locals, (service, bound), key).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
@@ -192,6 +207,14 @@ fn way_back<A: Family, F: Frame>(
     Ok(back)
 }
 
+/// The server whose turn it was when a connection was first decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    server: ServerSlot,
+    /// A template led to it.
+    by_template: bool,
+}
+
 /// A connection that is decided on and claimed, but not inserted yet.
 #[derive(Debug)]
 pub(super) struct Prepared<A> {
@@ -201,8 +224,9 @@ pub(super) struct Prepared<A> {
 
 impl<A: Address> Prepared<A> {
     /// Whose turn it was.
-    pub(super) const fn turn(&self) -> ServerSlot {
-        self.connection.slot()
+    pub(super) const fn turn(&self) -> Turn {
+        let by_template = self.connection.flags.has(Flags::BY_TEMPLATE);
+        Turn { server: self.connection.slot(), by_template }
     }
 }
 
@@ -216,7 +240,7 @@ pub(super) fn prepare<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
     flow: &Flow<'_, A>,
-) -> Result<Prepared<A>, Option<ServerSlot>> {
+) -> Result<Prepared<A>, Option<Turn>> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let service = service_of(&shared.services, flow).ok().flatten().ok_or(None)?;
     let back = way_back(shared, packet, key).map_err(|_| None)?;
@@ -225,16 +249,24 @@ pub(super) fn prepare<A: Family, F: Frame>(
     if service.is_one_packet(key.protocol) || service.is_wide && may_be_expected() {
         return Err(None);
     }
+    if service.is_full(&shared.loads) {
+        return Err(None);
+    }
     let client = (key.source, key.source_port);
-    let server = service.schedule(&shared.loads).ok_or(None)?;
-    let ends = [key.source, server.address];
+    let hold_ms = || first_idle_ms(&shared.services, service.id, packet, key.protocol);
+    let bound = service.server_for(key.source, &shared.loads, now, hold_ms).ok_or(None)?;
+    if bound.is_lost {
+        shared.stats.templates_lost.increment();
+    }
+    let turn = Turn { server: bound.server.slot, by_template: bound.by_template };
+    let ends = [key.source, bound.server.address];
     if shared.interfaces.address_between(ends, &shared.services).is_some() {
         // It needs a port of the director's own.
-        return Err(Some(server.slot));
+        return Err(Some(turn));
     }
-    let chosen = Chosen::new(service, server, key);
-    let connection = build(shared, &chosen, client, (packet, back, now))
-        .map_err(|_| Some(chosen.server.slot))?;
+    let chosen =
+        Chosen { by_template: turn.by_template, ..Chosen::new(service, bound.server, key) };
+    let connection = build(shared, &chosen, client, (packet, back, now)).map_err(|_| Some(turn))?;
     let reply_hash = table.hash(&connection.key(Direction::Reply));
     table.prefetch_index(reply_hash);
     shared.claim(&connection);
@@ -320,6 +352,9 @@ fn build<A: Family, F: Frame>(
     let mut connection = between(chosen, client);
     if chosen.helped {
         connection.flags = connection.flags.with(Flags::HELPED);
+    }
+    if chosen.by_template {
+        connection.flags = connection.flags.with(Flags::BY_TEMPLATE);
     }
     complete(shared, &mut connection, hops, (packet, now));
     Ok(connection)
@@ -409,10 +444,11 @@ const OTHER_SERVERS: usize = 8;
 fn schedule<A: Family>(
     table: &ConnectionTable<A>,
     locals: &mut Locals<'_>,
-    (service, turn): (&Service<A>, &Server<A>),
+    (service, bound): (&Service<A>, Bound<'_, A>),
     key: &FlowKey<A>,
 ) -> Result<Chosen<A>, Refusal> {
     let client = (key.source, key.source_port);
+    let turn = bound.server;
     let others = service.servers().iter();
     let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
     let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
@@ -420,7 +456,8 @@ fn schedule<A: Family>(
         let chosen = Chosen::new(service, server, key);
         let end = (server.address, chosen.server.port);
         let (local, reply_hash) = locals.endpoint(table, end, client, key.protocol)?;
-        Some(Chosen { local, reply_hash, ..chosen })
+        let by_template = bound.by_template && server.slot == turn.slot;
+        Some(Chosen { local, reply_hash, by_template, ..chosen })
     });
     chosen.ok_or_else(|| DropReason::ReplyTupleTaken.into())
 }
@@ -438,6 +475,16 @@ fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>)
         }
         _ => true,
     }
+}
+
+/// How long a new connection of a service may idle, milliseconds.
+fn first_idle_ms(
+    services: &ServiceTable,
+    service: ServiceId,
+    packet: &Packet,
+    protocol: u8,
+) -> u32 {
+    first_state(packet, protocol).idle_ms(services.idle_times(service))
 }
 
 fn first_state(packet: &Packet, protocol: u8) -> ConnectionState {

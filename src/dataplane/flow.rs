@@ -1,6 +1,6 @@
 //! A packet of a flow: to its owner, or through its connection and on.
 
-use super::admit::{Admitted, admit};
+use super::admit::{Admitted, Turn, admit};
 use super::classify::Packet;
 use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
@@ -16,7 +16,7 @@ use super::reuse::begins_anew;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::{InterfaceId, ServerSlot};
+use crate::ids::InterfaceId;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::Signal;
@@ -30,7 +30,7 @@ pub(super) struct Flow<'p, A> {
     pub(super) origin: Origin,
     pub(super) now: Tick,
     /// The server whose turn it was when the packet's connection was first decided on.
-    pub(super) turn: Option<ServerSlot>,
+    pub(super) turn: Option<Turn>,
     /// Where it came in; known where a firewall mark may depend on it.
     pub(super) interface: Option<InterfaceId>,
 }

@@ -14,7 +14,7 @@ use super::pipeline::Pipeline;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::InterfaceId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::service::ServiceTable;
 use crate::wire::U16;
 use crate::wire::address::Address;
@@ -29,11 +29,16 @@ const LISTING_BUDGET: u32 = 1024;
 /// Cursor of a listing: set while in the IPv6 table.
 const CURSOR_V6: u64 = 1 << 32;
 
-/// Where the search for flows of removed servers goes on in each table; `None`: it is through.
+/// Where searches go on.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
+    /// That for flows of removed servers in each table; `None`: it is through.
     v4: Option<u32>,
     v6: Option<u32>,
+    /// Where to go on among the connection templates.
+    templates: usize,
+    /// When they were last looked at.
+    templates_at: Tick,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -50,6 +55,7 @@ impl<F: Frame> Pipeline<F> {
         self.expire(now, EXPIRY_BUDGET);
         self.sweep();
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
+        self.shared.sweep_templates(now);
         self.fragments_v4.expire(&self.shared, now, outlet);
         self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
@@ -171,16 +177,47 @@ impl<F: Frame, A: Address> Expiry<A> for Shared<F> {
     }
 
     #[inline]
+    fn lives(&self, connection: &Connection<A>, until: Tick) {
+        if connection.flags.has(Flags::BY_TEMPLATE) {
+            self.hold_template(connection, until);
+        }
+    }
+
+    #[inline]
     fn ended(&mut self, connection: &Connection<A>) {
         self.connection_ends(connection);
     }
 }
 
 impl<F: Frame> Shared<F> {
+    /// The template that led to a live connection's server lives, too.
+    #[cold]
+    fn hold_template<A: Address>(&self, connection: &Connection<A>, until: Tick) {
+        let service = connection.service();
+        let client = connection.client().0;
+        if let Some(key) = self.services.template_key(service, client) {
+            self.loads.templates().hold(&key, connection.slot(), until);
+        }
+    }
+
+    /// Clears some templates whose time is over or that are of no use any more, once a millisecond.
+    fn sweep_templates(&mut self, now: Tick) {
+        if self.sweep.templates_at == now {
+            return;
+        }
+        self.sweep.templates_at = now;
+        let Self { services, loads, sweep, .. } = self;
+        let is_wanted = |service, server| services.wants_template(service, server);
+        sweep.templates = loads.sweep_templates((sweep.templates, now), is_wanted);
+        if self.worker == WorkerId(0) {
+            self.stats.templates.set(self.loads.templates().len().into());
+        }
+    }
+
     fn install(&mut self, table: Arc<ServiceTable>) {
         let version = table.version();
         let retired = std::mem::replace(&mut self.services, table);
-        self.sweep = Sweep { v4: Some(0), v6: Some(0) };
+        self.sweep = Sweep { v4: Some(0), v6: Some(0), ..self.sweep };
         self.answer(Event::Installed { worker: self.worker, version, retired });
     }
 
@@ -266,7 +303,6 @@ mod tests {
     use crate::dataplane::stats::WorkerStats;
     use crate::dataplane::steering::Steering;
     use crate::dpdk::memory::HugePages;
-    use crate::ids::WorkerId;
     use crate::service::ServerLoads;
 
     /// No frames are expected.

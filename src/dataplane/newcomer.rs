@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::admit::{Prepared, prepare};
+use super::admit::{Prepared, Turn, prepare};
 use super::conn::ConnectionTable;
 use super::family::Family;
 use super::flow::{Flow, NO_FLOW};
@@ -12,7 +12,7 @@ use super::frame::{BURST, Frame, Outlet};
 use super::pipeline::{Arrival, Looked, Origin};
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::ids::{ServerSlot, WorkerId};
+use crate::ids::WorkerId;
 use crate::wire::address::Address;
 
 /// What the first round says of a packet.
@@ -23,7 +23,7 @@ enum Decision<A: Address> {
     /// It begins this connection.
     Begin(Prepared<A>),
     /// The second round decides; this server's turn has been taken.
-    Open(Option<ServerSlot>),
+    Open(Option<Turn>),
 }
 
 /// The flows whose connections are decided on, by their hashes.

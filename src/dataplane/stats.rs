@@ -127,6 +127,8 @@ drop_reasons! {
     NoConnection = "no_connection",
     /// No real server of the service has a weight above 0.
     NoServer = "no_server",
+    /// The service has as many connections as its `connection_limit` lets it have.
+    ConnectionLimit = "connection_limit",
     /// From outside with a source that lies inside, from inside with a source that does not, or a packet of a connection from the other side.
     WrongSide = "wrong_side",
     /// No external address has a port left for a connection of an inside host to this destination.
@@ -337,6 +339,11 @@ pub struct WorkerStats {
     pub unhelped: Counter,
     /// Gauge: data connections that helpers expect, of all workers; told by the first one.
     pub expected: Counter,
+    /// Gauge: connection templates, of all workers; told by the first one.
+    pub templates: Counter,
+    /// Connections of services with persistence that no template remembers, because as many as fit
+    /// are remembered.
+    pub templates_lost: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

@@ -23,7 +23,7 @@ use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
 use crate::dpdk::tsc;
 use crate::ids::TableVersion;
-use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
+use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry, Templates};
 
 pub use error::DirectorError;
 
@@ -35,9 +35,13 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let mut reins = control::Reins::take()?;
     let listeners = Listeners::bind(&config)?;
     let mut slots = SlotRegistry::new(MAX_SERVERS);
-    let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots)?;
+    let services = control::at_start(&config);
+    let rules = Rules { services: &services, ..config.rules() };
+    let table = ServiceTable::compile(TableVersion(1), rules, &mut slots)?;
     let table = Arc::new(table);
-    let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
+    let capacity = config.director.persistence_templates as usize;
+    let templates = Templates::new(capacity, workers::secret()?);
+    let loads = Arc::new(ServerLoads::with_templates(MAX_SERVERS, templates));
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;

@@ -13,6 +13,7 @@ mod registry;
 mod rules;
 pub mod scheduler;
 mod table;
+mod template;
 mod wide;
 
 pub use listen::{Listen, PortRange};
@@ -23,5 +24,6 @@ pub use registry::SlotRegistry;
 pub use rules::{ClosedPorts, MarkRule, Masquerade, MssClamp, Policy, Rules};
 pub use scheduler::SchedulerState;
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable};
+pub use template::{Ask, Bound, Persistent, TemplateKey, TemplateRow, Templates};
 pub use timeouts::{IdleTimes, TimeoutPreset, Timeouts};
 pub use virtual_service::{Helper, NonSyn, Persistence, Protocol, SchedulerKind, VirtualService};

@@ -1,6 +1,7 @@
 //! A real server as the operator states it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A real server of one virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +12,9 @@ pub struct RealServer {
     /// Share of new connections, relative to the other servers. 0: existing connections go on,
     /// new ones go elsewhere (quiesced).
     pub weight: u32,
+    /// Time over which its share of new connections grows to its weight when it begins to take
+    /// some; `None`: at once.
+    pub slow_start: Option<Duration>,
 }
 
 impl RealServer {
@@ -19,4 +23,9 @@ impl RealServer {
     /// The largest weight that schedulers accept, the limit of the kernel's ipvsadm interface
     /// before 1.31.
     pub const MAX_WEIGHT: u32 = 65_535;
+
+    /// A server without anything special.
+    pub const fn new(address: SocketAddr, weight: u32) -> Self {
+        Self { address, weight, slow_start: None }
+    }
 }

@@ -13,8 +13,8 @@ use super::registry::SlotRegistry;
 use super::scheduler::{Scheduler, SchedulerState};
 use super::wide::WideServices;
 use super::{
-    Helper, IdleTimes, Listen, MarkRule, Masquerade, MasqueradeRule, NonSyn, Persistence, Policy,
-    PortRange, Protocol, Rules, ServerLoads, Timeouts, VirtualService,
+    Helper, IdleTimes, Listen, MarkRule, Masquerade, MasqueradeRule, NonSyn, Persistent, Policy,
+    PortRange, Protocol, Rules, ServerLoads, TemplateKey, Timeouts, VirtualService,
 };
 use crate::ids::{InterfaceId, ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -60,7 +60,7 @@ impl<A: Address> Server<A> {
 
 /// A virtual service, ready to be found.
 #[derive(Debug)]
-pub struct Service<A> {
+pub struct Service<A: Address> {
     /// Its slot.
     pub id: ServiceId,
     /// The VIP; of no meaning where packets to several addresses are the service's.
@@ -81,7 +81,7 @@ pub struct Service<A> {
     /// What reads the text of its connections.
     pub helper: Option<Helper>,
     /// Whether a client's connections go to one server.
-    pub persistence: Option<Persistence>,
+    pub persistence: Option<Persistent<A>>,
     /// Connections that it may have.
     pub connection_limit: Option<u32>,
     /// Whether it is known which VIP replies to single datagrams have.
@@ -113,6 +113,20 @@ impl<A: Address> Service<A> {
         self.one_packet && protocol == protocol::UDP
     }
 
+    /// Whether it has as many connections as it may have. Workers that ask at the same time may
+    /// each begin one more.
+    #[inline]
+    pub fn is_full(&self, loads: &ServerLoads) -> bool {
+        self.connection_limit.is_some_and(|limit| self.connections(loads) >= u64::from(limit))
+    }
+
+    /// The connections of its servers.
+    #[cold]
+    fn connections(&self, loads: &ServerLoads) -> u64 {
+        let loads = self.servers.iter().filter_map(|server| loads.of(server.slot));
+        loads.map(|load| load.connections()).map(|(a, b)| u64::from(a) + u64::from(b)).sum()
+    }
+
     /// Whether replies of a server of a one-packet service tell by its address and port what they
     /// are replies to.
     fn knows_replies(&self, server: &Server<A>) -> bool {
@@ -129,6 +143,7 @@ impl<A: Address> Service<A> {
 #[derive(Debug)]
 pub struct FamilyServices<A: Address> {
     services: Vec<Service<A>>,
+    by_id: Vec<Option<u32>>,
     /// Of one port each.
     index: Map<FlowKey<A>, u32>,
     /// Of many ports.
@@ -166,6 +181,7 @@ impl<A: Address> FamilyServices<A> {
     fn new() -> Self {
         Self {
             services: Vec::new(),
+            by_id: Vec::new(),
             index: Map::default(),
             wide: WideServices::default(),
             by_mark: Map::default(),
@@ -206,6 +222,16 @@ impl<A: Address> FamilyServices<A> {
             None => self.wide.find(vip, port, protocol)?,
         };
         self.services.get(place as usize)
+    }
+
+    /// The persistence of a service.
+    pub fn persistence(&self, service: ServiceId) -> Option<&Persistent<A>> {
+        let place = self.by_id.get(service.index()).copied().flatten()?;
+        self.services.get(place as usize)?.persistence.as_ref()
+    }
+
+    fn template_key(&self, service: ServiceId, client: A) -> Option<TemplateKey> {
+        self.persistence(service).map(|known| TemplateKey::new(service, client, known.mask()))
     }
 
     /// Whether there are firewall marks.
@@ -303,6 +329,7 @@ impl<A: Address> FamilyServices<A> {
             self.vips.insert(vip);
             self.external.insert(vip);
         }
+        set(&mut self.by_id, id.index(), Some(place));
         self.services.push(service);
         Ok(id)
     }
@@ -468,6 +495,21 @@ impl ServiceTable {
         own.unwrap_or(&self.idle_times)
     }
 
+    /// Whose the template of a service's client is, if the service has persistence.
+    pub fn template_key<A: Address>(&self, service: ServiceId, client: A) -> Option<TemplateKey> {
+        match client.to_ip() {
+            IpAddr::V4(v4) => self.v4.template_key(service, v4.octets()),
+            IpAddr::V6(v6) => self.v6.template_key(service, v6.octets()),
+        }
+    }
+
+    /// Whether a template is of use: its service has persistence, and its server is configured.
+    pub fn wants_template(&self, service: ServiceId, server: ServerSlot) -> bool {
+        let has_persistence =
+            self.v4.persistence(service).is_some() || self.v6.persistence(service).is_some();
+        has_persistence && self.weight(server).is_some()
+    }
+
     /// The weight of a server; `None`: it is not configured (any more).
     #[inline]
     pub fn weight(&self, server: ServerSlot) -> Option<u32> {
@@ -566,7 +608,7 @@ fn compile_service<A: Address>(
         non_syn: service.non_syn,
         one_packet: service.one_packet,
         helper: service.helper,
-        persistence: service.persistence,
+        persistence: service.persistence.as_ref().map(Persistent::compile),
         connection_limit: service.connection_limit,
         one_packet_replies: true,
         scheduler: Scheduler::new(service.scheduler, &servers),

@@ -58,6 +58,14 @@ impl SchedulerKind {
         Self::WeightedLeastConnections,
     ];
 
+    /// Whether a server's weight is its share of the new connections.
+    pub const fn shares_by_weight(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::LeastConnections => false,
+            Self::WeightedRoundRobin | Self::WeightedLeastConnections => true,
+        }
+    }
+
     /// The name that IPVS uses.
     pub const fn name(self) -> &'static str {
         match self {

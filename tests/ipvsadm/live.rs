@@ -176,22 +176,25 @@ fn what_is_there_and_what_is_not_is_refused_as_by_the_kernel() {
 #[test]
 fn counters_are_listed_and_set_back() {
     let machine = Machine::start();
-    // Of two workers.
-    let service = |numbers: &str| {
+    let service = |numbers: [u32; 5]| {
+        let row = |title: &str, numbers: [u32; 5]| {
+            let columns = numbers.map(|number| format!(" {number:>8}")).concat();
+            format!("{title:<33}{columns}\n")
+        };
         format!(
-            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
-  -> RemoteAddress:Port
-TCP  203.0.113.10:80           {numbers}
-  -> 10.0.0.11:8080            {numbers}
-  -> 10.0.0.12:8080                      0        0        0        0        0
-"
+            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
+             -> RemoteAddress:Port\n{}{}{}",
+            row("TCP  203.0.113.10:80", numbers),
+            row("  -> 10.0.0.11:8080", numbers),
+            row("  -> 10.0.0.12:8080", [0; 5])
         )
     };
     let stats = "ipvsadm -ln --stats -t 203.0.113.10:80";
-    let counted = service("            14      140      120    14000    12000");
+    // Of two workers.
+    let counted = service([14, 140, 120, 14_000, 12_000]);
     wait_until("the workers", || machine.told(stats) == counted);
     machine.told("ipvsadm -Z -t 203.0.113.10:80");
-    let zero = service("             0        0        0        0        0");
+    let zero = service([0; 5]);
     assert_eq!(machine.told(stats), zero);
     machine.told("ipvsadm -Z");
     assert_eq!(machine.told(stats), zero);

@@ -18,7 +18,7 @@ use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
-use pointsman::service::{ServerLoads, ServiceTable, SlotRegistry};
+use pointsman::service::{Rules, ServerLoads, ServiceTable, SlotRegistry};
 
 /// What a test wants to be different.
 #[derive(Clone, Debug)]
@@ -155,7 +155,9 @@ impl FakeDirector {
     fn launch(loaded: Loaded, listeners: Listeners, wishes: &Wishes) -> Self {
         let Loaded { config, source, .. } = loaded;
         let mut slots = SlotRegistry::new(64);
-        let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots).unwrap();
+        let services = control::at_start(&config);
+        let rules = Rules { services: &services, ..config.rules() };
+        let table = ServiceTable::compile(TableVersion(1), rules, &mut slots).unwrap();
         let loads = Arc::new(ServerLoads::new(64));
         let (socket, metrics) =
             (config.director.socket.clone(), listeners.metrics_address().unwrap());

@@ -13,12 +13,15 @@ use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::Doors;
-use super::message::{Changed, Failure, Saved, ServerSpec, ServiceSpec, Services, TimeoutsSpec};
+use super::message::{
+    Changed, DrainSpec, DrainingServer, Failure, Saved, ServerSpec, ServiceSpec, Services,
+    TimeoutsSpec,
+};
 use super::server::{Refusal, unavailable};
 use super::spec::timeouts_spec;
-use crate::control::desired::{Change, Keys, Refused, ServerName};
+use crate::control::desired::{Change, DrainOrder, Emptying, Keys, Refused, ServerName};
+use crate::control::observed::unix_seconds;
 use crate::control::run::{ChangeRequest, NotChanged, Request, SaveRequest};
-use crate::ids::TableVersion;
 
 /// What every change may be asked for.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
@@ -36,7 +39,7 @@ type Body = Result<Bytes, BytesRejection>;
 pub(super) async fn list_services(State(doors): State<Doors>) -> Response {
     let inventory = doors.observed.inventory();
     let services = inventory.config.services.iter().map(ServiceSpec::from).collect();
-    let version = inventory.version.0;
+    let version = inventory.revision;
     with_version(version, Json(Services { version, services }))
 }
 
@@ -56,7 +59,7 @@ pub(super) async fn get_service(
         let nearest = crate::control::config::nearest(&name, &names).map(str::to_owned);
         Refusal::from(Refused::NoService { name, nearest })
     })?;
-    Ok(with_version(inventory.version.0, Json(ServiceSpec::from(found))))
+    Ok(with_version(inventory.revision, Json(ServiceSpec::from(found))))
 }
 
 /// Add a service.
@@ -174,7 +177,7 @@ pub(super) async fn remove_server(
 #[utoipa::path(get, path = "/v1/timeouts", responses((status = 200, body = TimeoutsSpec)))]
 pub(super) async fn get_timeouts(State(doors): State<Doors>) -> Response {
     let inventory = doors.observed.inventory();
-    with_version(inventory.version.0, Json(timeouts_spec(&inventory.config.timeouts)))
+    with_version(inventory.revision, Json(timeouts_spec(&inventory.config.timeouts)))
 }
 
 /// Set idle times; `null` gives one back its default.
@@ -189,6 +192,75 @@ pub(super) async fn set_timeouts(
     body: Body,
 ) -> Result<Response, Refusal> {
     doors.change(Change::SetTimeouts(object(body)?), manner, &headers).await
+}
+
+/// The servers that are drained, and the connections that they still have.
+#[utoipa::path(get, path = "/v1/drains", responses((status = 200, body = Vec<DrainingServer>)))]
+pub(super) async fn list_drains(State(doors): State<Doors>) -> Response {
+    let inventory = doors.observed.inventory();
+    let mut drains = Vec::new();
+    for entry in &inventory.services {
+        for server in &entry.servers {
+            drains.extend(server.drain.as_ref().map(|drain| DrainingServer {
+                service: entry.service.name.clone(),
+                server: drain.server.clone(),
+                since: drain.since,
+                deadline: drain.deadline,
+                remove: drain.remove,
+                connections: server.connections(&doors.observed.loads),
+            }));
+        }
+    }
+    with_version(inventory.revision, Json(drains))
+}
+
+/// Drain servers: they take no new connections, whatever their weight, until that is cancelled.
+#[utoipa::path(
+    post, path = "/v1/drains", request_body = DrainSpec, params(Manner),
+    responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
+)]
+pub(super) async fn drain(
+    State(doors): State<Doors>,
+    Query(manner): Query<Manner>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let DrainSpec { server, service, timeout, remove } = json(body, "a server to be drained")?;
+    let timeout = timeout.map(|text| {
+        humantime::parse_duration(&text).map_err(|_| {
+            let hint = "write a duration with its unit, such as \"90s\", \"15m\" or \"2h\"";
+            let error = format!("timeout: {text:?} is not a duration");
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error, hint)
+        })
+    });
+    let timeout = timeout.transpose()?;
+    let how = Some(Emptying { timeout, remove, now: unix_seconds() });
+    let order = DrainOrder { server: server_name(&server)?, service, how };
+    doors.change(Change::Drain(order), manner, &headers).await
+}
+
+/// Whose drain is cancelled.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfService {
+    /// Of this service alone; absent: of all services.
+    service: Option<String>,
+}
+
+/// Let drained servers take connections again.
+#[utoipa::path(
+    delete, path = "/v1/drains/{server}", params(("server" = String, Path), OfService, Manner),
+    responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
+)]
+pub(super) async fn cancel_drain(
+    State(doors): State<Doors>,
+    Path(server): Path<String>,
+    Query(OfService { service }): Query<OfService>,
+    Query(manner): Query<Manner>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let order = DrainOrder { server: server_name(&server)?, service, how: None };
+    doors.change(Change::Drain(order), manner, &headers).await
 }
 
 /// Make everything as the configuration file says it.
@@ -265,7 +337,7 @@ impl From<NotChanged> for Refusal {
                 let error = format!("version {version} is in force, not {expected}");
                 let hint = "read the services again, and decide anew";
                 let mut refusal = Self::new(StatusCode::PRECONDITION_FAILED, error, hint);
-                refusal.failure.version = Some(version.0);
+                refusal.failure.version = Some(version);
                 refusal
             }
             NotChanged::Straggler(worker) => {
@@ -316,13 +388,13 @@ fn with_version(version: u64, answer: impl IntoResponse) -> Response {
 }
 
 /// `If-Match: "17"`; none and `*` mean whatever there is.
-fn expected_version(headers: &HeaderMap) -> Result<Option<TableVersion>, Refusal> {
+fn expected_version(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let Some(header) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = header.to_str().unwrap_or_default().trim();
     if text == "*" {
         return Ok(None);
     }
-    text.trim_matches('"').parse().map(|version| Some(TableVersion(version))).map_err(|_| {
+    text.trim_matches('"').parse().map(Some).map_err(|_| {
         let hint = "write the version that GET /v1/services gave: If-Match: \"17\"";
         Refusal::new(StatusCode::BAD_REQUEST, format!("If-Match: {text:?} is no version"), hint)
     })

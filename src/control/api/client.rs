@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::message::{
-    Changed, Connections, Failure, Saved, ServiceSpec, Services, Status, TimeoutsSpec, Zeroed,
+    Changed, Connections, DrainSpec, DrainingServer, Failure, Saved, ServiceSpec, Services, Status,
+    TimeoutsSpec, Zeroed,
 };
 
 /// Time for a whole request.
@@ -75,6 +76,9 @@ pub enum ClientError {
         /// The workers.
         workers: String,
     },
+    /// The time of a drain is over.
+    #[error("the time is over and connections are left:\n{0}")]
+    NotEmpty(String),
     /// The answer is not what this version understands.
     #[error("the director's answer is not understood ({0}); is it another version of pointsman?")]
     NotUnderstood(String),
@@ -102,6 +106,7 @@ impl fmt::Display for Said<'_> {
 pub struct ChangeCall {
     method: Method,
     path: String,
+    query: Option<String>,
     body: Option<serde_json::Value>,
     version: Option<u64>,
     dry_run: bool,
@@ -115,7 +120,7 @@ fn part(text: &str) -> impl fmt::Display + '_ {
 
 impl ChangeCall {
     fn new(method: Method, path: String, body: Option<serde_json::Value>) -> Self {
-        Self { method, path, body, version: None, dry_run: false, origin: "pointsman" }
+        Self { method, path, query: None, body, version: None, dry_run: false, origin: "pointsman" }
     }
 
     /// One more service, whose keys are those of `[[service]]`.
@@ -156,6 +161,19 @@ impl ChangeCall {
     /// Keys of the idle times.
     pub fn set_timeouts(keys: serde_json::Value) -> Self {
         Self::new(Method::PATCH, "/v1/timeouts".to_owned(), Some(keys))
+    }
+
+    /// A server is to take no new connections until it is empty.
+    pub fn drain(spec: &DrainSpec) -> Self {
+        let body = serde_json::to_value(spec).unwrap_or_default();
+        Self::new(Method::POST, "/v1/drains".to_owned(), Some(body))
+    }
+
+    /// A server is to take connections again: of one service, or of all.
+    pub fn cancel_drain(server: &str, service: Option<&str>) -> Self {
+        let query = service.map(|service| format!("service={}", part(service)));
+        let path = format!("/v1/drains/{}", part(server));
+        Self { query, ..Self::new(Method::DELETE, path, None) }
     }
 
     /// Everything as the configuration file says it.
@@ -223,6 +241,11 @@ impl Client {
         self.get(&format!("/v1/services/{}", part(name))).await
     }
 
+    /// `GET /v1/drains`
+    pub async fn drains(&self) -> Result<Vec<DrainingServer>, ClientError> {
+        self.get("/v1/drains").await
+    }
+
     /// `GET /v1/timeouts`
     pub async fn timeouts(&self) -> Result<TimeoutsSpec, ClientError> {
         self.get("/v1/timeouts").await
@@ -230,8 +253,10 @@ impl Client {
 
     /// Makes a change; the answer comes when all workers have it, or have been waited for.
     pub async fn change(&self, call: ChangeCall) -> Result<Changed, ClientError> {
-        let ChangeCall { method, path, body, version, dry_run, origin } = call;
-        let path = if dry_run { format!("{path}?dry_run=true") } else { path };
+        let ChangeCall { method, path, query, body, version, dry_run, origin } = call;
+        let queries = query.into_iter().chain(dry_run.then(|| "dry_run=true".to_owned()));
+        let queries: Vec<_> = queries.collect();
+        let path = if queries.is_empty() { path } else { format!("{path}?{}", queries.join("&")) };
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::USER_AGENT, origin);

@@ -191,8 +191,13 @@ pub struct Server {
     pub address: SocketAddr,
     /// How packets reach it: `Masq`, as ipvsadm calls NAT routing.
     pub forwarding: String,
-    /// 0: takes no new connections.
+    /// The weight that holds; 0: takes no new connections.
     pub weight: u32,
+    /// `in_service`, `starting` (slowly), quiesced (by weight 0) or draining.
+    pub state: String,
+    /// Why it is in that state, where that is not plain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// Active connections.
     pub active: u32,
     /// Inactive connections.
@@ -299,6 +304,43 @@ pub struct Changed {
 pub struct Zeroed {
     /// The service whose counters begin at 0 again; `null`: all.
     pub service: Option<String>,
+}
+
+/// `POST /v1/drains`: servers that are to take no new connections until they are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainSpec {
+    /// The server; without a port, all of that address.
+    #[schema(example = "10.0.0.11:8080")]
+    pub server: String,
+    /// Of this service alone; absent: of all services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Time that its connections have; absent: as long as they take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "5m")]
+    pub timeout: Option<String>,
+    /// Whether it is removed when it is empty, or has no more time.
+    #[serde(default)]
+    pub remove: bool,
+}
+
+/// `GET /v1/drains`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainingServer {
+    /// The service.
+    pub service: String,
+    /// The server.
+    pub server: String,
+    /// When that began, seconds since 1970.
+    pub since: u64,
+    /// When it should be empty, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// Whether it is removed then.
+    pub remove: bool,
+    /// Connections that it still has, active and inactive ones.
+    pub connections: u64,
 }
 
 /// `POST /v1/save`

@@ -52,6 +52,8 @@ fn described() -> (Router<Doors>, OpenApi) {
         .routes(routes!(changes::get_timeouts, changes::set_timeouts))
         .routes(routes!(zero::zero_all))
         .routes(routes!(zero::zero_service))
+        .routes(routes!(changes::list_drains, changes::drain))
+        .routes(routes!(changes::cancel_drain))
         .routes(routes!(changes::reload))
         .routes(routes!(changes::save))
         .split_for_parts()

@@ -65,6 +65,10 @@ pub struct ServerSpec {
     /// Share of new connections; 0: takes no new ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Time over which its share of new connections grows when it begins to take some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "30s")]
+    pub slow_start: Option<String>,
 }
 
 /// Idle times by name: the keys of `[timeouts]`, with their units (`"15m"`).
@@ -121,12 +125,12 @@ impl From<&VirtualService> for ServiceSpec {
 
 impl From<&RealServer> for ServerSpec {
     fn from(server: &RealServer) -> Self {
-        let RealServer { address, weight } = server;
+        let RealServer { address, weight, slow_start } = server;
         // Port 0 keeps the port that the client sent to.
         let address = match address.port() {
             0 => address.ip().to_string(),
             _ => address.to_string(),
         };
-        Self { address, weight: Some(*weight) }
+        Self { address, weight: Some(*weight), slow_start: slow_start.map(written) }
     }
 }

@@ -4,7 +4,7 @@ use super::message::{
     Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Waiting, Worker,
 };
 use crate::control::config::InterfaceConfig;
-use crate::control::desired::InventoryService;
+use crate::control::desired::{InventoryServer, InventoryService};
 use crate::control::observed::{self, Observed};
 use crate::control::rates::{Rates, traffic};
 use crate::control::{PortCounters, PortReport};
@@ -125,14 +125,18 @@ fn of_counters(counters: PortCounters) -> InterfaceCounters {
 
 fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> Service {
     let service = &entry.service;
-    let servers = entry.servers.iter().map(|(server, slot)| {
+    let servers = entry.servers.iter().map(|entry| {
+        let InventoryServer { server, slot, weight, .. } = entry;
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
+        let (state, reason) = entry.state();
         let (active, inactive) = load.unwrap_or_default();
         let totals = traffic(observed, *slot);
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
-            weight: server.weight,
+            weight: *weight,
+            state: state.to_owned(),
+            reason,
             active,
             inactive,
             totals,

@@ -14,8 +14,8 @@ use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, Lo
 use super::validate;
 use crate::ids::{InterfaceId, VlanId};
 use crate::service::{
-    Helper, Listen, MarkRule, Masquerade, NonSyn, Persistence, Policy, RealServer, Timeouts,
-    VirtualService,
+    Helper, Listen, MarkRule, Masquerade, NonSyn, Persistence, Policy, RealServer, Templates,
+    Timeouts, VirtualService,
 };
 use crate::wire::toeplitz::RssInput;
 
@@ -71,6 +71,7 @@ fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) 
         idle: or(draft.idle, Idle::Busy),
         connections: or(draft.connections, DirectorConfig::DEFAULT_CONNECTIONS),
         ipv6_share: or(draft.ipv6_share, ipv6_share),
+        persistence_templates: or(draft.persistence_templates, Templates::DEFAULT_CAPACITY),
         metrics: or(draft.metrics, Some(DirectorConfig::DEFAULT_METRICS)),
         socket: or(draft.socket, PathBuf::from(DirectorConfig::DEFAULT_SOCKET)),
         log: LogConfig {
@@ -169,6 +170,7 @@ fn service(
         Some(RealServer {
             address: server.address?.into_inner(),
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
+            slow_start: server.slow_start.map(Spanned::into_inner),
         })
     });
     let listen = draft.listen?.into_inner();

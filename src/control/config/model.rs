@@ -69,6 +69,9 @@ pub struct DirectorConfig {
     /// Share of `connections` kept for IPv6, 0 to 100 percent. Default: 50 when an IPv6 service
     /// is configured beside an IPv4 one, else 0 or 100.
     pub ipv6_share: u8,
+    /// Clients that persistence remembers at once, rounded up to a power of two. Default 262 144,
+    /// of 32 octets each.
+    pub persistence_templates: u32,
     /// HTTP listener of the metrics; `None`: off. Default 127.0.0.1:9464.
     pub metrics: Option<SocketAddr>,
     /// Unix socket of the control API. Default /run/pointsman/pointsman.sock.

@@ -1,7 +1,7 @@
 //! The changes that there are.
 
-use super::Refused;
 use super::document::{Document, Keys, ServerName};
+use super::{DrainOrder, Refused};
 
 /// A change of what the operator wants.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub(in crate::control) enum Change {
     RemoveServer { service: String, server: ServerName },
     /// Keys of the idle times.
     SetTimeouts(Keys),
+    /// A server is emptied, or not any more.
+    Drain(DrainOrder),
     /// Everything is as this file says.
     Reload { text: String },
 }
@@ -43,6 +45,8 @@ impl Change {
             }
             Self::RemoveServer { service, server } => wanted.remove_server(service, *server)?,
             Self::SetTimeouts(keys) => wanted.set_timeouts(keys),
+            // It is not part of the file.
+            Self::Drain(_) => {}
             Self::Reload { text } => *wanted = Document::of(text),
         }
         Ok(())

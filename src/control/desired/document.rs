@@ -214,6 +214,11 @@ impl ServerName {
             .map(|name| Self { port: name.port.filter(|port| *port != 0), ..name })
     }
 
+    /// The name of a server with this address.
+    pub(super) fn of(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: Some(address.port()).filter(|port| *port != 0) }
+    }
+
     /// With the port that a server has which states none.
     fn or_port(self, otherwise: Option<u16>) -> Wanted {
         Wanted { server: Self { port: self.port.or(otherwise), ..self }, otherwise }

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use utoipa::ToSchema;
 
 use super::document::LIVE;
+use super::drain::{Drain, Drains};
 use crate::control::api::spec::{ServiceSpec, timeouts_spec};
 use crate::control::config::Config;
 
@@ -255,6 +256,30 @@ fn masquerades(config: &Config) -> Written {
         (sources, format!("{addresses} ports {first}-{last}"))
     };
     config.masquerades.iter().map(of).collect()
+}
+
+/// The servers that are emptied from now on, or not any more.
+pub(super) fn of_drains(old: &Drains, new: &Drains, config: &Config) -> Vec<Step> {
+    let written = |drain: &Drain| {
+        let remove = if drain.remove { ", then removed" } else { "" };
+        match drain.deadline {
+            Some(deadline) => format!("for {}s{remove}", deadline.saturating_sub(drain.since)),
+            None => format!("until it is empty{remove}"),
+        }
+    };
+    let mut steps = Vec::new();
+    for service in &config.services {
+        for server in &service.servers {
+            let (from, to) = (old.of(service, server), new.of(service, server));
+            if from != to {
+                let [from, to] = [from, to].map(|drain| drain.map(written));
+                let keys = vec![KeyChange { key: "drain".into(), from, to }];
+                let subject = format!("server {} {}", service.name, server.address);
+                steps.push(step(Deed::Change, subject, keys));
+            }
+        }
+    }
+    steps
 }
 
 /// Keys that only a start reads and that differ between two files.

@@ -49,7 +49,7 @@ impl DesiredState {
 }
 
 /// Puts a new file into the place of the old one, with its permissions.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     // Through a link, the file that it leads to.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -74,19 +74,19 @@ fn a_change_edits_the_file_where_it_must_and_nowhere_else() {
     let mut state = state();
     let weight = set_server("web", "10.0.0.11:8080", json!({ "weight": 5 }));
     assert_eq!(
-        lines(&state.apply(&weight).unwrap()),
+        lines(&state.apply(&weight, Duration::ZERO).unwrap()),
         ["~ server web 10.0.0.11:8080: weight 2 -> 5"]
     );
     let added = Change::AddServer {
         service: "web".into(),
         keys: keys(json!({ "address": "10.0.0.13:8080" })),
     };
-    state.apply(&added).unwrap();
+    state.apply(&added, Duration::ZERO).unwrap();
     let old = set_server("dns", "10.0.0.11:53", json!({ "weight": 0 }));
-    state.apply(&old).unwrap();
+    state.apply(&old, Duration::ZERO).unwrap();
     let scheduler =
         Change::SetService { service: "web".into(), keys: keys(json!({ "scheduler": "rr" })) };
-    state.apply(&scheduler).unwrap();
+    state.apply(&scheduler, Duration::ZERO).unwrap();
     let expected = FILE
         .replace("weight = 2 }", "weight = 5 }")
         .replace("\"wrr\"", "\"rr\"")
@@ -103,13 +103,16 @@ fn services_are_added_and_removed_with_their_comments() {
         "name": "ftp", "listen": "tcp://203.0.113.10:21",
         "servers": [{ "address": "10.0.0.11:21", "weight": 3 }, { "address": "10.0.0.12:21" }],
     }));
-    let plan = lines(&state.apply(&Change::AddService(ftp)).unwrap());
+    let plan = lines(&state.apply(&Change::AddService(ftp), Duration::ZERO).unwrap());
     assert!(plan[0].starts_with("+ service ftp tcp://203.0.113.10:21: helper ftp, "), "{plan:?}");
     assert_eq!(plan[1], "+ server ftp 10.0.0.11:21: weight 3");
     let before = state.wanted.text();
     assert!(before.starts_with(FILE), "{before}");
     let gone = Change::RemoveService { service: "web".into() };
-    assert_eq!(lines(&state.apply(&gone).unwrap()), ["- service web tcp://203.0.113.10:80"]);
+    assert_eq!(
+        lines(&state.apply(&gone, Duration::ZERO).unwrap()),
+        ["- service web tcp://203.0.113.10:80"]
+    );
     let text = state.wanted.text();
     assert!(!text.contains("Customers") && text.contains("# the old one"), "{text}");
     let names: Vec<_> =
@@ -147,7 +150,9 @@ fn what_is_not_valid_is_refused_with_its_place_and_changes_nothing() {
     ];
     let before = state.wanted.text();
     for (change, field) in cases {
-        let Err(Refused::Invalid(problems)) = state.apply(&change) else { panic!("{change:?}") };
+        let Err(Refused::Invalid(problems)) = state.apply(&change, Duration::ZERO) else {
+            panic!("{change:?}")
+        };
         assert_eq!(problems[0].field.as_deref(), Some(field), "{problems:?}");
         assert!(
             problems[0].help.is_some() || problems[0].message.contains("expected"),
@@ -160,10 +165,13 @@ fn what_is_not_valid_is_refused_with_its_place_and_changes_nothing() {
 #[test]
 fn an_unknown_service_or_server_is_told_from_a_known_one() {
     let mut state = state();
-    let refused = state.apply(&Change::RemoveService { service: "wep".into() }).unwrap_err();
+    let refused =
+        state.apply(&Change::RemoveService { service: "wep".into() }, Duration::ZERO).unwrap_err();
     assert_eq!(refused, Refused::NoService { name: "wep".into(), nearest: Some("web".into()) });
     let server = name("10.9.9.9:1");
-    let refused = state.apply(&Change::RemoveServer { service: "web".into(), server }).unwrap_err();
+    let refused = state
+        .apply(&Change::RemoveServer { service: "web".into(), server }, Duration::ZERO)
+        .unwrap_err();
     assert!(matches!(refused, Refused::NoServer { .. }), "{refused}");
 }
 
@@ -171,11 +179,13 @@ fn an_unknown_service_or_server_is_told_from_a_known_one() {
 fn a_server_that_states_no_port_is_known_by_that_of_its_service() {
     let mut state = state_of(&FILE.replace("10.0.0.11:53", "10.0.0.11"));
     for (server, weight) in [("10.0.0.11:53", 3), ("10.0.0.11", 4)] {
-        state.apply(&set_server("dns", server, json!({ "weight": weight }))).unwrap();
+        state
+            .apply(&set_server("dns", server, json!({ "weight": weight })), Duration::ZERO)
+            .unwrap();
         assert_eq!(state.inventory().services[1].servers[0].0.weight, weight);
     }
     let server = name("10.0.0.11:53");
-    state.apply(&Change::RemoveServer { service: "dns".into(), server }).unwrap();
+    state.apply(&Change::RemoveServer { service: "dns".into(), server }, Duration::ZERO).unwrap();
     assert!(state.inventory().services[1].servers.is_empty());
 }
 
@@ -183,23 +193,25 @@ fn a_server_that_states_no_port_is_known_by_that_of_its_service() {
 fn a_family_without_connection_tables_is_refused() {
     let mut state = state();
     let v6 = keys(json!({ "name": "six", "listen": "tcp://[2001:db8::10]:80" }));
-    let refused = state.apply(&Change::AddService(v6)).unwrap_err();
+    let refused = state.apply(&Change::AddService(v6), Duration::ZERO).unwrap_err();
     assert!(matches!(refused, Refused::NoRoomForFamily { family: "IPv6", .. }), "{refused}");
 }
 
 #[test]
 fn a_reload_converges_to_the_file_whatever_was_changed_meanwhile() {
     let mut state = state();
-    state.apply(&set_server("web", "10.0.0.11:8080", json!({ "weight": 0 }))).unwrap();
-    state.apply(&Change::RemoveService { service: "dns".into() }).unwrap();
+    state
+        .apply(&set_server("web", "10.0.0.11:8080", json!({ "weight": 0 })), Duration::ZERO)
+        .unwrap();
+    state.apply(&Change::RemoveService { service: "dns".into() }, Duration::ZERO).unwrap();
     let reload = Change::Reload { text: FILE.into() };
     let preview = lines(&state.preview(&reload).unwrap());
     assert_eq!(preview[0], "~ server web 10.0.0.11:8080: weight 0 -> 2");
     assert!(preview[1].starts_with("+ service dns udp://203.0.113.10:53"), "{preview:?}");
     assert_eq!(state.version(), TableVersion(3), "a preview changes nothing");
-    assert_eq!(lines(&state.apply(&reload).unwrap()), preview);
+    assert_eq!(lines(&state.apply(&reload, Duration::ZERO).unwrap()), preview);
     assert_eq!(state.wanted.text(), FILE);
-    let again = state.apply(&reload).unwrap();
+    let again = state.apply(&reload, Duration::ZERO).unwrap();
     assert!(again.plan.is_empty() && again.table.is_none());
 }
 
@@ -210,7 +222,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_done() {
         .replace("workers = [0, 1]", "workers = [1]")
         .replace("routing = false", "routing = true")
         .replace("\"10.0.0.2/16\"]", "\"10.0.0.2/16\"]\nmtu = 1600");
-    let outcome = state.apply(&Change::Reload { text: text.clone() }).unwrap();
+    let outcome = state.apply(&Change::Reload { text: text.clone() }, Duration::ZERO).unwrap();
     assert_eq!(
         lines(&outcome),
         [
@@ -231,7 +243,8 @@ fn a_bad_file_changes_nothing() {
     for text in
         ["[director", &FILE.replace("wrr", "wrong"), &FILE.replace("10.0.0.2/16", "10.9.0.2/24")]
     {
-        let refused = state.apply(&Change::Reload { text: text.into() }).unwrap_err();
+        let refused =
+            state.apply(&Change::Reload { text: text.into() }, Duration::ZERO).unwrap_err();
         assert!(matches!(refused, Refused::Invalid(_)), "{refused}");
         assert_eq!((state.version(), state.wanted.text()), (TableVersion(1), FILE.to_owned()));
     }
@@ -241,8 +254,8 @@ fn a_bad_file_changes_nothing() {
 fn the_same_change_twice_installs_nothing_twice() {
     let mut state = state();
     let change = set_server("web", "10.0.0.12:8080", json!({ "weight": 7 }));
-    assert!(state.apply(&change).unwrap().table.is_some());
-    let again = state.apply(&change).unwrap();
+    assert!(state.apply(&change, Duration::ZERO).unwrap().table.is_some());
+    let again = state.apply(&change, Duration::ZERO).unwrap();
     assert!(again.table.is_none() && again.plan.is_empty());
     assert_eq!(state.version(), TableVersion(2));
 }
@@ -255,7 +268,9 @@ fn a_file_that_somebody_else_has_changed_is_not_overwritten() {
     state.source.path.clone_from(&path);
     std::fs::write(&path, FILE).unwrap();
     assert!(!state.save(false).unwrap());
-    state.apply(&set_server("web", "10.0.0.12:8080", json!({ "weight": 7 }))).unwrap();
+    state
+        .apply(&set_server("web", "10.0.0.12:8080", json!({ "weight": 7 })), Duration::ZERO)
+        .unwrap();
     assert!(state.save(false).unwrap());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), state.wanted.text());
     let other = format!("{FILE}# mine\n");
@@ -308,7 +323,7 @@ proptest! {
         for change in changes {
             let before = (state.version(), state.wanted.text(), state.inventory().config.clone());
             let preview = state.preview(&change).map(|outcome| outcome.plan);
-            match state.apply(&change) {
+            match state.apply(&change, Duration::ZERO) {
                 Ok(outcome) => {
                     prop_assert_eq!(preview.unwrap(), outcome.plan.clone());
                     prop_assert_eq!(outcome.table.is_some(), !outcome.plan.is_empty());
@@ -331,12 +346,12 @@ proptest! {
     fn a_spec_says_everything_of_its_service(changes in prop::collection::vec(any_change(), 1..10)) {
         let mut state = state();
         for change in changes {
-            state.apply(&change).ok();
+            state.apply(&change, Duration::ZERO).ok();
         }
         let specs: Vec<_> =
             state.inventory().config.services.iter().map(ServiceSpec::from).collect();
         let stated = specs.iter().map(|spec| keys(serde_json::to_value(spec).unwrap())).collect();
-        let outcome = state.apply(&Change::ReplaceServices(stated)).unwrap();
+        let outcome = state.apply(&Change::ReplaceServices(stated), Duration::ZERO).unwrap();
         prop_assert_eq!(lines(&outcome), Vec::<String>::new());
     }
 }

@@ -7,8 +7,8 @@ use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
 use crate::control::api::message::Traffic;
-use crate::control::desired::InventoryService;
-use crate::control::observed::{Observed, Worker};
+use crate::control::desired::{InventoryServer, InventoryService};
+use crate::control::observed::{ChangeCounts, Observed, Worker};
 use crate::control::rates::{Rates, float, traffic};
 use crate::dataplane::conn::tcp_state::ConnectionState;
 use crate::dataplane::stats::{DropReason, Stage, TableGauges};
@@ -124,6 +124,14 @@ fn collect_director(observed: &Observed, samples: &mut Samples) {
     samples.put(Metric::StartTime, &[], observed.clock.started().as_secs_f64());
     samples.count(Metric::ServiceTableVersion, &[], observed.inventory().version.0);
     samples.count(Metric::TscHertz, &[], observed.tsc_hz);
+    let ChangeCounts { applied, without_effect, refused, acknowledged, seconds, last } =
+        observed.changes();
+    samples.count(Metric::Changes, &["applied"], applied);
+    samples.count(Metric::Changes, &["none"], without_effect);
+    samples.count(Metric::Changes, &["refused"], refused);
+    samples.count(Metric::ChangesAcknowledged, &[], acknowledged);
+    samples.put(Metric::ChangeSeconds, &[], seconds.as_secs_f64());
+    samples.put(Metric::LastChangeSeconds, &[], last.as_secs_f64());
 }
 
 fn collect_packets(worker: &Worker, samples: &mut Samples) {
@@ -166,6 +174,8 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.count(Metric::ControlConnections, &[id], stats.helped.get());
     samples.count(Metric::UnhelpedConnections, &[id], stats.unhelped.get());
     samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
+    samples.count(Metric::Templates, &[id], stats.templates.get());
+    samples.count(Metric::TemplatesLost, &[id], stats.templates_lost.get());
 }
 
 fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
@@ -193,8 +203,10 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
     let listen = &*entry.service.listen.to_string();
     let mut sum = Traffic::default();
     let (mut all_active, mut all_inactive) = (0, 0);
-    for (server, slot) in &entry.servers {
-        let labels = [name, listen, &*server.address.to_string()];
+    for entry in &entry.servers {
+        let InventoryServer { server, slot, weight, .. } = entry;
+        let address = &*server.address.to_string();
+        let labels = [name, listen, address];
         let traffic = traffic(observed, *slot);
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
         let (active, inactive) = load.map_or((0, 0), |(a, i)| (u64::from(a), u64::from(i)));
@@ -205,7 +217,8 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
         samples.count(Metric::ServerOutOctets, &labels, traffic.out_octets);
         samples.count(Metric::ServerActive, &labels, active);
         samples.count(Metric::ServerInactive, &labels, inactive);
-        samples.count(Metric::ServerWeight, &labels, u64::from(server.weight));
+        samples.put(Metric::ServerState, &[name, listen, address, entry.state().0], 1.0);
+        samples.count(Metric::ServerWeight, &labels, u64::from(*weight));
         sum.connections += traffic.connections;
         sum.in_packets += traffic.in_packets;
         sum.out_packets += traffic.out_packets;

@@ -71,6 +71,11 @@ metrics! {
     StartTime Gauge "start_time_seconds" "seconds" [] "When the director started, since 1970-01-01 UTC.";
     ServiceTableVersion Gauge "service_table_version" "version" [] "Version of the services in force; it grows with every change.";
 
+    Changes Counter "changes_total" "changes" ["result"] "Changes of what is wanted (services, servers, idle times, the file): applied, without effect (none), refused.";
+    ChangesAcknowledged Counter "changes_acknowledged_total" "changes" [] "Changes that every worker has taken over.";
+    ChangeSeconds Counter "change_acknowledge_seconds_total" "seconds" [] "Time from those changes to the last worker's acknowledgement, in all.";
+    LastChangeSeconds Gauge "last_change_acknowledge_seconds" "seconds" [] "The same of the last change.";
+
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
     PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";
@@ -113,6 +118,8 @@ metrics! {
     ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
+    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, quiesced, draining): always 1.";
+
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";
     WorkerBusyRatio Gauge "worker_busy_ratio" "ratio" ["worker"] "Share of time with packets over the last second, 0 to 1.";
@@ -127,6 +134,8 @@ metrics! {
     ControlConnections Gauge "control_connections" "connections" ["worker"] "Control connections that a helper (FTP) reads.";
     UnhelpedConnections Counter "unhelped_connections_total" "connections" ["worker"] "Control connections that passed unread, because the worker had no room for another one.";
     ExpectedConnections Gauge "expected_connections" "connections" ["worker"] "Data connections that helpers expect; the first worker tells those of all.";
+    Templates Gauge "connection_templates" "templates" ["worker"] "Connection templates: clients whose server persistence remembers; the first worker tells those of all.";
+    TemplatesLost Counter "connection_templates_lost_total" "connections" ["worker"] "Connections of persistent services that were scheduled and are not remembered, because there was no room for another template (`persistence_templates`).";
 
     PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";
     PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";

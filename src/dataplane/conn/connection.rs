@@ -74,6 +74,8 @@ impl Flags {
     pub const FULL_NAT: Self = Self(2);
     /// A helper reads the connection's text.
     pub const HELPED: Self = Self(4);
+    /// A template led to its server, and lives as long as it does.
+    pub const BY_TEMPLATE: Self = Self(8);
     /// First of the bits that say on which sides packets arrive: two for the way in, two for
     /// replies.
     const SIDES_SHIFT: u8 = 4;

@@ -100,6 +100,9 @@ pub trait Expiry<A> {
     /// Whether a connection must live on, and for how many milliseconds at most.
     fn grace_ms(&self, connection: &Connection<A>) -> Option<u32>;
 
+    /// A connection lives, and will be looked at again then.
+    fn lives(&self, connection: &Connection<A>, until: Tick);
+
     /// A connection is removed.
     fn ended(&mut self, connection: &Connection<A>);
 }
@@ -404,6 +407,7 @@ impl<A: Address> ConnectionTable<A> {
             live.last_seen = now.after(grace.min(live.timeout_ms)).0.wrapping_sub(live.timeout_ms);
         }
         let deadline = live.deadline();
+        owner.lives(live, deadline);
         self.wheel.link(&mut self.records, record, deadline);
         true
     }

@@ -4,27 +4,26 @@ use hashbrown::HashMap;
 
 use super::*;
 use crate::ids::{ServerSlot, TableVersion};
-use crate::service::{
-    Listen, NonSyn, Protocol, RealServer, Rules, ServiceTable, SlotRegistry, VirtualService,
-};
+use crate::service::{NonSyn, RealServer, Rules, ServiceTable, SlotRegistry, VirtualService};
 use crate::wire::U16;
 
 fn service(scheduler: SchedulerKind, servers: &[(String, u32)], port: u16) -> VirtualService {
     VirtualService {
         name: "web".into(),
-        listen: Listen { protocol: Protocol::Tcp, address: "192.0.2.100:80".parse().unwrap() },
+        listen: "tcp://192.0.2.100:80".parse().unwrap(),
         scheduler,
         servers: servers
             .iter()
-            .map(|(address, weight)| RealServer {
-                address: SocketAddr::new(address.parse::<IpAddr>().unwrap(), port),
-                weight: *weight,
+            .map(|(address, weight)| {
+                RealServer::new(SocketAddr::new(address.parse::<IpAddr>().unwrap(), port), *weight)
             })
             .collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

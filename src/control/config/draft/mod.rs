@@ -56,6 +56,7 @@ pub(super) struct DirectorDraft {
     pub(super) idle: Value<Idle>,
     pub(super) connections: Value<u32>,
     pub(super) ipv6_share: Value<u8>,
+    pub(super) persistence_templates: Value<u32>,
     /// `Some(None)`: off.
     pub(super) metrics: Value<Option<SocketAddr>>,
     pub(super) socket: Value<PathBuf>,
@@ -152,6 +153,8 @@ impl DirectorDraft {
             idle: section.value("idle", idle),
             connections: section.value("connections", value::integer(1024..=1 << 30)),
             ipv6_share: section.value("ipv6_share", value::integer(0..=100)),
+            persistence_templates: section
+                .value("persistence_templates", value::integer(1024..=1 << 24)),
             metrics: section.value("metrics", metrics),
             socket: section.value("socket", socket),
             log: section.value("log", log_filter),

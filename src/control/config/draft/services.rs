@@ -16,6 +16,7 @@ use crate::service::{
     Helper, Listen, NonSyn, PortRange, Protocol, RealServer, SchedulerKind, TimeoutPreset, Timeouts,
 };
 
+const LONGEST_SLOW_START: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
 
 pub(in crate::control::config) struct ServiceDraft {
@@ -43,6 +44,7 @@ pub(in crate::control::config) struct PersistenceDraft {
 pub(in crate::control::config) struct ServerDraft {
     pub(in crate::control::config) address: Value<SocketAddr>,
     pub(in crate::control::config) weight: Value<u32>,
+    pub(in crate::control::config) slow_start: Value<Duration>,
 }
 
 pub(in crate::control::config) struct MarkDraft {
@@ -183,6 +185,7 @@ fn read_server(section: Spanned<Section<'_>>, port: Option<u16>) -> Spanned<Serv
     let server = ServerDraft {
         address,
         weight: section.value("weight", value::integer(0..=i64::from(RealServer::MAX_WEIGHT))),
+        slow_start: section.value("slow_start", value::duration(SECOND..=LONGEST_SLOW_START)),
     };
     section.finish();
     Spanned::new(span, server)

@@ -23,6 +23,7 @@ pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems)
         check_options(service, problems);
         persistence::check(service, problems);
         check_server_list(service, problems);
+        check_slow_start(service, problems);
         check_servers(service, draft, networks, problems);
     }
     let mut before = 0;
@@ -149,6 +150,22 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     for (key, span) in idle.into_iter().flatten() {
         let message = format!("{key} has no effect on a {protocol} service");
         problems.add(Finding::warning(span, message).help("remove it"));
+    }
+}
+
+/// Slow start is a matter of weights.
+fn check_slow_start(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    if kind.shares_by_weight() {
+        return;
+    }
+    for server in &service.servers.items {
+        if let Some(slow_start) = &server.get_ref().slow_start {
+            let message = format!("slow_start has no effect with the scheduler {kind}");
+            let help = "it makes the weight grow: use a scheduler that shares by weight, such as \
+                        wlc or wrr";
+            problems.add(Finding::warning(slow_start.span(), message).help(help));
+        }
     }
 }
 
