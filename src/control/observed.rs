@@ -102,9 +102,9 @@ pub(super) struct Observed {
     pub(super) clock: Clock,
     pub(super) rates: Shared<(Option<Sample>, Arc<Rates>)>,
     pub(super) health: Shared<Health>,
+    pub(super) changes: Shared<ChangeCounts>,
     /// What an operator has set back.
     pub(super) zeros: Shared<Zeros>,
-    pub(super) changes: Shared<ChangeCounts>,
 }
 
 /// What has become of changes since the start.

@@ -172,8 +172,8 @@ impl Control {
             clock: Clock::start(),
             rates: Shared::default(),
             health: Shared::default(),
-            zeros: Shared::default(),
             changes: Shared::default(),
+            zeros: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;

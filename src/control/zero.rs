@@ -27,8 +27,8 @@ impl Zeros {
         if service.is_some() && services.peek().is_none() {
             return None;
         }
-        for (_, slot) in services.flat_map(|entry| &entry.servers) {
-            self.0.insert(*slot, counted(*slot));
+        for server in services.flat_map(|entry| &entry.servers) {
+            self.0.insert(server.slot, counted(server.slot));
         }
         Some(())
     }

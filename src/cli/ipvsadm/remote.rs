@@ -101,6 +101,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ClientError::Connection { .. }
         | ClientError::Silent { .. }
         | ClientError::NotTakenOver { .. }
+        | ClientError::NotEmpty(_)
         | ClientError::NotUnderstood(_) => Refusal::Unreachable(error.to_string()),
     }
 }

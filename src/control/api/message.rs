@@ -299,13 +299,6 @@ pub struct Changed {
     pub silent_workers: Vec<u16>,
 }
 
-/// `POST /v1/zero`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Zeroed {
-    /// The service whose counters begin at 0 again; `null`: all.
-    pub service: Option<String>,
-}
-
 /// `POST /v1/drains`: servers that are to take no new connections until they are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -341,6 +334,13 @@ pub struct DrainingServer {
     pub remove: bool,
     /// Connections that it still has, active and inactive ones.
     pub connections: u64,
+}
+
+/// `POST /v1/zero`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Zeroed {
+    /// The service whose counters begin at 0 again; `null`: all.
+    pub service: Option<String>,
 }
 
 /// `POST /v1/save`
