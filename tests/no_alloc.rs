@@ -24,8 +24,8 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Helper, Masquerade, NonSyn, Policy, Protocol, RealServer, Rules, SchedulerKind, ServerLoads,
-    ServiceTable, SlotRegistry, VirtualService,
+    Helper, Masquerade, NonSyn, Policy, Protocol, RealServer, Removal, Rules, SchedulerFlags,
+    SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, VirtualService,
 };
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, echo, error,
@@ -123,6 +123,8 @@ fn service(listen: &str, server: &str) -> VirtualService {
         name: listen.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: vec![RealServer::new(server.parse().unwrap(), 1)],
         non_syn: NonSyn::Drop,
         one_packet: false,

@@ -20,8 +20,8 @@ use pointsman::dataplane::{Pipeline, PipelineSettings};
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
-    SlotRegistry, VirtualService,
+    Listen, NonSyn, Protocol, RealServer, Removal, Rules, SchedulerFlags, SchedulerKind,
+    ServerLoads, ServiceTable, SlotRegistry, VirtualService,
 };
 use pointsman::wire::U16;
 use pointsman::wire::address::V4;
@@ -349,6 +349,8 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         name: format!("service-{number}"),
         listen: Listen::at(protocol, flows::service(traffic.family, number)),
         scheduler: SchedulerKind::WeightedLeastConnections,
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: (0..servers).map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,

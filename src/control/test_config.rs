@@ -6,7 +6,9 @@ use super::config::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat, Role,
 };
 use crate::ids::{CpuId, VlanId};
-use crate::service::{NonSyn, Policy, RealServer, SchedulerKind, Timeouts, VirtualService};
+use crate::service::{
+    NonSyn, Policy, RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts, VirtualService,
+};
 use crate::wire::toeplitz::RssInput;
 
 /// Two interfaces, outside with a gateway and inside; no services.
@@ -74,6 +76,8 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         name: name.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::default(),
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,

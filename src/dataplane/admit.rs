@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::{ServerSlot, ServiceId};
-use crate::service::{Bound, NonSyn, Server, Service, ServiceTable};
+use crate::service::{Asking, Bound, NonSyn, Server, ServerLoads, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -146,8 +146,9 @@ fn choose<A: Family, F: Frame>(
     let key = flow.key;
     let (services, loads, stats, mut locals) = shared.locals();
     let Some(service) = service_of(services, flow)? else { return Ok(None) };
+    let asking = Asking { key, now: flow.now };
     if service.is_one_packet(key.protocol) {
-        let bound = service.server_for(key.source, loads, flow.now, || 0);
+        let bound = service.server_for(&asking, loads, || 0);
         let bound = bound.ok_or(DropReason::NoServer)?;
         return Ok(Some(Chosen::new(service, bound.server, key)));
     }
@@ -161,12 +162,12 @@ fn choose<A: Family, F: Frame>(
     };
     let hold_ms = || first_idle_ms(services, service.id, flow.packet, key.protocol);
     let bound = flow.turn.and_then(of_turn);
-    let bound = bound.or_else(|| service.server_for(key.source, loads, flow.now, hold_ms));
+    let bound = bound.or_else(|| service.server_for(&asking, loads, hold_ms));
     let bound = bound.ok_or(DropReason::NoServer)?;
     if bound.is_lost {
         stats.templates_lost.increment();
     }
-    schedule(table, &mut locals, (service, bound), key).map(Some)
+    schedule((table, loads), &mut locals, (service, bound), key).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
@@ -225,7 +226,7 @@ pub(super) struct Prepared<A> {
 impl<A: Address> Prepared<A> {
     /// Whose turn it was.
     pub(super) const fn turn(&self) -> Turn {
-        let by_template = self.connection.flags.has(Flags::BY_TEMPLATE);
+        let by_template = self.connection.flags.is_by_template();
         Turn { server: self.connection.slot(), by_template }
     }
 }
@@ -254,7 +255,8 @@ pub(super) fn prepare<A: Family, F: Frame>(
     }
     let client = (key.source, key.source_port);
     let hold_ms = || first_idle_ms(&shared.services, service.id, packet, key.protocol);
-    let bound = service.server_for(key.source, &shared.loads, now, hold_ms).ok_or(None)?;
+    let asking = Asking { key, now };
+    let bound = service.server_for(&asking, &shared.loads, hold_ms).ok_or(None)?;
     if bound.is_lost {
         shared.stats.templates_lost.increment();
     }
@@ -354,7 +356,7 @@ fn build<A: Family, F: Frame>(
         connection.flags = connection.flags.with(Flags::HELPED);
     }
     if chosen.by_template {
-        connection.flags = connection.flags.with(Flags::BY_TEMPLATE);
+        connection.flags = connection.flags.by_template();
     }
     complete(shared, &mut connection, hops, (packet, now));
     Ok(connection)
@@ -442,15 +444,14 @@ const OTHER_SERVERS: usize = 8;
 /// client address and port through another service, with another server. Two connections with one
 /// reply tuple could not be told apart.
 fn schedule<A: Family>(
-    table: &ConnectionTable<A>,
+    (table, loads): (&ConnectionTable<A>, &ServerLoads),
     locals: &mut Locals<'_>,
     (service, bound): (&Service<A>, Bound<'_, A>),
     key: &FlowKey<A>,
 ) -> Result<Chosen<A>, Refusal> {
     let client = (key.source, key.source_port);
     let turn = bound.server;
-    let others = service.servers().iter();
-    let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
+    let others = service.open_servers(loads).filter(|server| server.slot != turn.slot);
     let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
     let chosen = servers.find_map(|server| {
         let chosen = Chosen::new(service, server, key);

@@ -90,6 +90,11 @@ impl<F: Frame> Shared<F> {
             return outlet.hand_over(owner, frame);
         }
         let known = known.or_else(|| table.find(flow.hash, flow.key));
+        if let Some(found) = known
+            && table.get(found.id).is_some_and(|known| known.flags.is_retired())
+        {
+            return self.answer_retired(table, flow, found, frame, outlet);
+        }
         match self.translate(table, flow, known, &mut frame) {
             Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Ok((_, Some(found))) => {

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Expiry, Flags};
+use super::conn::{Connection, ConnectionTable, Expiry};
 use super::frame::{Frame, Outlet};
 use super::helper;
 use super::local;
@@ -29,16 +28,12 @@ const LISTING_BUDGET: u32 = 1024;
 /// Cursor of a listing: set while in the IPv6 table.
 const CURSOR_V6: u64 = 1 << 32;
 
-/// Where searches go on.
+/// Where the search for templates whose time is over goes on.
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
-    /// That for flows of removed servers in each table; `None`: it is through.
-    v4: Option<u32>,
-    v6: Option<u32>,
-    /// Where to go on among the connection templates.
-    templates: usize,
+pub(super) struct TemplateSweep {
+    at: usize,
     /// When they were last looked at.
-    templates_at: Tick,
+    looked_at: Tick,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -53,7 +48,7 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
-        self.sweep();
+        self.sweep(now, outlet);
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
         self.shared.sweep_templates(now);
         self.fragments_v4.expire(&self.shared, now, outlet);
@@ -68,18 +63,6 @@ impl<F: Frame> Pipeline<F> {
         let Self { shared, v4, v6, .. } = self;
         v4.expire(now, budget, shared);
         v6.expire(now, budget, shared);
-    }
-
-    /// Ends UDP flows of servers that are configured no more, a bounded number at a time. (TCP
-    /// connections go on until they end.)
-    fn sweep(&mut self) {
-        let Self { shared, v4, v6, .. } = self;
-        if let Some(start) = shared.sweep.v4 {
-            shared.sweep.v4 = shared.sweep_table(v4, start);
-        }
-        if let Some(start) = shared.sweep.v6 {
-            shared.sweep.v6 = shared.sweep_table(v6, start);
-        }
     }
 
     /// Drops the packets that still wait: the worker stops.
@@ -100,7 +83,7 @@ impl<F: Frame> Pipeline<F> {
     fn execute(&mut self, command: Command, now: Tick, outlet: &mut impl Outlet<F>) {
         let shared = &mut self.shared;
         match command {
-            Command::InstallServices(table) => shared.install(table),
+            Command::InstallServices(table) => self.install(table),
             Command::SetNeighbor { interface, address, mac, permanent } => {
                 shared.set_neighbor((interface, address), mac, permanent, outlet);
             }
@@ -117,6 +100,17 @@ impl<F: Frame> Pipeline<F> {
             }
             Command::ListConnections(page) => self.list(page, now),
         }
+    }
+
+    fn install(&mut self, table: Arc<ServiceTable>) {
+        let version = table.version();
+        let has_removed = table.last_removal() > self.shared.services.version();
+        let retired = std::mem::replace(&mut self.shared.services, table);
+        if has_removed {
+            self.begin_sweep();
+        }
+        let worker = self.shared.worker;
+        self.shared.answer(Event::Installed { worker, version, retired });
     }
 
     /// Fills a page and sends it back.
@@ -178,7 +172,7 @@ impl<F: Frame, A: Address> Expiry<A> for Shared<F> {
 
     #[inline]
     fn lives(&self, connection: &Connection<A>, until: Tick) {
-        if connection.flags.has(Flags::BY_TEMPLATE) {
+        if connection.flags.is_by_template() {
             self.hold_template(connection, until);
         }
     }
@@ -202,43 +196,16 @@ impl<F: Frame> Shared<F> {
 
     /// Clears some templates whose time is over or that are of no use any more, once a millisecond.
     fn sweep_templates(&mut self, now: Tick) {
-        if self.sweep.templates_at == now {
+        if self.template_sweep.looked_at == now {
             return;
         }
-        self.sweep.templates_at = now;
-        let Self { services, loads, sweep, .. } = self;
+        self.template_sweep.looked_at = now;
+        let Self { services, loads, template_sweep: TemplateSweep { at, .. }, .. } = self;
         let is_wanted = |service, server| services.wants_template(service, server);
-        sweep.templates = loads.sweep_templates((sweep.templates, now), is_wanted);
+        *at = loads.sweep_templates((*at, now), is_wanted);
         if self.worker == WorkerId(0) {
             self.stats.templates.set(self.loads.templates().len().into());
         }
-    }
-
-    fn install(&mut self, table: Arc<ServiceTable>) {
-        let version = table.version();
-        let retired = std::mem::replace(&mut self.services, table);
-        self.sweep = Sweep { v4: Some(0), v6: Some(0), ..self.sweep };
-        self.answer(Event::Installed { worker: self.worker, version, retired });
-    }
-
-    /// Looks at some records from `start` on; where to go on.
-    fn sweep_table<A: Address>(
-        &mut self,
-        table: &mut ConnectionTable<A>,
-        start: u32,
-    ) -> Option<u32> {
-        let (records, next) = table.range(start, LISTING_BUDGET);
-        for record in records {
-            let orphan = |connection: &Connection<A>| {
-                connection.state() == ConnectionState::Udp
-                    && !connection.flags.has(Flags::OUTBOUND)
-                    && self.services.weight(connection.slot()).is_none()
-            };
-            if let Some(ended) = table.remove_if(record, orphan) {
-                self.connection_ends(&ended);
-            }
-        }
-        next
     }
 
     /// Answers a command. What the control thread gave must come back to it: no memory is freed

@@ -42,6 +42,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let capacity = config.director.persistence_templates as usize;
     let templates = Templates::new(capacity, workers::secret()?);
     let loads = Arc::new(ServerLoads::with_templates(MAX_SERVERS, templates));
+    table.set_thresholds(&loads);
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;

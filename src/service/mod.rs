@@ -5,6 +5,7 @@
 mod virtual_service;
 mod listen;
 mod real_server;
+mod removal;
 mod timeouts;
 mod load;
 mod marks;
@@ -21,9 +22,12 @@ pub use load::{ServerLoad, ServerLoads};
 pub use masquerade::MasqueradeRule;
 pub use real_server::RealServer;
 pub use registry::SlotRegistry;
+pub use removal::Removal;
 pub use rules::{ClosedPorts, MarkRule, Masquerade, MssClamp, Policy, Rules};
-pub use scheduler::SchedulerState;
+pub use scheduler::{
+    Asking, Destinations, SchedulerFlag, SchedulerFlags, SchedulerKind, SchedulerState,
+};
 pub use table::{CompileError, FamilyServices, Server, Service, ServiceTable};
 pub use template::{Ask, Bound, Persistent, TemplateKey, TemplateRow, Templates};
 pub use timeouts::{IdleTimes, TimeoutPreset, Timeouts};
-pub use virtual_service::{Helper, NonSyn, Persistence, Protocol, SchedulerKind, VirtualService};
+pub use virtual_service::{Helper, NonSyn, Persistence, Protocol, VirtualService};

@@ -6,15 +6,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use ipnet::IpNet;
 
 use super::marks::Marks;
 use super::registry::SlotRegistry;
-use super::scheduler::{Scheduler, SchedulerState};
+use super::scheduler::{Asking, Candidates, Destinations, Scheduler, SchedulerState, Setup};
 use super::wide::WideServices;
 use super::{
     Helper, IdleTimes, Listen, MarkRule, Masquerade, MasqueradeRule, NonSyn, Persistent, Policy,
-    PortRange, Protocol, Rules, ServerLoads, TemplateKey, Timeouts, VirtualService,
+    PortRange, Protocol, RealServer, Removal, Rules, ServerLoads, TemplateKey, Timeouts,
+    VirtualService,
 };
 use crate::ids::{InterfaceId, ServerSlot, ServiceId, TableVersion};
 use crate::wire::U16;
@@ -90,13 +90,36 @@ pub struct Service<A: Address> {
     servers: Box<[Server<A>]>,
     scheduler: Scheduler,
     state: Arc<SchedulerState>,
+    /// Whether a server has a threshold.
+    limited: bool,
 }
 
 impl<A: Address> Service<A> {
-    /// The server of the next connection; `None` when every weight is 0.
+    /// The server of the next connection; `None` when every weight is 0 or every server is
+    /// overloaded, or by the rules of the scheduler.
     #[inline]
-    pub fn schedule(&self, loads: &ServerLoads) -> Option<&Server<A>> {
-        self.scheduler.pick(&self.servers, &self.state, loads)
+    pub fn schedule(&self, asking: &Asking<'_, A>, loads: &ServerLoads) -> Option<&Server<A>> {
+        self.scheduler.pick(&self.candidates(loads), &self.state, asking)
+    }
+
+    /// The servers that take new connections.
+    #[inline]
+    pub fn open_servers<'s>(
+        &'s self,
+        loads: &'s ServerLoads,
+    ) -> impl Iterator<Item = &'s Server<A>> {
+        let from = self.candidates(loads);
+        self.servers.iter().filter(move |server| from.is_open(server))
+    }
+
+    #[inline]
+    /// Whether a server takes new connections.
+    pub(super) fn is_open(&self, server: &Server<A>, loads: &ServerLoads) -> bool {
+        self.candidates(loads).is_open(server)
+    }
+
+    fn candidates<'l>(&self, loads: &'l ServerLoads) -> Candidates<'_, 'l, A> {
+        Candidates { servers: &self.servers, loads, limited: self.limited }
     }
 
     /// Whether a helper reads connections to this port; of many ports it is that of FTP alone.
@@ -155,7 +178,7 @@ pub struct FamilyServices<A: Address> {
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs, single destinations of firewall marks, and the addresses of masquerades.
     external: Set<A>,
-    /// These, and those of earlier tables.
+    /// These, and those of earlier tables that connections may have.
     ever_external: Set<A>,
     /// Of these, and so of all the others.
     filter: AddressFilter,
@@ -370,11 +393,10 @@ impl<A: Address> FamilyServices<A> {
         }
     }
 
-    /// Adds the external addresses to those that there ever were, and takes these over.
-    fn remember_externals(&mut self, ever: &mut Set<IpAddr>, networks: &Set<IpNet>) {
-        self.ever_networks = networks.iter().copied().filter_map(Prefix::of).collect();
-        ever.extend(self.external.iter().map(|address| address.to_ip()));
-        self.ever_external = ever.iter().copied().filter_map(A::from_ip).collect();
+    /// Takes over the external addresses that connections may have.
+    fn remember_externals(&mut self, slots: &SlotRegistry) {
+        self.ever_networks = slots.external_networks().filter_map(Prefix::of).collect();
+        self.ever_external = slots.externals().filter_map(A::from_ip).collect();
         self.filter.extend(self.ever_external.iter().copied());
     }
 }
@@ -417,6 +439,12 @@ pub struct ServiceTable {
     service_idle_times: Vec<Option<IdleTimes>>,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
+    /// By [`ServerSlot`]: what becomes of the connections of a server that is configured no more.
+    departed: Vec<Option<Removal>>,
+    /// The last version that did without a server of the one before.
+    last_removal: TableVersion,
+    /// The upper and lower thresholds of each server.
+    thresholds: Vec<(ServerSlot, u32, u32)>,
     v4: FamilyServices<V4>,
     v6: FamilyServices<V6>,
 }
@@ -431,6 +459,9 @@ impl ServiceTable {
             idle_times: Timeouts::default().in_milliseconds(),
             service_idle_times: Vec::new(),
             weights: Vec::new(),
+            departed: Vec::new(),
+            last_removal: TableVersion::default(),
+            thresholds: Vec::new(),
             v4: FamilyServices::new(),
             v6: FamilyServices::new(),
         }
@@ -444,14 +475,16 @@ impl ServiceTable {
     ) -> Result<Self, CompileError> {
         let Rules { services, masquerades, marks, timeouts, policy } = rules;
         let idle_times = timeouts.in_milliseconds();
+        slots.begin();
         let mut table = Self { version, policy, idle_times, ..Self::empty() };
         for service in services {
             let listen = &service.listen;
             let id = if listen.is_ipv6() {
-                table.v6.add(compile_service(service, slots, &mut table.weights)?, listen)?
+                table.v6.add(compile_service(service, slots)?, listen)?
             } else {
-                table.v4.add(compile_service(service, slots, &mut table.weights)?, listen)?
+                table.v4.add(compile_service(service, slots)?, listen)?
             };
+            table.note_servers(service, slots);
             let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
             set(&mut table.service_idle_times, id.index(), own);
         }
@@ -462,17 +495,31 @@ impl ServiceTable {
         for rule in marks {
             table.v4.mark_by(rule);
             table.v6.mark_by(rule);
-            let wide = rule.addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len());
-            slots.external_networks.extend(wide);
         }
         table.v4.expect_replies(marks);
         table.v6.expect_replies(marks);
-        slots.has_masqueraded |= !masquerades.is_empty();
+        slots.mark_by(marks);
+        masquerades.iter().for_each(|rule| slots.masquerade_by(&rule.addresses));
         table.has_masqueraded = slots.has_masqueraded;
-        let (externals, networks) = (&mut slots.externals, &slots.external_networks);
-        table.v4.remember_externals(externals, networks);
-        table.v6.remember_externals(externals, networks);
+        slots.settle(version);
+        table.last_removal = slots.last_removal();
+        for (slot, removal) in slots.departed() {
+            set(&mut table.departed, slot.index(), Some(removal));
+        }
+        table.v4.remember_externals(slots);
+        table.v6.remember_externals(slots);
         Ok(table)
+    }
+
+    /// Notes what is asked of servers by slot.
+    fn note_servers(&mut self, service: &VirtualService, slots: &SlotRegistry) {
+        for server in &service.servers {
+            let RealServer { address, weight, upper_threshold, lower_threshold, slow_start: _ } =
+                *server;
+            let Some(slot) = slots.server(service.listen, address) else { continue };
+            set(&mut self.weights, slot.index(), Some(weight));
+            self.thresholds.push((slot, upper_threshold, lower_threshold));
+        }
     }
 
     /// Whether inside hosts may open connections to the outside, or might by an earlier table:
@@ -514,6 +561,25 @@ impl ServiceTable {
     #[inline]
     pub fn weight(&self, server: ServerSlot) -> Option<u32> {
         self.weights.get(server.index()).copied().flatten()
+    }
+
+    /// What becomes of the connections of a server; `None`: it is configured, or was never.
+    #[inline]
+    pub fn departed(&self, server: ServerSlot) -> Option<Removal> {
+        self.departed.get(server.index()).copied().flatten()
+    }
+
+    /// The last version that did without a server of the one before.
+    pub const fn last_removal(&self) -> TableVersion {
+        self.last_removal
+    }
+
+    /// Sets the thresholds of its servers. The control thread does so before it installs the
+    /// table.
+    pub fn set_thresholds(&self, loads: &ServerLoads) {
+        for (slot, upper, lower) in &self.thresholds {
+            loads.set_thresholds(*slot, *upper, *lower);
+        }
     }
 
     /// The version.
@@ -565,7 +631,6 @@ impl ServiceTable {
 fn compile_service<A: Address>(
     service: &VirtualService,
     slots: &mut SlotRegistry,
-    weights: &mut Vec<Option<u32>>,
 ) -> Result<Service<A>, CompileError> {
     let listen = service.listen;
     let family = |server| CompileError::Family { service: listen, server };
@@ -577,11 +642,12 @@ fn compile_service<A: Address>(
     }
     // As with IPVS, clients of a persistent service of every port reach the ports that they ask for.
     let keeps_ports = ports.is_all() && service.persistence.is_some();
-    let (id, state) = slots.service_entry(listen)?;
+    slots.service_entry(listen, service.removal)?;
     let mut servers = Vec::with_capacity(service.servers.len());
+    let mut last_weights = Vec::with_capacity(service.servers.len());
     for server in service.servers.iter().rev() {
-        let slot = slots.server_slot(listen, server.address)?;
-        set(weights, slot.index(), Some(server.weight));
+        let (slot, last_weight) = slots.server_entry(listen, server)?;
+        last_weights.push(last_weight);
         let address = A::from_ip(server.address.ip()).ok_or_else(|| family(server.address))?;
         let server_port = match server.address.port() {
             _ if keeps_ports => 0,
@@ -598,8 +664,18 @@ fn compile_service<A: Address>(
             port_delta: Delta::between(&port.to_bytes(), &server_port.to_bytes()),
         });
     }
+    let entry = slots.service_entry(listen, service.removal)?;
+    let setup = Setup {
+        kind: service.scheduler,
+        flags: service.scheduler_flags,
+        servers: &servers,
+        last_weights: &last_weights,
+        destinations: Destinations::One,
+        state: &entry.state,
+    };
+    let scheduler = Scheduler::new(&setup, &mut entry.history);
     Ok(Service {
-        id,
+        id: entry.id,
         vip,
         port,
         is_wide: ports.single().is_none(),
@@ -611,9 +687,10 @@ fn compile_service<A: Address>(
         persistence: service.persistence.as_ref().map(Persistent::compile),
         connection_limit: service.connection_limit,
         one_packet_replies: true,
-        scheduler: Scheduler::new(service.scheduler, &servers),
+        scheduler,
         servers: servers.into_boxed_slice(),
-        state,
+        state: Arc::clone(&entry.state),
+        limited: service.servers.iter().any(|server| server.upper_threshold > 0),
     })
 }
 

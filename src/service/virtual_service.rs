@@ -1,10 +1,9 @@
 //! A virtual service as the operator states it.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Listen, RealServer, Timeouts};
+use super::{Listen, RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,65 +31,6 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// How a service chooses the real server of a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
-pub enum SchedulerKind {
-    /// Round robin.
-    RoundRobin,
-    /// Weighted round robin.
-    WeightedRoundRobin,
-    /// Least connections.
-    LeastConnections,
-    /// Weighted least connections, the default of IPVS and of pointsman.
-    #[default]
-    WeightedLeastConnections,
-}
-
-impl SchedulerKind {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 4] = [
-        Self::RoundRobin,
-        Self::WeightedRoundRobin,
-        Self::LeastConnections,
-        Self::WeightedLeastConnections,
-    ];
-
-    /// Whether a server's weight is its share of the new connections.
-    pub const fn shares_by_weight(self) -> bool {
-        match self {
-            Self::RoundRobin | Self::LeastConnections => false,
-            Self::WeightedRoundRobin | Self::WeightedLeastConnections => true,
-        }
-    }
-
-    /// The name that IPVS uses.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "rr",
-            Self::WeightedRoundRobin => "wrr",
-            Self::LeastConnections => "lc",
-            Self::WeightedLeastConnections => "wlc",
-        }
-    }
-}
-
-impl fmt::Display for SchedulerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for SchedulerKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            format!("unknown scheduler {text:?}; known: {}", known.join(", "))
-        })
     }
 }
 
@@ -174,6 +114,10 @@ pub struct VirtualService {
     pub listen: Listen,
     /// Chooses the server of a new connection.
     pub scheduler: SchedulerKind,
+    /// Change how the scheduler works; those that do not fit it mean nothing.
+    pub scheduler_flags: SchedulerFlags,
+    /// What becomes of the connections of a server that is removed.
+    pub removal: Removal,
     /// In the order of the file; at least one.
     pub servers: Vec<RealServer>,
     /// TCP: what is done with segments that belong to no connection and are no SYN.
@@ -197,6 +141,8 @@ impl VirtualService {
             name: name.into(),
             listen,
             scheduler: SchedulerKind::default(),
+            scheduler_flags: SchedulerFlags::default(),
+            removal: Removal::default(),
             servers: Vec::new(),
             non_syn: NonSyn::default(),
             one_packet: false,

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::service::{Helper, Protocol, RealServer, Timeouts, VirtualService};
+use crate::service::{
+    Helper, Protocol, RealServer, SchedulerFlags, SchedulerKind, Timeouts, VirtualService,
+};
 
 /// A virtual service: the keys of `[[service]]` (docs/configuration.md). What is left out has its
 /// default; in a change, `null` takes a key out.
@@ -22,6 +24,10 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "wlc")]
     pub scheduler: Option<String>,
+    /// Change how the scheduler works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["sh-port"]))]
+    pub scheduler_flags: Vec<String>,
     /// The real servers.
     #[serde(default)]
     pub servers: Vec<ServerSpec>,
@@ -43,6 +49,9 @@ pub struct ServiceSpec {
     /// Connections that it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<u32>,
+    /// What becomes of the connections of a server that is removed: finish, reset or forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_removal: Option<String>,
 }
 
 /// How long a client is remembered.
@@ -65,6 +74,12 @@ pub struct ServerSpec {
     /// Share of new connections; 0: takes no new ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Connections from which on it takes no new ones; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// Connections below which it takes them again; 0: three quarters of the upper threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
     /// Time over which its share of new connections grows when it begins to take some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "30s")]
@@ -85,6 +100,12 @@ pub(in crate::control) fn written(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
+/// The names of a scheduler's flags that are set.
+fn flag_names(scheduler: SchedulerKind, set: SchedulerFlags) -> Vec<String> {
+    let flags = scheduler.flags().iter().filter(|(_, flag)| set.has(*flag));
+    flags.map(|(name, _)| (*name).to_owned()).collect()
+}
+
 impl From<&VirtualService> for ServiceSpec {
     fn from(service: &VirtualService) -> Self {
         let VirtualService {
@@ -98,6 +119,8 @@ impl From<&VirtualService> for ServiceSpec {
             timeouts,
             persistence,
             connection_limit,
+            scheduler_flags,
+            removal,
         } = service;
         let helper = match helper {
             Some(Helper::Ftp) => "ftp",
@@ -119,18 +142,26 @@ impl From<&VirtualService> for ServiceSpec {
                 prefix: Some(persistence.prefix),
             }),
             connection_limit: *connection_limit,
+            scheduler_flags: flag_names(*scheduler, *scheduler_flags),
+            on_removal: Some(removal.name().to_owned()),
         }
     }
 }
 
 impl From<&RealServer> for ServerSpec {
     fn from(server: &RealServer) -> Self {
-        let RealServer { address, weight, slow_start } = server;
+        let RealServer { address, weight, upper_threshold, lower_threshold, slow_start } = server;
         // Port 0 keeps the port that the client sent to.
         let address = match address.port() {
             0 => address.ip().to_string(),
             _ => address.to_string(),
         };
-        Self { address, weight: Some(*weight), slow_start: slow_start.map(written) }
+        Self {
+            address,
+            weight: Some(*weight),
+            upper_threshold: Some(*upper_threshold),
+            lower_threshold: Some(*lower_threshold),
+            slow_start: slow_start.map(written),
+        }
     }
 }

@@ -14,8 +14,8 @@ use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, Lo
 use super::validate;
 use crate::ids::{InterfaceId, VlanId};
 use crate::service::{
-    Helper, Listen, MarkRule, Masquerade, NonSyn, Persistence, Policy, RealServer, Templates,
-    Timeouts, VirtualService,
+    Helper, Listen, MarkRule, Masquerade, NonSyn, Persistence, Policy, RealServer, Removal,
+    SchedulerFlags, Templates, Timeouts, VirtualService,
 };
 use crate::wire::toeplitz::RssInput;
 
@@ -171,13 +171,20 @@ fn service(
             address: server.address?.into_inner(),
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
             slow_start: server.slow_start.map(Spanned::into_inner),
+            upper_threshold: or(server.upper_threshold, 0),
+            lower_threshold: or(server.lower_threshold, 0),
         })
     });
     let listen = draft.listen?.into_inner();
+    let flags = draft.scheduler_flags.items.into_iter().map(Spanned::into_inner);
+    let scheduler_flags =
+        flags.fold(SchedulerFlags::default(), |flags, (_, flag)| flags.with(flag));
     Some(VirtualService {
         name: draft.name?.into_inner(),
         listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
+        scheduler_flags,
+        removal: or(draft.on_removal, Removal::default()),
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),

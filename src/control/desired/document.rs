@@ -219,6 +219,12 @@ impl ServerName {
         Self { ip: address.ip(), port: Some(address.port()).filter(|port| *port != 0) }
     }
 
+    /// Whether it names the server with this address; one that states no port has `otherwise`.
+    pub(super) fn is_at(self, address: SocketAddr, otherwise: Option<u16>) -> bool {
+        let stated = Some(address.port()).filter(|port| *port != 0);
+        self.ip == address.ip() && self.port.or(otherwise) == stated.or(otherwise)
+    }
+
     /// With the port that a server has which states none.
     fn or_port(self, otherwise: Option<u16>) -> Wanted {
         Wanted { server: Self { port: self.port.or(otherwise), ..self }, otherwise }

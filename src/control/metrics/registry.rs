@@ -86,6 +86,8 @@ metrics! {
     PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address, or for their datagram's first fragment.";
     PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
     ErrorsSent Counter "errors_sent_total" "packets" ["worker"] "ICMP errors and TCP resets of the director's own.";
+    RemovalProbes Counter "removal_probes_total" "packets" ["worker"] "Segments that ask clients of removed servers for their sequence numbers, so that they can be reset.";
+    RemovalResets Counter "removal_resets_total" "packets" ["worker"] "TCP resets to clients whose server was removed.";
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
@@ -118,7 +120,8 @@ metrics! {
     ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
-    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, quiesced, draining): always 1.";
+    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, overloaded, quiesced, draining): always 1.";
+    ServerTemplates Gauge "server_persistent_clients" "clients" ["service", "listen", "server"] "Clients that persistence sends to the real server (`PersistConn`).";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";

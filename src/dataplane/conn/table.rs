@@ -347,15 +347,11 @@ impl<A: Address> ConnectionTable<A> {
         self.used -= 1;
     }
 
-    /// Removes the connection in a record, if there is one and it is as said.
-    pub fn remove_if(
-        &mut self,
-        record: u32,
-        is_wanted: impl FnOnce(&Connection<A>) -> bool,
-    ) -> Option<Connection<A>> {
+    /// The connection in a record, if there is one.
+    pub fn at(&self, record: u32) -> Option<(Found, &Connection<A>)> {
         let id = ConnectionId(record);
         let live = self.get(id).filter(|connection| connection.protocol != 0)?;
-        if is_wanted(live) { self.remove(id) } else { None }
+        Some((Found { id, direction: Direction::Inbound }, live))
     }
 
     /// Removes connections whose time is over. Looks at no more than `budget` records; gives how

@@ -3,7 +3,7 @@
 use super::{Ask, TemplateKey};
 use crate::clock::Tick;
 use crate::ids::ServerSlot;
-use crate::service::{Persistence, Server, ServerLoads, Service};
+use crate::service::{Asking, Persistence, Server, ServerLoads, Service};
 use crate::wire::address::Address;
 use crate::wire::prefix::mask;
 
@@ -47,17 +47,16 @@ impl<A: Address> Service<A> {
     #[inline]
     pub fn server_for(
         &self,
-        client: A,
+        asking: &Asking<'_, A>,
         loads: &ServerLoads,
-        now: Tick,
         hold_ms: impl FnOnce() -> u32,
     ) -> Option<Bound<'_, A>> {
         match &self.persistence {
             None => {
-                let server = self.schedule(loads)?;
+                let server = self.schedule(asking, loads)?;
                 Some(Bound { server, by_template: false, is_lost: false })
             }
-            Some(persistent) => self.by_template(persistent, client, loads, (now, hold_ms())),
+            Some(persistent) => self.by_template(persistent, asking, loads, hold_ms()),
         }
     }
 
@@ -65,19 +64,20 @@ impl<A: Address> Service<A> {
     fn by_template(
         &self,
         persistent: &Persistent<A>,
-        client: A,
+        asking: &Asking<'_, A>,
         loads: &ServerLoads,
-        (now, hold_ms): (Tick, u32),
+        hold_ms: u32,
     ) -> Option<Bound<'_, A>> {
         let Persistent { timeout_ms, mask } = *persistent;
-        let ask = Ask { key: TemplateKey::new(self.id, client, mask), now, timeout_ms, hold_ms };
+        let key = TemplateKey::new(self.id, asking.key.source, mask);
+        let ask = Ask { key, now: asking.now, timeout_ms, hold_ms };
         let server_of = |slot: ServerSlot| {
             let mut servers = self.servers().iter();
             servers.find(|server| server.slot == slot)
         };
         // A server that takes no new connections takes none by a template either.
-        let accepts = |slot| server_of(slot).is_some_and(|server| server.weight > 0);
-        let schedule = || self.schedule(loads).map(|server| server.slot);
+        let accepts = |slot| server_of(slot).is_some_and(|server| self.is_open(server, loads));
+        let schedule = || self.schedule(asking, loads).map(|server| server.slot);
         let (slot, by_template) = loads.templates().server(loads, &ask, accepts, schedule)?;
         Some(Bound { server: server_of(slot)?, by_template, is_lost: !by_template })
     }

@@ -13,7 +13,8 @@ use crate::control::config::diagnostic::Span;
 use crate::control::config::reader::{List, Section, Wrong};
 use crate::control::config::value;
 use crate::service::{
-    Helper, Listen, NonSyn, PortRange, Protocol, RealServer, SchedulerKind, TimeoutPreset, Timeouts,
+    Helper, Listen, NonSyn, PortRange, Protocol, RealServer, Removal, SchedulerFlag,
+    SchedulerFlags, SchedulerKind, TimeoutPreset, Timeouts,
 };
 
 const LONGEST_SLOW_START: Duration = Duration::from_secs(24 * 3600);
@@ -25,6 +26,8 @@ pub(in crate::control::config) struct ServiceDraft {
     pub(in crate::control::config) name: Value<String>,
     pub(in crate::control::config) listen: Value<Listen>,
     pub(in crate::control::config) scheduler: Value<SchedulerKind>,
+    pub(in crate::control::config) scheduler_flags: List<SchedulerFlagDraft>,
+    pub(in crate::control::config) on_removal: Value<Removal>,
     pub(in crate::control::config) servers: List<ServerDraft>,
     pub(in crate::control::config) non_syn: Value<NonSyn>,
     pub(in crate::control::config) one_packet: Value<bool>,
@@ -41,9 +44,14 @@ pub(in crate::control::config) struct PersistenceDraft {
     pub(in crate::control::config) prefix: Value<u8>,
 }
 
+/// A flag, and the scheduler that has it.
+pub(in crate::control::config) type SchedulerFlagDraft = (SchedulerKind, SchedulerFlag);
+
 pub(in crate::control::config) struct ServerDraft {
     pub(in crate::control::config) address: Value<SocketAddr>,
     pub(in crate::control::config) weight: Value<u32>,
+    pub(in crate::control::config) upper_threshold: Value<u32>,
+    pub(in crate::control::config) lower_threshold: Value<u32>,
     pub(in crate::control::config) slow_start: Value<Duration>,
 }
 
@@ -128,6 +136,7 @@ impl ServiceDraft {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let helpers = [("ftp", Some(Helper::Ftp)), ("none", None)];
         let schedulers = SchedulerKind::ALL.map(|kind| (kind.name(), kind));
+        let removals = Removal::ALL.map(|removal| (removal.name(), removal));
         let servers = section.tables("servers", "a server of `servers`");
         let name = section.required("name", "\"web\"", value::name);
         let listen = section.required("listen", "\"tcp://203.0.113.10:80\"", value::listen);
@@ -142,6 +151,8 @@ impl ServiceDraft {
             name,
             listen,
             scheduler: section.value("scheduler", value::word(&schedulers)),
+            scheduler_flags: section.list("scheduler_flags", "[\"sh-port\"]", scheduler_flag),
+            on_removal: section.value("on_removal", value::word(&removals)),
             servers,
             non_syn: section.value("non_syn", non_syn),
             one_packet: section.value("one_packet", value::boolean),
@@ -171,6 +182,14 @@ fn read_persistence(section: &mut Section<'_>) -> Option<PersistenceDraft> {
     Some(draft)
 }
 
+fn scheduler_flag(value: &DeValue<'_>) -> Result<SchedulerFlagDraft, Wrong> {
+    let names = SchedulerKind::ALL.into_iter().flat_map(SchedulerKind::flags);
+    let known: Vec<_> = names
+        .filter_map(|(name, _)| SchedulerFlags::find(name).ok().map(|found| (*name, found)))
+        .collect();
+    value::word(&known)(value)
+}
+
 /// A server whose port is not stated has the service's, where that is one.
 fn read_server(section: Spanned<Section<'_>>, port: Option<u16>) -> Spanned<ServerDraft> {
     let span = section.span();
@@ -186,6 +205,8 @@ fn read_server(section: Spanned<Section<'_>>, port: Option<u16>) -> Spanned<Serv
         address,
         weight: section.value("weight", value::integer(0..=i64::from(RealServer::MAX_WEIGHT))),
         slow_start: section.value("slow_start", value::duration(SECOND..=LONGEST_SLOW_START)),
+        upper_threshold: section.value("upper_threshold", value::integer(0..=i64::from(u32::MAX))),
+        lower_threshold: section.value("lower_threshold", value::integer(0..=i64::from(u32::MAX))),
     };
     section.finish();
     Spanned::new(span, server)

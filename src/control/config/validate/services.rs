@@ -22,6 +22,8 @@ pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems)
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
         persistence::check(service, problems);
+        check_scheduler_flags(service, problems);
+        check_thresholds(service, problems);
         check_server_list(service, problems);
         check_slow_start(service, problems);
         check_servers(service, draft, networks, problems);
@@ -166,6 +168,50 @@ fn check_slow_start(service: &ServiceDraft, problems: &Problems) {
                         wlc or wrr";
             problems.add(Finding::warning(slow_start.span(), message).help(help));
         }
+    }
+}
+
+fn check_scheduler_flags(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    for flag in &service.scheduler_flags.items {
+        let (of, which) = *flag.get_ref();
+        let Some((name, _)) = of.flags().iter().find(|(_, known)| *known == which) else {
+            continue;
+        };
+        if of == kind {
+            continue;
+        }
+        let fit: Vec<_> = kind.flags().iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let message = format!("scheduler_flags: \"{name}\" does not fit scheduler \"{kind}\"");
+        let help = if fit.is_empty() {
+            format!("\"{kind}\" has no flags; this one is for scheduler \"{of}\"")
+        } else {
+            format!("those that fit \"{kind}\": {}", fit.join(", "))
+        };
+        problems.add(Finding::error(flag.span(), message).help(help));
+    }
+}
+
+fn check_thresholds(service: &ServiceDraft, problems: &Problems) {
+    for server in &service.servers.items {
+        let server = server.get_ref();
+        let Some(lower) = &server.lower_threshold else { continue };
+        let upper = server.upper_threshold.as_ref().map_or(0, |upper| *upper.get_ref());
+        if *lower.get_ref() == 0 || *lower.get_ref() <= upper {
+            continue;
+        }
+        let finding = if upper == 0 {
+            let message = "lower_threshold has no effect without upper_threshold".to_owned();
+            Finding::warning(lower.span(), message).help("state upper_threshold, too")
+        } else {
+            let message =
+                format!("lower_threshold: {lower} is above the upper_threshold of {upper}");
+            let help = format!(
+                "expected an integer from 0 (three quarters of upper_threshold) to {upper}"
+            );
+            Finding::error(lower.span(), message).help(help)
+        };
+        problems.add(finding);
     }
 }
 
