@@ -147,6 +147,37 @@ fn services_and_servers_are_edited_and_removed() {
 }
 
 #[test]
+fn a_server_that_drains_is_listed_with_weight_0_and_saved_with_its_own() {
+    let machine = Machine::start();
+    let program = env!("CARGO_BIN_EXE_pointsman");
+    machine.told("ipvsadm -e -t 203.0.113.10:80 -r 10.0.0.12:8080 -m -w 3 -x 100 -y 50");
+    machine.told(&format!("{program} drain 10.0.0.12:8080 --no-wait >/dev/null"));
+    let listing = machine.told("ipvsadm -ln -t 203.0.113.10:80");
+    assert!(listing.contains("  -> 10.0.0.12:8080               Masq    0      "), "{listing}");
+    let thresholds = machine.told("ipvsadm -ln --thresholds");
+    assert!(thresholds.contains("  -> 10.0.0.12:8080               100        50         "));
+    assert!(machine.told("ipvsadm -Sn").contains("-r 10.0.0.12:8080 -m -w 3\n"));
+    machine.stop();
+}
+
+#[test]
+fn every_scheduler_is_taken_with_its_flags() {
+    let machine = Machine::start();
+    let schedulers =
+        "rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos maglev".split_whitespace();
+    let flags =
+        ["sh -b sh-fallback,sh-port", "mh -b mh-port", "mh -b mh-fallback", "maglev -b flag-2"];
+    for scheduler in schedulers.chain(flags) {
+        machine.told(&format!("ipvsadm -E -t 203.0.113.10:80 -s {scheduler}"));
+        let saved = machine.told("ipvsadm -Sn");
+        assert!(saved.starts_with(&format!("-A -t 203.0.113.10:80 -s {scheduler}\n")), "{saved}");
+    }
+    let outcome = machine.shell("ipvsadm -E -t 203.0.113.10:80 -s rr -b flag-1", "");
+    assert_eq!(outcome, Outcome::refused("scheduler rr has no flags flag-1\n"));
+    machine.stop();
+}
+
+#[test]
 fn what_is_there_and_what_is_not_is_refused_as_by_the_kernel() {
     let machine = Machine::start();
     machine.refused("ipvsadm -A -t 203.0.113.10:80", "Service already exists\n");
