@@ -17,6 +17,7 @@ mod lab;
 mod corners;
 mod devices;
 mod ftp;
+mod ipvsadm;
 mod lifecycle;
 mod live;
 mod masquerade;

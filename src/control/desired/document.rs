@@ -27,9 +27,13 @@ impl Document {
     pub(super) fn of(text: &str) -> Self {
         let mut document: DocumentMut = text.parse().unwrap_or_default();
         if let Some(services) = document.get_mut("service") {
-            // `service = [{ … }]` says the same as `[[service]]`.
+            // `service = [{ … }]` says the same as `[[service]]`, and `service = []` as nothing.
             let inline = std::mem::take(services);
-            *services = inline.into_array_of_tables().map_or_else(|other| other, Into::into);
+            *services = if inline.as_array().is_some_and(Array::is_empty) {
+                ArrayOfTables::new().into()
+            } else {
+                inline.into_array_of_tables().map_or_else(|other| other, Into::into)
+            };
         }
         Self(document)
     }

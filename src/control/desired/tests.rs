@@ -124,6 +124,16 @@ fn services_are_added_and_removed_with_their_comments() {
 }
 
 #[test]
+fn services_can_be_added_to_an_empty_list() {
+    let (head, _) = FILE.split_once("# Customers come here.").unwrap();
+    let mut state = state_of(&format!("service = []\n{head}"));
+    let dns = json!({ "name": "dns", "listen": "udp://203.0.113.10:53" });
+    let added = state.apply(&Change::AddService(keys(dns)), Duration::ZERO).unwrap();
+    assert!(added.plan[0].to_string().starts_with("+ service dns udp://"));
+    assert_eq!(state.inventory().services.len(), 1);
+}
+
+#[test]
 fn what_is_not_valid_is_refused_with_its_place_and_changes_nothing() {
     let mut state = state();
     let cases = [

@@ -122,7 +122,6 @@ metrics! {
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
     ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, overloaded, quiesced, draining): always 1.";
-    ServerTemplates Gauge "server_persistent_clients" "clients" ["service", "listen", "server"] "Clients that persistence sends to the real server (`PersistConn`).";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";
