@@ -21,6 +21,7 @@ mod lifecycle;
 mod masquerade;
 mod neighbors;
 mod refusals;
+mod removal;
 mod routers;
 mod settings;
 mod tools;
