@@ -24,6 +24,7 @@ mod masquerade;
 mod neighbors;
 mod persistence;
 mod refusals;
+mod removal;
 mod routers;
 mod settings;
 mod tools;
