@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output;
 #[cfg(feature = "dpdk")]
@@ -18,7 +20,8 @@ Examples:
   sudo pointsman run --config dpdk-config/null.toml     no NIC needed: packets from nowhere
 
 Exit code 0: stopped in order; 1: it could not start, or something was left behind; 2: the
-configuration cannot be read. The log goes to stderr; `log` in [director] sets its level.";
+configuration cannot be read. The log goes to stderr, or to the journal; `log` and
+`log_format` in [director] say what and how.";
 
 /// Run the director until SIGTERM or Ctrl-C.
 ///
@@ -49,7 +52,7 @@ impl Run {
         };
         write!(stderr, "{}", Listing(&warnings)).ok();
         drop(stderr);
-        match log_to_stderr(&config.director.log) {
+        match begin_log(&config.director.log) {
             Ok(()) => direct(config, source),
             Err(error) => output::fail(&error),
         }
@@ -76,20 +79,26 @@ fn direct(_config: config::Config, _source: config::ConfigSource) -> ExitCode {
     output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
 }
 
-fn log_to_stderr(log: &LogConfig) -> Result<(), String> {
+fn begin_log(log: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
         format!(
             "`log = {:?}` is not understood: {error}; use info, or a tracing filter",
             log.filter
         )
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
     let done = match log.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(to_stderr.with_target(false)).try_init(),
+        LogFormat::Json => registry.with(to_stderr.json()).try_init(),
+        LogFormat::Journal => {
+            let journal = tracing_journald::layer().map_err(|error| {
+                format!("`log_format = \"journal\"`: {error}; use \"text\" where systemd is not")
+            })?;
+            registry.with(journal.with_field_prefix(Some("POINTSMAN".to_owned()))).try_init()
+        }
     };
     done.map_err(|error| format!("cannot set up the log: {error}"))
 }

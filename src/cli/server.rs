@@ -44,6 +44,10 @@ enum Action {
         service: String,
         /// Its address with its port.
         address: String,
+        /// What becomes of the connections: finish, reset or forget; otherwise as `on_removal` of
+        /// the service says.
+        #[arg(long, value_name = "ENDING")]
+        connections: Option<String>,
         #[command(flatten)]
         manner: Manner,
     },
@@ -57,9 +61,9 @@ impl Server {
                 object.insert("address".to_owned(), json!(address));
                 manner.make(ChangeCall::add_server(&service, Value::Object(object)))
             }
-            Action::Remove { service, address, manner } => {
-                manner.make(ChangeCall::remove_server(&service, &address))
-            }
+            Action::Remove { service, address, connections, manner } => manner.make(
+                ChangeCall::remove_server(&service, &address).connections(connections.as_deref()),
+            ),
         }
     }
 }

@@ -64,6 +64,10 @@ enum Action {
     Remove {
         /// Its name.
         name: String,
+        /// What becomes of the connections: finish, reset or forget; otherwise as `on_removal` of
+        /// the service says.
+        #[arg(long, value_name = "ENDING")]
+        connections: Option<String>,
         #[command(flatten)]
         manner: Manner,
     },
@@ -86,7 +90,9 @@ impl Service {
                 object.insert("listen".to_owned(), json!(listen));
                 manner.make(ChangeCall::add_service(Value::Object(object)))
             }
-            Action::Remove { name, manner } => manner.make(ChangeCall::remove_service(&name)),
+            Action::Remove { name, connections, manner } => {
+                manner.make(ChangeCall::remove_service(&name).connections(connections.as_deref()))
+            }
         }
     }
 }

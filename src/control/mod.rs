@@ -20,7 +20,7 @@ mod observed;
 mod http;
 mod run;
 mod thread;
-mod zero;
+mod ledger;
 #[cfg(test)]
 mod test_config;
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::api::message::Traffic;
 use super::config::Config;
-use super::desired::Inventory;
+use super::desired::{Inventory, InventoryService};
+use super::ledger::Ledger;
 use super::neighbor::Neighbors;
-use super::rates::{Rates, Sample, traffic};
-use super::zero::Zeros;
+use super::rates::{Rates, Sample};
 use super::{BuildInfo, DeviceSource, PoolReport, PortReport, WorkerHandle};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, ServerSlot, WorkerId};
@@ -103,8 +103,8 @@ pub(super) struct Observed {
     pub(super) rates: Shared<(Option<Sample>, Arc<Rates>)>,
     pub(super) health: Shared<Health>,
     pub(super) changes: Shared<ChangeCounts>,
-    /// What an operator has set back.
-    pub(super) zeros: Shared<Zeros>,
+    /// What belongs to whom of what the workers count.
+    pub(super) ledger: Shared<Ledger>,
 }
 
 /// What has become of changes since the start.
@@ -134,7 +134,8 @@ impl Observed {
 
     /// These services are in force now.
     pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
-        *self.inventory.get() = inventory;
+        let old = std::mem::replace(&mut *self.inventory.get(), Arc::clone(&inventory));
+        self.ledger.get().adopt(&old, &inventory);
     }
 
     /// What has become of changes.
@@ -154,13 +155,47 @@ impl Observed {
 
     /// Sets the counters of a service, or of all, back to 0; `None`: there is no such service.
     pub(super) fn zero(&self, service: Option<&str>) -> Option<()> {
-        let counted = |slot| traffic(self, slot);
-        self.zeros.get().set(&self.inventory(), service, counted)
+        let inventory = self.inventory();
+        self.ledger.get().set_back(&inventory, service, |slot| self.counted(slot))
     }
 
-    /// What was counted since a server was last set back.
-    pub(super) fn since_zero(&self, slot: ServerSlot, counted: Traffic) -> Traffic {
-        self.zeros.get().since(slot, counted)
+    /// What the workers have counted for a slot since they run.
+    fn counted(&self, slot: ServerSlot) -> Traffic {
+        let workers = self.workers.iter().filter_map(|worker| worker.stats.server(slot));
+        workers.fold(Traffic::default(), |sum, counters| {
+            sum.plus(Traffic {
+                connections: counters.connections.get(),
+                in_packets: counters.in_packets.get(),
+                out_packets: counters.out_packets.get(),
+                in_octets: counters.in_octets.get(),
+                out_octets: counters.out_octets.get(),
+            })
+        })
+    }
+
+    /// What a server has counted.
+    pub(super) fn server_traffic(&self, slot: ServerSlot) -> Traffic {
+        self.ledger.get().server(slot, self.counted(slot))
+    }
+
+    /// The same since it was last set back.
+    pub(super) fn server_since_zero(&self, slot: ServerSlot) -> Traffic {
+        self.ledger.get().server_since_zero(slot, self.counted(slot))
+    }
+
+    /// What a service has counted, with servers that are gone.
+    pub(super) fn service_traffic(&self, entry: &InventoryService) -> Traffic {
+        self.ledger.get().service(entry, |slot| self.counted(slot))
+    }
+
+    /// The same since it was last set back.
+    pub(super) fn service_since_zero(&self, entry: &InventoryService) -> Traffic {
+        self.ledger.get().service_since_zero(entry, |slot| self.counted(slot))
+    }
+
+    /// Slots of servers that are gone, connections and all, are to be given to others.
+    pub(super) fn slots_returned(&self, slots: &[ServerSlot]) {
+        self.ledger.get().returned(slots, |slot| self.counted(slot));
     }
 
     /// Measures rates anew.

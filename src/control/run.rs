@@ -173,7 +173,7 @@ impl Control {
             rates: Shared::default(),
             health: Shared::default(),
             changes: Shared::default(),
-            zeros: Shared::default(),
+            ledger: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;
@@ -392,6 +392,7 @@ impl Control {
 
     /// Tells the workers and the readers.
     fn install(&mut self, table: &Arc<ServiceTable>) {
+        table.set_thresholds(&self.observed.loads);
         self.outbox.send_all(|| Command::InstallServices(Arc::clone(table)));
         self.observed.set_inventory(Arc::clone(self.state.inventory()));
     }
@@ -406,6 +407,9 @@ impl Control {
         if self.acknowledgements.straggler(self.state.version()).is_some() {
             return;
         }
+        let acknowledged = self.acknowledgements.everywhere();
+        let returned = self.state.reclaim(&self.observed.loads, acknowledged);
+        self.observed.slots_returned(&returned);
         match self.state.step(now) {
             Ok(Some(table)) => self.install(&table),
             Ok(None) => {}

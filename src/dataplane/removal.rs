@@ -144,22 +144,21 @@ impl<F: Frame> Shared<F> {
 
     fn fate<A: Family>(&self, connection: &Connection<A>) -> Fate {
         use ConnectionState as S;
-        if connection.flags.has(Flags::OUTBOUND) {
+        let departed = self.services.departed(connection.slot());
+        let Some(removal) = departed.filter(|_| !connection.flags.has(Flags::OUTBOUND)) else {
             return Fate::GoesOn;
-        }
+        };
         let state = connection.state();
-        match self.services.departed(connection.slot()) {
-            None => Fate::GoesOn,
-            Some(_) if state == S::Udp => Fate::Ends,
-            Some(Removal::Finish) => Fate::GoesOn,
-            Some(Removal::Reset) if connection.flags.is_retired() => Fate::GoesOn,
-            Some(Removal::Reset) if matches!(state, S::Established | S::FinWait | S::CloseWait) => {
-                Fate::Retires
-            }
+        let is_synchronized = matches!(state, S::Established | S::FinWait | S::CloseWait);
+        match removal {
+            _ if state == S::Udp => Fate::Ends,
+            Removal::Finish => Fate::GoesOn,
+            Removal::Reset if is_synchronized && connection.flags.is_retired() => Fate::GoesOn,
+            Removal::Reset if is_synchronized => Fate::Retires,
             // One whose handshake is not done begins anew with another server; one that is over
             // needs no reset; of SCTP, whose resets need a tag that only the client's next packet
             // has, nobody is told.
-            Some(Removal::Reset | Removal::Forget) => Fate::Ends,
+            Removal::Reset | Removal::Forget => Fate::Ends,
         }
     }
 

@@ -112,12 +112,13 @@ impl<A: Address> Service<A> {
         self.servers.iter().filter(move |server| from.is_open(server))
     }
 
-    #[inline]
     /// Whether a server takes new connections.
+    #[inline]
     pub(super) fn is_open(&self, server: &Server<A>, loads: &ServerLoads) -> bool {
         self.candidates(loads).is_open(server)
     }
 
+    #[inline]
     fn candidates<'l>(&self, loads: &'l ServerLoads) -> Candidates<'_, 'l, A> {
         Candidates { servers: &self.servers, loads, limited: self.limited }
     }
@@ -499,7 +500,9 @@ impl ServiceTable {
         table.v4.expect_replies(marks);
         table.v6.expect_replies(marks);
         slots.mark_by(marks);
-        masquerades.iter().for_each(|rule| slots.masquerade_by(&rule.addresses));
+        for rule in masquerades {
+            slots.masquerade_by(&rule.addresses);
+        }
         table.has_masqueraded = slots.has_masqueraded;
         slots.settle(version);
         table.last_removal = slots.last_removal();
@@ -670,7 +673,7 @@ fn compile_service<A: Address>(
         flags: service.scheduler_flags,
         servers: &servers,
         last_weights: &last_weights,
-        destinations: Destinations::One,
+        destinations: if listen.mark().is_some() { Destinations::Many } else { Destinations::One },
         state: &entry.state,
     };
     let scheduler = Scheduler::new(&setup, &mut entry.history);

@@ -100,6 +100,7 @@ impl Director for Fake {
         let server = ServerRow {
             address: spec.address,
             weight: spec.weight,
+            weight_in_force: spec.weight,
             upper: spec.upper,
             lower: spec.lower,
             active: 0,
@@ -116,7 +117,8 @@ impl Director for Fake {
         let mut servers = self.service(key)?.servers.iter_mut();
         let server =
             servers.find(|server| server.address == spec.address).ok_or(Refusal::NoServer)?;
-        (server.weight, server.upper, server.lower) = (spec.weight, spec.upper, spec.lower);
+        (server.weight, server.weight_in_force) = (spec.weight, spec.weight);
+        (server.upper, server.lower) = (spec.upper, spec.lower);
         Ok(())
     }
 

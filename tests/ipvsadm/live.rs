@@ -147,6 +147,37 @@ fn services_and_servers_are_edited_and_removed() {
 }
 
 #[test]
+fn a_server_that_drains_is_listed_with_weight_0_and_saved_with_its_own() {
+    let machine = Machine::start();
+    let program = env!("CARGO_BIN_EXE_pointsman");
+    machine.told("ipvsadm -e -t 203.0.113.10:80 -r 10.0.0.12:8080 -m -w 3 -x 100 -y 50");
+    machine.told(&format!("{program} drain 10.0.0.12:8080 --no-wait >/dev/null"));
+    let listing = machine.told("ipvsadm -ln -t 203.0.113.10:80");
+    assert!(listing.contains("  -> 10.0.0.12:8080               Masq    0      "), "{listing}");
+    let thresholds = machine.told("ipvsadm -ln --thresholds");
+    assert!(thresholds.contains("  -> 10.0.0.12:8080               100        50         "));
+    assert!(machine.told("ipvsadm -Sn").contains("-r 10.0.0.12:8080 -m -w 3\n"));
+    machine.stop();
+}
+
+#[test]
+fn every_scheduler_is_taken_with_its_flags() {
+    let machine = Machine::start();
+    let schedulers =
+        "rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos maglev".split_whitespace();
+    let flags =
+        ["sh -b sh-fallback,sh-port", "mh -b mh-port", "mh -b mh-fallback", "maglev -b flag-2"];
+    for scheduler in schedulers.chain(flags) {
+        machine.told(&format!("ipvsadm -E -t 203.0.113.10:80 -s {scheduler}"));
+        let saved = machine.told("ipvsadm -Sn");
+        assert!(saved.starts_with(&format!("-A -t 203.0.113.10:80 -s {scheduler}\n")), "{saved}");
+    }
+    let outcome = machine.shell("ipvsadm -E -t 203.0.113.10:80 -s rr -b flag-1", "");
+    assert_eq!(outcome, Outcome::refused("scheduler rr has no flags flag-1\n"));
+    machine.stop();
+}
+
+#[test]
 fn what_is_there_and_what_is_not_is_refused_as_by_the_kernel() {
     let machine = Machine::start();
     machine.refused("ipvsadm -A -t 203.0.113.10:80", "Service already exists\n");
@@ -176,22 +207,26 @@ fn what_is_there_and_what_is_not_is_refused_as_by_the_kernel() {
 #[test]
 fn counters_are_listed_and_set_back() {
     let machine = Machine::start();
-    // Of two workers.
-    let service = |numbers: &str| {
+    let service = |numbers: [u32; 5]| {
+        let row = |title: &str, numbers: [u32; 5]| {
+            let columns = numbers.map(|number| format!(" {number:>8}")).concat();
+            format!("{title:<33}{columns}\n")
+        };
         format!(
-            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
-  -> RemoteAddress:Port
-TCP  203.0.113.10:80           {numbers}
-  -> 10.0.0.11:8080            {numbers}
-  -> 10.0.0.12:8080                      0        0        0        0        0
-"
+            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
+             -> RemoteAddress:Port\n{}{}{}",
+            row("TCP  203.0.113.10:80", numbers),
+            row("  -> 10.0.0.11:8080", [0; 5]),
+            row("  -> 10.0.0.12:8080", numbers)
         )
     };
     let stats = "ipvsadm -ln --stats -t 203.0.113.10:80";
-    let counted = service("            14      140      120    14000    12000");
-    wait_until("the workers", || machine.told(stats) == counted);
+    // Of two workers, for the server that has the first slot.
+    let counted = service([14, 140, 120, 14_000, 12_000]);
+    wait_until("the workers", || machine.told(stats).contains("  14  "));
+    assert_eq!(machine.told(stats), counted);
     machine.told("ipvsadm -Z -t 203.0.113.10:80");
-    let zero = service("             0        0        0        0        0");
+    let zero = service([0; 5]);
     assert_eq!(machine.told(stats), zero);
     machine.told("ipvsadm -Z");
     assert_eq!(machine.told(stats), zero);

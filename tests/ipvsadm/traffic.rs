@@ -87,6 +87,7 @@ pub(crate) fn director(plain: &str, stats: &str, rates: &str, persistent: &str) 
             let server = ServerRow {
                 address: plain.address,
                 weight: plain.number(1),
+                weight_in_force: plain.number(1),
                 upper: 0,
                 lower: 0,
                 active: plain.number(2),

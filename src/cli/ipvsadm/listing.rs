@@ -101,7 +101,8 @@ fn write_servers(
 }
 
 fn server_columns(server: &ServerRow, view: View, style: Style<'_>) -> String {
-    let ServerRow { weight, upper, lower, active, inactive, persistent, .. } = server;
+    let ServerRow { weight_in_force: weight, upper, lower, active, inactive, persistent, .. } =
+        server;
     match view {
         View::Plain => format!(" Masq    {weight:<6} {active:<10} {inactive:<10}"),
         View::TunnelInfo => {

@@ -47,8 +47,10 @@ pub struct ServiceRow {
 pub struct ServerRow {
     /// Address and port.
     pub address: SocketAddr,
-    /// Its share.
+    /// Its share, as it is stated.
     pub weight: u32,
+    /// Its share now: 0 where it is drained.
+    pub weight_in_force: u32,
     /// Connections at which it is overloaded; 0: never.
     pub upper: u32,
     /// Connections below which it no longer is.

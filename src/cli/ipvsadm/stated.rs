@@ -82,16 +82,14 @@ impl StatedService {
     /// The service with what is counted of it.
     pub(super) fn row(&self, counted: Option<&message::Service>) -> Option<ServiceRow> {
         let key = self.key()?;
-        let counted = counted.map(|service| &service.servers[..]).unwrap_or_default();
+        let counted_servers = counted.map(|service| &service.servers[..]).unwrap_or_default();
         let servers = self.servers.iter().filter_map(|server| {
             let address = server.address()?;
-            Some(server.row(address, counted.iter().find(|one| one.address == address)))
+            Some(server.row(address, counted_servers.iter().find(|one| one.address == address)))
         });
         // The newest first, as in the kernel.
         let mut servers: Vec<_> = servers.collect();
         servers.reverse();
-        let sum =
-            |of: fn(&ServerRow) -> Counters| servers.iter().map(of).fold(Counters::default(), add);
         Some(ServiceRow {
             key,
             is_range: self.is_range(),
@@ -99,8 +97,8 @@ impl StatedService {
             flags: self.flags(),
             persistence: self.persistence.as_ref().map(|stated| stated.read(key.is_ipv6())),
             one_packet: self.one_packet.unwrap_or_default(),
-            totals: sum(|server| server.totals),
-            rates: sum(|server| server.rates),
+            totals: counted.map(|service| totals(&service.since_zero)).unwrap_or_default(),
+            rates: servers.iter().map(|server| server.rates).fold(Counters::default(), add),
             servers,
         })
     }
@@ -120,14 +118,16 @@ impl StatedServer {
     }
 
     fn row(&self, address: SocketAddr, counted: Option<&message::Server>) -> ServerRow {
+        let weight = self.weight.unwrap_or(1);
         ServerRow {
             address,
-            weight: self.weight.unwrap_or(1),
+            weight,
+            weight_in_force: counted.map_or(weight, |server| server.weight),
             upper: self.upper_threshold.unwrap_or_default(),
             lower: self.lower_threshold.unwrap_or_default(),
             active: counted.map_or(0, |server| server.active),
             inactive: counted.map_or(0, |server| server.inactive),
-            persistent: 0,
+            persistent: counted.map_or(0, |server| server.templates),
             totals: counted.map(|server| totals(&server.since_zero)).unwrap_or_default(),
             rates: counted.map(|server| rates(&server.rates)).unwrap_or_default(),
         }
@@ -213,17 +213,7 @@ pub(super) fn edited_service(spec: &ServiceSpec) -> Result<Value, Refusal> {
 }
 
 fn service_keys(spec: &ServiceSpec) -> Result<[(&'static str, Value); 4], Refusal> {
-    let flags = if spec.flags.is_none() {
-        Value::Null
-    } else if matches!(spec.scheduler.as_str(), "sh" | "mh") && !spec.flags.third {
-        spec.flags.names(&spec.scheduler).split(',').collect()
-    } else {
-        return Err(Refusal::Other(format!(
-            "scheduler {} has no flags {}",
-            spec.scheduler,
-            spec.flags.names(&spec.scheduler)
-        )));
-    };
+    let flags = scheduler_flags(spec)?;
     let persistence = spec.persistence.as_ref().map(persistence_value).transpose()?;
     Ok([
         ("scheduler", json!(spec.scheduler)),
@@ -231,6 +221,20 @@ fn service_keys(spec: &ServiceSpec) -> Result<[(&'static str, Value); 4], Refusa
         ("persistence", persistence.unwrap_or_default()),
         ("one_packet", if spec.one_packet { json!(true) } else { Value::Null }),
     ])
+}
+
+/// The flags by their names in the configuration file.
+fn scheduler_flags(spec: &ServiceSpec) -> Result<Value, Refusal> {
+    let SchedulerFlags { fallback, port, third } = spec.flags;
+    match spec.scheduler.as_str() {
+        _ if spec.flags.is_none() => Ok(Value::Null),
+        "sh" | "mh" if !third => Ok(spec.flags.names(&spec.scheduler).split(',').collect()),
+        "maglev" if port && !fallback && !third => Ok(json!(["maglev-port"])),
+        scheduler => Err(Refusal::Other(format!(
+            "scheduler {scheduler} has no flags {}",
+            spec.flags.names(scheduler)
+        ))),
+    }
 }
 
 fn persistence_value(persistence: &Persistence) -> Result<Value, Refusal> {

@@ -49,6 +49,7 @@ fn service(key: ServiceKey, servers: &[&str]) -> ServiceRow {
     let server = |address: &&str| ServerRow {
         address: address.parse().unwrap(),
         weight: 1,
+        weight_in_force: 1,
         upper: 0,
         lower: 0,
         active: 1,

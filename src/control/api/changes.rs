@@ -22,6 +22,7 @@ use super::spec::timeouts_spec;
 use crate::control::desired::{Change, DrainOrder, Emptying, Keys, Refused, ServerName};
 use crate::control::observed::unix_seconds;
 use crate::control::run::{ChangeRequest, NotChanged, Request, SaveRequest};
+use crate::service::Removal;
 
 /// What every change may be asked for.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
@@ -30,6 +31,26 @@ pub(super) struct Manner {
     /// Only tell what would change.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// What becomes of the connections of what is removed.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Ending {
+    /// finish, reset or forget; absent: what `on_removal` of the service says.
+    connections: Option<String>,
+}
+
+impl Ending {
+    fn removal(&self) -> Result<Option<Removal>, Refusal> {
+        let Some(word) = &self.connections else { return Ok(None) };
+        let known = Removal::ALL.into_iter().find(|removal| removal.name() == word);
+        known.map(Some).ok_or_else(|| {
+            let names = Removal::ALL.map(Removal::name).join(", ");
+            let error = format!("connections: {word:?} is unknown: expected one of {names}");
+            Refusal::new(StatusCode::BAD_REQUEST, error, "finish is what IPVS does")
+        })
+    }
 }
 
 type Body = Result<Bytes, BytesRejection>;
@@ -111,16 +132,18 @@ pub(super) async fn set_service(
 
 /// Remove a service and its servers.
 #[utoipa::path(
-    delete, path = "/v1/services/{service}", params(("service" = String, Path), Manner),
+    delete, path = "/v1/services/{service}", params(("service" = String, Path), Ending, Manner),
     responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
 )]
 pub(super) async fn remove_service(
     State(doors): State<Doors>,
     Path(service): Path<String>,
+    Query(ending): Query<Ending>,
     Query(manner): Query<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    doors.change(Change::RemoveService { service }, manner, &headers).await
+    let change = Change::RemoveService { service, connections: ending.removal()? };
+    doors.change(change, manner, &headers).await
 }
 
 /// Add a server to a service.
@@ -160,16 +183,18 @@ pub(super) async fn set_server(
 /// Remove a server from a service.
 #[utoipa::path(
     delete, path = "/v1/services/{service}/servers/{server}",
-    params(("service" = String, Path), ("server" = String, Path), Manner),
+    params(("service" = String, Path), ("server" = String, Path), Ending, Manner),
     responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
 )]
 pub(super) async fn remove_server(
     State(doors): State<Doors>,
     Path((service, server)): Path<(String, String)>,
+    Query(ending): Query<Ending>,
     Query(manner): Query<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let change = Change::RemoveServer { service, server: server_name(&server)? };
+    let (server, connections) = (server_name(&server)?, ending.removal()?);
+    let change = Change::RemoveServer { service, server, connections };
     doors.change(change, manner, &headers).await
 }
 

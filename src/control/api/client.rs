@@ -181,6 +181,13 @@ impl ChangeCall {
         Self::new(Method::POST, "/v1/reload".to_owned(), None)
     }
 
+    /// What becomes of the connections of what is removed: finish, reset or forget.
+    #[must_use]
+    pub fn connections(self, ending: Option<&str>) -> Self {
+        let query = ending.map(|ending| format!("connections={}", part(ending)));
+        Self { query: query.or(self.query), ..self }
+    }
+
     /// Only if this version is in force.
     #[must_use]
     pub fn if_version(self, version: u64) -> Self {

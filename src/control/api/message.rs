@@ -177,10 +177,16 @@ pub struct Service {
     pub name: String,
     /// `tcp://203.0.113.10:80`
     pub listen: String,
-    /// rr, wrr, lc or wlc.
+    /// How it chooses the server of a new connection: `wlc`.
     pub scheduler: String,
     /// In the order of the configuration.
     pub servers: Vec<Server>,
+    /// Since the start, with servers that are gone.
+    #[serde(default)]
+    pub totals: Traffic,
+    /// The same since it was last set back by `POST /v1/zero`.
+    #[serde(default)]
+    pub since_zero: Traffic,
 }
 
 /// A real server of a service.
@@ -193,7 +199,7 @@ pub struct Server {
     pub forwarding: String,
     /// The weight that holds; 0: takes no new connections.
     pub weight: u32,
-    /// `in_service`, `starting` (slowly), quiesced (by weight 0) or draining.
+    /// `in_service`, `starting` (slowly), overloaded (it has reached its upper threshold), quiesced (by weight 0) or draining.
     pub state: String,
     /// Why it is in that state, where that is not plain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -202,6 +208,9 @@ pub struct Server {
     pub active: u32,
     /// Inactive connections.
     pub inactive: u32,
+    /// Clients that persistence sends to it.
+    #[serde(default)]
+    pub templates: u32,
     /// Since the start.
     pub totals: Traffic,
     /// Since the start, or since it was last set back by `POST /v1/zero`.
@@ -224,6 +233,32 @@ pub struct Traffic {
     pub in_octets: u64,
     /// Octets to clients.
     pub out_octets: u64,
+}
+
+impl Traffic {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            in_packets: self.in_packets + other.in_packets,
+            out_packets: self.out_packets + other.out_packets,
+            in_octets: self.in_octets + other.in_octets,
+            out_octets: self.out_octets + other.out_octets,
+        }
+    }
+
+    /// What is more than before.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            connections: self.connections.saturating_sub(before.connections),
+            in_packets: self.in_packets.saturating_sub(before.in_packets),
+            out_packets: self.out_packets.saturating_sub(before.out_packets),
+            in_octets: self.in_octets.saturating_sub(before.in_octets),
+            out_octets: self.out_octets.saturating_sub(before.out_octets),
+        }
+    }
 }
 
 /// The same per second.

@@ -6,7 +6,7 @@ use super::message::{
 use crate::control::config::InterfaceConfig;
 use crate::control::desired::{InventoryServer, InventoryService};
 use crate::control::observed::{self, Observed};
-use crate::control::rates::{Rates, traffic};
+use crate::control::rates::Rates;
 use crate::control::{PortCounters, PortReport};
 use crate::dataplane::stats::{DropReason, Stage, WorkerStats};
 use crate::service::ServerLoad;
@@ -128,9 +128,9 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
     let servers = entry.servers.iter().map(|entry| {
         let InventoryServer { server, slot, weight, .. } = entry;
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
-        let (state, reason) = entry.state();
+        let (state, reason) = entry.state(&observed.loads);
         let (active, inactive) = load.unwrap_or_default();
-        let totals = traffic(observed, *slot);
+        let totals = observed.server_traffic(*slot);
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
@@ -140,7 +140,8 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
             active,
             inactive,
             totals,
-            since_zero: observed.since_zero(*slot, totals),
+            since_zero: observed.server_since_zero(*slot),
+            templates: observed.loads.of(*slot).map_or(0, ServerLoad::templates),
             rates: rates.server(*slot),
         }
     });
@@ -149,5 +150,7 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
         listen: service.listen.to_string(),
         scheduler: service.scheduler.to_string(),
         servers: servers.collect(),
+        totals: observed.service_traffic(entry),
+        since_zero: observed.service_since_zero(entry),
     }
 }

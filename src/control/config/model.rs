@@ -135,6 +135,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// To systemd's journal, with its fields.
+    Journal,
 }
 
 /// Section `[dpdk]`.

@@ -27,9 +27,13 @@ impl Document {
     pub(super) fn of(text: &str) -> Self {
         let mut document: DocumentMut = text.parse().unwrap_or_default();
         if let Some(services) = document.get_mut("service") {
-            // `service = [{ … }]` says the same as `[[service]]`.
+            // `service = [{ … }]` says the same as `[[service]]`, and `service = []` as nothing.
             let inline = std::mem::take(services);
-            *services = inline.into_array_of_tables().map_or_else(|other| other, Into::into);
+            *services = if inline.as_array().is_some_and(Array::is_empty) {
+                ArrayOfTables::new().into()
+            } else {
+                inline.into_array_of_tables().map_or_else(|other| other, Into::into)
+            };
         }
         Self(document)
     }
@@ -217,6 +221,12 @@ impl ServerName {
     /// The name of a server with this address.
     pub(super) fn of(address: SocketAddr) -> Self {
         Self { ip: address.ip(), port: Some(address.port()).filter(|port| *port != 0) }
+    }
+
+    /// Whether it names the server with this address; one that states no port has `otherwise`.
+    pub(super) fn is_at(self, address: SocketAddr, otherwise: Option<u16>) -> bool {
+        let stated = Some(address.port()).filter(|port| *port != 0);
+        self.ip == address.ip() && self.port.or(otherwise) == stated.or(otherwise)
     }
 
     /// With the port that a server has which states none.

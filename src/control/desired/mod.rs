@@ -185,6 +185,7 @@ impl DesiredState {
 
     /// Makes one change, whole or not at all. `now` is the time since the director's start.
     pub(super) fn apply(&mut self, change: &Change, now: Duration) -> Result<Outcome, Refused> {
+        let before = Arc::clone(&self.inventory);
         let Prospect { wanted, config, drains, plan, warnings } = self.prospect(change)?;
         if let Change::Reload { text } = change {
             self.source.text.clone_from(text);
@@ -194,9 +195,12 @@ impl DesiredState {
             return Ok(Outcome { plan, warnings: self.news(&warnings), table: None });
         }
         let mut ramps = self.ramps.clone();
-        let before = self.drains.over(&self.inventory.config.services);
-        ramps.follow(now, &before, &drains.over(&config.services));
+        let weights = self.drains.over(&before.config.services);
+        ramps.follow(now, &weights, &drains.over(&config.services));
         let revision = self.revision() + 1;
+        for (listen, server, removal) in change.retired(&before.config) {
+            self.slots.retire(listen, server, removal);
+        }
         let (table, inventory) = self.compile(revision, config, &drains, &ramps, now)?;
         let news = self.news(&warnings);
         if self.drains != drains {
@@ -225,6 +229,16 @@ impl DesiredState {
         Ok(Some(Arc::clone(&self.table)))
     }
 
+    /// Takes back the slots of servers that are gone, connections and all. `acknowledged`: the
+    /// oldest version that a worker has.
+    pub(super) fn reclaim(
+        &mut self,
+        loads: &ServerLoads,
+        acknowledged: TableVersion,
+    ) -> Vec<ServerSlot> {
+        self.slots.reclaim(loads, acknowledged)
+    }
+
     /// The removals of servers that were drained for that and are empty, or have no more time.
     /// `now`: seconds since 1970.
     pub(super) fn drained(&self, now: u64, loads: &ServerLoads) -> Vec<Change> {
@@ -239,6 +253,7 @@ impl DesiredState {
                     changes.push(Change::RemoveServer {
                         service: service.name.clone(),
                         server: ServerName::of(entry.server.address),
+                        connections: None,
                     });
                 }
             }
@@ -324,13 +339,16 @@ impl DesiredState {
 
 impl InventoryServer {
     /// Its state, and the reason where that is not plain.
-    pub(super) fn state(&self) -> (&'static str, String) {
+    pub(super) fn state(&self, loads: &ServerLoads) -> (&'static str, String) {
         if let Some(drain) = &self.drain {
             let since = UNIX_EPOCH + Duration::from_secs(drain.since);
             let since = humantime::format_rfc3339_seconds(since);
             ("draining", format!("drained since {since}"))
         } else if self.weight == 0 {
             ("quiesced", "its weight is 0".to_owned())
+        } else if loads.of(self.slot).is_some_and(ServerLoad::is_overloaded) {
+            let upper = self.server.upper_threshold;
+            ("overloaded", format!("it has reached its upper threshold of {upper} connections"))
         } else if let (Some(time), Some(_)) = (self.server.slow_start, self.slow_since) {
             ("starting", format!("slowly, over {}", humantime::format_duration(time)))
         } else {

@@ -108,7 +108,7 @@ fn services_are_added_and_removed_with_their_comments() {
     assert_eq!(plan[1], "+ server ftp 10.0.0.11:21: weight 3");
     let before = state.wanted.text();
     assert!(before.starts_with(FILE), "{before}");
-    let gone = Change::RemoveService { service: "web".into() };
+    let gone = Change::RemoveService { service: "web".into(), connections: None };
     assert_eq!(
         lines(&state.apply(&gone, Duration::ZERO).unwrap()),
         ["- service web tcp://203.0.113.10:80"]
@@ -121,6 +121,16 @@ fn services_are_added_and_removed_with_their_comments() {
     // What is saved is a file that says the same.
     let again = state_of(&text);
     assert_eq!(again.inventory().config.services, state.inventory().config.services);
+}
+
+#[test]
+fn services_can_be_added_to_an_empty_list() {
+    let (head, _) = FILE.split_once("# Customers come here.").unwrap();
+    let mut state = state_of(&format!("service = []\n{head}"));
+    let dns = json!({ "name": "dns", "listen": "udp://203.0.113.10:53" });
+    let added = state.apply(&Change::AddService(keys(dns)), Duration::ZERO).unwrap();
+    assert!(added.plan[0].to_string().starts_with("+ service dns udp://"));
+    assert_eq!(state.inventory().services.len(), 1);
 }
 
 #[test]
@@ -165,12 +175,16 @@ fn what_is_not_valid_is_refused_with_its_place_and_changes_nothing() {
 #[test]
 fn an_unknown_service_or_server_is_told_from_a_known_one() {
     let mut state = state();
-    let refused =
-        state.apply(&Change::RemoveService { service: "wep".into() }, Duration::ZERO).unwrap_err();
+    let refused = state
+        .apply(&Change::RemoveService { service: "wep".into(), connections: None }, Duration::ZERO)
+        .unwrap_err();
     assert_eq!(refused, Refused::NoService { name: "wep".into(), nearest: Some("web".into()) });
     let server = name("10.9.9.9:1");
     let refused = state
-        .apply(&Change::RemoveServer { service: "web".into(), server }, Duration::ZERO)
+        .apply(
+            &Change::RemoveServer { service: "web".into(), server, connections: None },
+            Duration::ZERO,
+        )
         .unwrap_err();
     assert!(matches!(refused, Refused::NoServer { .. }), "{refused}");
 }
@@ -185,7 +199,12 @@ fn a_server_that_states_no_port_is_known_by_that_of_its_service() {
         assert_eq!(state.inventory().services[1].servers[0].server.weight, weight);
     }
     let server = name("10.0.0.11:53");
-    state.apply(&Change::RemoveServer { service: "dns".into(), server }, Duration::ZERO).unwrap();
+    state
+        .apply(
+            &Change::RemoveServer { service: "dns".into(), server, connections: None },
+            Duration::ZERO,
+        )
+        .unwrap();
     assert!(state.inventory().services[1].servers.is_empty());
 }
 
@@ -203,7 +222,9 @@ fn a_reload_converges_to_the_file_whatever_was_changed_meanwhile() {
     state
         .apply(&set_server("web", "10.0.0.11:8080", json!({ "weight": 0 })), Duration::ZERO)
         .unwrap();
-    state.apply(&Change::RemoveService { service: "dns".into() }, Duration::ZERO).unwrap();
+    state
+        .apply(&Change::RemoveService { service: "dns".into(), connections: None }, Duration::ZERO)
+        .unwrap();
     let reload = Change::Reload { text: FILE.into() };
     let preview = lines(&state.preview(&reload).unwrap());
     assert_eq!(preview[0], "~ server web 10.0.0.11:8080: weight 0 -> 2");
@@ -291,7 +312,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         (service(), 1000_u16..1003).prop_map(|(name, port)| Change::AddService(keys(
             json!({ "name": name, "listen": format!("tcp://203.0.113.10:{port}") })
         ))),
-        service().prop_map(|service| Change::RemoveService { service }),
+        service().prop_map(|service| Change::RemoveService { service, connections: None }),
         (service(), prop::sample::select(vec!["rr", "wrr", "lc", "wlc"])).prop_map(
             |(service, scheduler)| Change::SetService {
                 service,
@@ -308,6 +329,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         (service(), server()).prop_map(|(service, address)| Change::RemoveServer {
             service,
             server: name(&address),
+            connections: None,
         }),
     ]
 }

@@ -6,10 +6,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
-use crate::control::api::message::Traffic;
 use crate::control::desired::{InventoryServer, InventoryService};
 use crate::control::observed::{ChangeCounts, Observed, Worker};
-use crate::control::rates::{Rates, float, traffic};
+use crate::control::rates::{Rates, float};
 use crate::dataplane::conn::tcp_state::ConnectionState;
 use crate::dataplane::stats::{DropReason, Stage, TableGauges};
 use crate::service::ServerLoad;
@@ -203,13 +202,12 @@ fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samp
 fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut Samples) {
     let name = &*entry.service.name;
     let listen = &*entry.service.listen.to_string();
-    let mut sum = Traffic::default();
     let (mut all_active, mut all_inactive) = (0, 0);
-    for entry in &entry.servers {
-        let InventoryServer { server, slot, weight, .. } = entry;
+    for known in &entry.servers {
+        let InventoryServer { server, slot, weight, .. } = known;
         let address = &*server.address.to_string();
         let labels = [name, listen, address];
-        let traffic = traffic(observed, *slot);
+        let traffic = observed.server_traffic(*slot);
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
         let (active, inactive) = load.map_or((0, 0), |(a, i)| (u64::from(a), u64::from(i)));
         samples.count(Metric::ServerConnections, &labels, traffic.connections);
@@ -219,18 +217,18 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
         samples.count(Metric::ServerOutOctets, &labels, traffic.out_octets);
         samples.count(Metric::ServerActive, &labels, active);
         samples.count(Metric::ServerInactive, &labels, inactive);
+        samples.put(
+            Metric::ServerState,
+            &[name, listen, address, known.state(&observed.loads).0],
+            1.0,
+        );
         let templates = observed.loads.of(*slot).map_or(0, ServerLoad::templates);
-        samples.count(Metric::ServerTemplates, &labels, templates.into());
-        samples.put(Metric::ServerState, &[name, listen, address, entry.state().0], 1.0);
+        samples.count(Metric::ServerTemplates, &labels, u64::from(templates));
         samples.count(Metric::ServerWeight, &labels, u64::from(*weight));
-        sum.connections += traffic.connections;
-        sum.in_packets += traffic.in_packets;
-        sum.out_packets += traffic.out_packets;
-        sum.in_octets += traffic.in_octets;
-        sum.out_octets += traffic.out_octets;
         all_active += active;
         all_inactive += inactive;
     }
+    let sum = observed.service_traffic(entry);
     let labels = [name, listen];
     samples.count(Metric::ServiceConnections, &labels, sum.connections);
     samples.count(Metric::ServiceInPackets, &labels, sum.in_packets);

@@ -121,7 +121,7 @@ metrics! {
     ServerTemplates Gauge "server_connection_templates" "templates" ["service", "listen", "server"] "Clients that persistence binds to the real server (`PersistConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
 
-    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, quiesced, draining): always 1.";
+    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, overloaded, quiesced, draining): always 1.";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";

@@ -63,6 +63,14 @@ pub(super) struct ServiceEntry {
     servers: usize,
 }
 
+impl ServiceEntry {
+    /// A server's slot is free again.
+    fn lose(&mut self, slot: ServerSlot) {
+        self.history.forget(slot, &self.state);
+        self.servers -= 1;
+    }
+}
+
 /// What of a server outlives a version of the table.
 #[derive(Clone, Copy, Debug)]
 struct ServerEntry {
@@ -146,16 +154,15 @@ impl SlotRegistry {
             let is_idle = loads.of(entry.slot).is_none_or(super::ServerLoad::is_idle);
             let ends = entry.presence.is_gone_by(acknowledged) && is_idle;
             if ends {
-                loads.set_thresholds(entry.slot, 0, 0);
-                server_numbers.give_back(entry.slot.0);
                 freed.push(entry.slot);
-                if let Some(service) = services.get_mut(listen) {
-                    service.history.forget(entry.slot, &service.state);
-                    service.servers -= 1;
-                }
+                services.get_mut(listen).into_iter().for_each(|service| service.lose(entry.slot));
             }
             !ends
         });
+        for slot in &freed {
+            loads.set_thresholds(*slot, 0, 0);
+            server_numbers.give_back(slot.0);
+        }
         services.retain(|_, entry| {
             let ends = entry.presence.is_gone_by(acknowledged) && entry.servers == 0;
             if ends {

@@ -97,7 +97,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn a_slot_has_one_owner_and_slots_do_not_run_out_while_the_live_servers_fit(steps in steps()) {

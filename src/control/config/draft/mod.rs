@@ -160,7 +160,11 @@ impl DirectorDraft {
             log: section.value("log", log_filter),
             log_format: section.value(
                 "log_format",
-                value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+                value::word(&[
+                    ("text", LogFormat::Text),
+                    ("json", LogFormat::Json),
+                    ("journal", LogFormat::Journal),
+                ]),
             ),
             non_syn: section.value("non_syn", services::non_syn),
             closed_ports: section.value("closed_ports", closed_ports),
