@@ -421,6 +421,7 @@ fn a_helper_of_many_ports_reads_that_of_ftp_alone() {
     let mut director = director(&text, 1);
     exchange(&mut director, "198.18.0.7:20022", "192.0.2.100:22", "10.0.0.11:22", true);
     director.receive(OUT, &PacketBuilder::tcp("198.18.0.7:20022", "192.0.2.100:22").build());
+    director.take_sent();
     assert_eq!(director.stats(0).helped.get(), 0);
     passive(&mut director, "192.0.2.100");
     assert_eq!(director.stats(0).helped.get(), 1);
