@@ -205,7 +205,9 @@ fn promtool_finds_nothing_to_complain_about() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("this test needs promtool: apt-get install prometheus, or scripts/install-deps test");
+        .expect(
+            "this test needs promtool: apt-get install prometheus, or scripts/install-deps test",
+        );
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
