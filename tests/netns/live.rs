@@ -40,17 +40,17 @@ fn servers_come_go_and_change_under_load_without_an_error() {
     for more in ["", "-H 'Connection: close'"] {
         let director = lab.direct(&lab.config("0, 1"));
         under_load(&lab, 6, more, || {
-            tell(&lab, "server remove web 10.0.0.13:80");
-            tell(&lab, "set web/10.0.0.11:80 weight=5");
+            tell(&lab, "server remove web 10.0.0.13:8080");
+            tell(&lab, "set web/10.0.0.11:8080 weight=5");
             tell(&lab, "set web scheduler=wrr");
-            tell(&lab, "server add web 10.0.0.13:80 weight=2 slow_start=1s");
+            tell(&lab, "server add web 10.0.0.13:8080 weight=2 slow_start=1s");
             for scheduler in ["wlc", "sh", "mh", "nq", "lblcr", "maglev", "rr"] {
                 tell(&lab, &format!("set web scheduler={scheduler}"));
             }
             tell(&lab, "timeout established=1m");
-            tell(&lab, "drain 10.0.0.12:80 --no-wait");
+            tell(&lab, "drain 10.0.0.12:8080 --no-wait");
             tell(&lab, "service add other tcp://192.0.2.100:8080");
-            tell(&lab, "server add other 10.0.0.12:80");
+            tell(&lab, "server add other 10.0.0.12:8080");
             assert!(tell(&lab, "reload --dry-run").contains("- service other"));
             tell(&lab, "reload");
         });
@@ -72,22 +72,22 @@ fn a_drained_server_empties_while_others_serve() {
         lab.begin("client", &format!("slow{number}"), &slow);
     }
     eventually(Duration::from_secs(5), "every server has one", || {
-        let of = |host| live(&director, &format!("10.0.0.1{host}:80"));
+        let of = |host| live(&director, &format!("10.0.0.1{host}:8080"));
         (of(1) > 0 && of(2) > 0 && of(3) > 0).then_some(())
     });
     let began = Instant::now();
     let text = tell(&lab, "set web timeouts.time_wait=1s")
         + &tell(&lab, "timeout time_wait=1s fin_wait=1s close_wait=1s last_ack=1s");
     assert!(text.contains("time_wait"), "{text}");
-    let text = tell(&lab, "drain 10.0.0.12:80 --service web --timeout 30s");
-    assert!(text.contains("10.0.0.12:80 of web: 0 connections left"), "{text}");
+    let text = tell(&lab, "drain 10.0.0.12:8080 --service web --timeout 30s");
+    assert!(text.contains("10.0.0.12:8080 of web: 0 connections left"), "{text}");
     assert!(began.elapsed() > Duration::from_secs(1), "the download went on");
     assert_eq!(answers(&lab, VIPS[0], 20), shares([10, 0, 10]));
     for number in 0..3 {
         let code = lab.exit_code(&format!("slow{number}"), Duration::from_secs(30));
         assert_eq!(code, 0, "{}", lab.log(&format!("slow{number}")));
     }
-    tell(&lab, "drain 10.0.0.12:80 --cancel");
+    tell(&lab, "drain 10.0.0.12:8080 --cancel");
     assert_eq!(answers(&lab, VIPS[0], 30), shares([10, 10, 10]));
     nothing_was_lost(&director.balanced_metrics().drops());
     director.stop();
