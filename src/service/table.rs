@@ -16,7 +16,7 @@ use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::checksum::Delta;
 use crate::wire::flow_key::FlowKey;
-use crate::wire::prefix::AddressFilter;
+use crate::wire::prefix::{AddressFilter, AddressSet};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -83,10 +83,10 @@ pub struct FamilyServices<A: Address> {
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs and the addresses of masquerades.
     external: Set<A>,
-    /// These, and those of earlier tables.
-    ever_external: Set<A>,
-    /// Of these, and so of all the others.
+    /// Of these.
     filter: AddressFilter,
+    /// These, and those of earlier tables.
+    ever_external: AddressSet<A>,
     /// The services of real servers that answer one-packet services, by the server's endpoint.
     one_packet: Map<FlowKey<A>, u32>,
 }
@@ -105,7 +105,7 @@ impl<A: Address> FamilyServices<A> {
             vips: Set::default(),
             masquerades: Vec::new(),
             external: Set::default(),
-            ever_external: Set::default(),
+            ever_external: AddressSet::from_iter([]),
             filter: AddressFilter::default(),
             one_packet: Map::default(),
         }
@@ -134,7 +134,7 @@ impl<A: Address> FamilyServices<A> {
     /// outlive their service, and stay with their worker.
     #[inline]
     pub fn was_external(&self, address: &A) -> bool {
-        self.filter.may_contain(*address) && self.ever_external.contains(address)
+        self.ever_external.contains(*address)
     }
 
     /// The rule by which an inside host may open connections to the outside.
@@ -194,7 +194,7 @@ impl<A: Address> FamilyServices<A> {
     fn remember_externals(&mut self, ever: &mut Set<IpAddr>) {
         ever.extend(self.external.iter().map(|address| address.to_ip()));
         self.ever_external = ever.iter().copied().filter_map(A::from_ip).collect();
-        self.filter.extend(self.ever_external.iter().copied());
+        self.filter.extend(self.external.iter().copied());
     }
 }
 
