@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::classify::FlowHash;
 use super::conn::Connection;
 use super::datagrams::FragmentKey;
 use super::family::Family;
@@ -66,6 +67,20 @@ impl<F: Frame> Shared<F> {
         }
         let owner = self.owner(key);
         (owner != self.worker).then_some(owner)
+    }
+
+    /// Gives a packet to another worker, with the hash of its flow if it is plain.
+    #[inline]
+    pub(super) fn hand_over(
+        &self,
+        worker: WorkerId,
+        mut frame: F,
+        plain_hash: Option<FlowHash>,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        // Always: what a driver has left there is not to be believed.
+        frame.set_plain_hash(plain_hash);
+        outlet.hand_over(worker, frame);
     }
 
     /// The worker that owns a flow.

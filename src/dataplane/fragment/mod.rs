@@ -71,7 +71,7 @@ impl<A: Family, F: Frame> Fragments<A, F> {
         }
         let owner = shared.fragment_owner(&fragment.key);
         if origin == Origin::Port && owner != shared.worker {
-            return outlet.hand_over(owner, arrival.frame);
+            return shared.hand_over(owner, arrival.frame, None, outlet);
         }
         let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
             return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);
