@@ -106,6 +106,10 @@ pub(super) struct Looked {
     pub(super) candidate: Candidate,
 }
 
+/// Packets that are on their way from another CPU's cache at any time: two lines each, as many as
+/// a CPU can wait for. A burst at once would have it wait for most of them and do nothing.
+const MOVING: usize = 12;
+
 /// Where a packet is in the burst at hand, and where and when that came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
@@ -261,9 +265,14 @@ impl<F: Frame> Pipeline<F> {
     /// What each frame of a burst is that another worker received.
     #[inline(never)]
     fn look_up_handed_over(&mut self, burst: &mut FrameBurst<F>) {
-        burst.iter().for_each(Frame::prefetch_moved);
-        for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
-            self.shared.look_up_handed_over(frame, (&self.v4, &self.v6), looked);
+        burst.iter().take(MOVING).for_each(Frame::prefetch_moved);
+        for (place, looked) in (0..burst.len()).zip(&mut self.packets) {
+            if let Some(later) = burst.get(place + MOVING) {
+                later.prefetch_moved();
+            }
+            if let Some(frame) = burst.get_mut(place) {
+                self.shared.look_up_handed_over(frame, (&self.v4, &self.v6), looked);
+            }
         }
     }
 
