@@ -107,9 +107,10 @@ impl Step {
         };
         // Datagrams in pieces come to their flow's owner by way of several workers, and may overtake
         // each other: what becomes of them does not depend on that.
-        let (control, chunk, ttl) = match self.form {
-            Form::Pieces(..) => (ACK, 0, 64),
-            _ => (self.control, self.chunk, self.ttl),
+        let (control, chunk, ttl) = if matches!(self.form, Form::Pieces(..)) {
+            (ACK, 0, 64)
+        } else {
+            (self.control, self.chunk, self.ttl)
         };
         let packet = match protocol {
             "tcp" => PacketBuilder::tcp(from, to).flags(control),
@@ -122,7 +123,9 @@ impl Step {
             Form::Padded => packet.pad_to(200),
             Form::Options if is_v6 => packet.extension(60, &[0; 6]),
             Form::Options => packet.ip_options(&[1; 8]),
-            _ => packet,
+            Form::Plain | Form::Pieces(..) | Form::Error | Form::Changed(..) | Form::Cut(_) => {
+                packet
+            }
         }
     }
 
@@ -277,7 +280,9 @@ proptest! {
                     number += 1;
                     let vlan = step.vlan.unwrap_or(vlans[interface.index()]);
                     let mut frames = step.frames(number);
-                    frames.iter_mut().for_each(|frame| tag(frame, vlan));
+                    for frame in &mut frames {
+                        tag(frame, vlan);
+                    }
                     burst.extend(frames);
                 }
                 burst.truncate(64);

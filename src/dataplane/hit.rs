@@ -11,7 +11,7 @@ use super::frame::{Frame, Outlet};
 use super::nat;
 use super::newcomer::Newcomers;
 use super::pipeline::{Arrival, Looked};
-use super::shared::Shared;
+use super::shared::{Shared, hand_over};
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -60,7 +60,7 @@ impl<F: Frame> Shared<F> {
     ) {
         if let Some(owner) = self.other_owner(key, at.origin) {
             let hash = plain_hash(&looked.packet, looked.hash);
-            return self.hand_over(owner, frame, hash, outlet);
+            return hand_over(owner, frame, hash, outlet);
         }
         if let Some(frame) = newcomers.add(at.place, frame) {
             self.flow(table, &Flow::of(looked, key, at.now), None, frame, outlet);

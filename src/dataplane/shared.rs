@@ -54,6 +54,19 @@ pub(super) struct Shared<F> {
     pub(super) helpers: Helpers,
 }
 
+/// Gives a packet to another worker, with the hash of its flow if it is plain.
+#[inline]
+pub(super) fn hand_over<F: Frame>(
+    worker: WorkerId,
+    mut frame: F,
+    plain_hash: Option<FlowHash>,
+    outlet: &mut impl Outlet<F>,
+) {
+    // Always: what a driver has left there is not to be believed.
+    frame.set_plain_hash(plain_hash);
+    outlet.hand_over(worker, frame);
+}
+
 impl<F: Frame> Shared<F> {
     /// The worker that owns a flow, if that is another one.
     #[inline]
@@ -67,20 +80,6 @@ impl<F: Frame> Shared<F> {
         }
         let owner = self.owner(key);
         (owner != self.worker).then_some(owner)
-    }
-
-    /// Gives a packet to another worker, with the hash of its flow if it is plain.
-    #[inline]
-    pub(super) fn hand_over(
-        &self,
-        worker: WorkerId,
-        mut frame: F,
-        plain_hash: Option<FlowHash>,
-        outlet: &mut impl Outlet<F>,
-    ) {
-        // Always: what a driver has left there is not to be believed.
-        frame.set_plain_hash(plain_hash);
-        outlet.hand_over(worker, frame);
     }
 
     /// The worker that owns a flow.

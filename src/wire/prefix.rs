@@ -122,7 +122,9 @@ impl<A: Address> FromIterator<A> for AddressSet<A> {
         let places = (addresses.len() * 4).next_power_of_two().max(2);
         let shift = u64::BITS - places.trailing_zeros();
         let mut set = Self { places: vec![A::default(); places].into(), shift };
-        addresses.into_iter().for_each(|address| set.insert(address));
+        for address in addresses {
+            set.insert(address);
+        }
         set
     }
 }

@@ -192,13 +192,22 @@ fn describe_v6(
 pub(in crate::dataplane) fn hash_of(packet: &Packet, hash: u64) -> Option<FlowHash> {
     let has_ports = |protocol| matches!(protocol, protocol::TCP | protocol::UDP);
     match &packet.class {
-        Class::FlowV4(key) if packet.transport == V4_TRANSPORT && has_ports(key.protocol) => {
-            Some(FlowHash::V4(hash))
+        Class::FlowV4(key) => {
+            let is_plain = packet.transport == V4_TRANSPORT && has_ports(key.protocol);
+            is_plain.then_some(FlowHash::V4(hash))
         }
-        Class::FlowV6(key) if packet.transport == V6_TRANSPORT && has_ports(key.protocol) => {
-            Some(FlowHash::V6(hash))
+        Class::FlowV6(key) => {
+            let is_plain = packet.transport == V6_TRANSPORT && has_ports(key.protocol);
+            is_plain.then_some(FlowHash::V6(hash))
         }
-        _ => None,
+        Class::Arp
+        | Class::Icmp
+        | Class::Icmpv6
+        | Class::ErrorV4
+        | Class::ErrorV6
+        | Class::FragmentV4
+        | Class::FragmentV6
+        | Class::Drop(_) => None,
     }
 }
 
