@@ -12,9 +12,10 @@ use pointsman::control::config::{
     Config, Device, Diagnostic, Idle, Listing, LoadError, Machine, PortConfig, Role, load_for,
     parse,
 };
-use pointsman::ids::{CpuId, VlanId};
+use pointsman::ids::{CpuId, InterfaceId, VlanId};
 use pointsman::service::{
-    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, SchedulerKind, TimeoutPreset, Timeouts,
+    ClosedPorts, Helper, MssClamp, NonSyn, Policy, Protocol, RealServer, Removal, SchedulerFlags,
+    SchedulerKind, TimeoutPreset, Timeouts,
 };
 use pointsman::wire::toeplitz::RssInput;
 
@@ -98,6 +99,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(director.idle, Idle::Busy);
     assert_eq!(director.connections, 1_000_000);
     assert_eq!(director.ipv6_share, 0);
+    assert_eq!(director.persistence_templates, 262_144);
     assert_eq!(director.metrics, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(director.socket, Path::new("/run/pointsman/pointsman.sock"));
     assert_eq!(director.log.filter, "info");
@@ -152,18 +154,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(inside.routes[0].to, "10.1.0.0/16".parse().unwrap());
     assert_eq!(inside.routes[0].via, "10.0.0.254".parse::<IpAddr>().unwrap());
 
-    let [web, dns, sigtran] = &config.services[..] else { panic!("three services") };
-    assert_eq!(web.scheduler, SchedulerKind::WeightedRoundRobin);
-    assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
-    assert_eq!((web.servers[0].weight, web.servers[1].weight), (5, 1));
-    assert_eq!(web.non_syn, NonSyn::Drop, "the service's own word counts");
-    let own = dns.timeouts.unwrap();
-    assert_eq!(own.udp, Duration::from_secs(10));
-    assert_eq!(own.close_wait, Duration::from_secs(240), "the service's preset");
-    assert!(dns.one_packet && !web.one_packet);
-    assert_eq!(web.timeouts, None);
-    assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
-
+    assert_eq!(director.persistence_templates, 100_000);
     let [masquerade] = &config.masquerades[..] else { panic!("one masquerade") };
     assert_eq!(
         masquerade.sources,
@@ -173,7 +164,6 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(masquerade.ports, 2000..=2999);
 
     assert_eq!(config.timeouts.icmp, Duration::from_secs(90));
-    assert_eq!((sigtran.listen.protocol, sigtran.non_syn), (Protocol::Sctp, NonSyn::Schedule));
     let rfc = Timeouts::preset(TimeoutPreset::Rfc);
     assert_eq!(config.timeouts.established, Duration::from_secs(3600));
     assert_eq!(config.timeouts.close, rfc.close);
@@ -187,6 +177,53 @@ fn every_key_arrives_where_it_belongs() {
     ]
     .map(|timeout| timeout.as_secs());
     assert_eq!(seconds, [5, 60, 1800, 70, 6, 10]);
+}
+
+#[test]
+fn every_key_of_a_service_arrives_where_it_belongs() {
+    let config = good(include_str!("config/everything.toml"));
+    let [web, dns, sigtran, passive, all_ports, shop] = &config.services[..] else {
+        panic!("six services")
+    };
+    let persistence = web.persistence.unwrap();
+    assert_eq!((persistence.timeout, persistence.prefix), (Duration::from_secs(600), 24));
+    assert_eq!((web.connection_limit, dns.connection_limit), (Some(50_000), None));
+    assert_eq!((dns.persistence, passive.persistence), (None, None));
+    assert_eq!(all_ports.persistence.unwrap().prefix, 32, "every client for itself");
+    assert_eq!(passive.servers[0].address.to_string(), "10.0.0.12:0", "the client's port");
+    assert_eq!((shop.listen.mark().unwrap().get(), shop.listen.is_ipv6()), (7, false));
+    assert_eq!(web.servers[1].slow_start, Some(Duration::from_secs(30)));
+    assert_eq!((web.removal, dns.removal), (Removal::Reset, Removal::Finish));
+    assert_eq!(web.scheduler, SchedulerKind::MaglevHashing);
+    assert_eq!(web.scheduler_flags, SchedulerFlags { fallback: true, port: true });
+    let thresholds = |server: &RealServer| (server.upper_threshold, server.lower_threshold);
+    assert_eq!(web.servers.iter().map(thresholds).collect::<Vec<_>>(), [(1000, 900), (0, 0)]);
+    assert_eq!(web.servers[0].address, "10.1.2.3:8080".parse::<SocketAddr>().unwrap());
+    assert_eq!((web.servers[0].weight, web.servers[1].weight), (RealServer::MAX_WEIGHT, 1));
+    assert_eq!(web.non_syn, NonSyn::Drop, "the service's own word counts");
+    let own = dns.timeouts.unwrap();
+    assert_eq!(own.udp, Duration::from_secs(10));
+    assert_eq!(own.close_wait, Duration::from_secs(240), "the service's preset");
+    assert!(dns.one_packet && !web.one_packet);
+    assert_eq!(web.timeouts, None);
+    assert_eq!(dns.scheduler, SchedulerKind::WeightedLeastConnections);
+    assert_eq!(
+        (sigtran.listen.protocol(), sigtran.non_syn),
+        (Some(Protocol::Sctp), NonSyn::Schedule)
+    );
+}
+
+#[test]
+fn every_key_of_a_mark_arrives_where_it_belongs() {
+    let config = good(include_str!("config/everything.toml"));
+    let [mark] = &config.marks[..] else { panic!("one mark") };
+    assert_eq!((mark.mark.get(), mark.protocol), (7, Some(Protocol::Tcp)));
+    assert_eq!(mark.addresses[0].to_string(), "203.0.113.20/32");
+    assert_eq!(mark.addresses[1].to_string(), "198.51.100.0/28");
+    let ports: Vec<_> = mark.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["80", "443", "8443-8449"]);
+    assert_eq!(mark.sources, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(mark.interface, Some(InterfaceId(0)));
 }
 
 #[test]

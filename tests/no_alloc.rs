@@ -11,6 +11,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman::clock::Tick;
 use pointsman::dataplane::frame::{BURST, BufferFrame, FrameBurst, Outlet};
@@ -24,8 +25,9 @@ use pointsman::dataplane::steering::Steering;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Helper, Masquerade, NonSyn, Policy, Protocol, RealServer, Rules, SchedulerKind, ServerLoads,
-    ServiceTable, SlotRegistry, VirtualService,
+    Helper, MarkRule, Masquerade, NonSyn, Persistence, Policy, PortRange, Protocol, RealServer,
+    Removal, Rules, SchedulerFlags, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry,
+    VirtualService,
 };
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, echo, error,
@@ -123,11 +125,15 @@ fn service(listen: &str, server: &str) -> VirtualService {
         name: listen.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::WeightedLeastConnections,
-        servers: vec![RealServer { address: server.parse().unwrap(), weight: 1 }],
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
+        servers: vec![RealServer::new(server.parse().unwrap(), 1)],
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: listen.ends_with(":21").then_some(Helper::Ftp),
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 
@@ -159,7 +165,30 @@ fn services() -> Vec<VirtualService> {
         service("tcp://192.0.2.100:21", "10.0.0.11:21"),
         service("sctp://192.0.2.100:2905", "10.0.0.11:3905"),
         service("sctp://[2001:db8:1::100]:2905", "[fd00::11]:3905"),
+        persistent("tcp://192.0.2.100:8000-8099", "10.0.0.11:0"),
+        persistent("udp://192.0.2.101:0", "10.0.0.11:0"),
+        persistent("fwmark://7", "10.0.0.11:0"),
+        persistent("fwmark6://7", "[fd00::11]:0"),
     ]
+}
+
+fn persistent(listen: &str, server: &str) -> VirtualService {
+    let mut service = service(listen, server);
+    service.persistence = Some(Persistence::of(Duration::from_secs(60), &service.listen));
+    service.connection_limit = Some(1_000_000);
+    service
+}
+
+fn marks() -> Vec<MarkRule> {
+    let addresses = ["192.0.2.102/32", "2001:db8:1::102/128"].map(|net| net.parse().unwrap());
+    vec![MarkRule {
+        mark: 7.try_into().unwrap(),
+        addresses: addresses.to_vec(),
+        protocol: None,
+        ports: vec![PortRange::one(80), PortRange::one(443)],
+        sources: Vec::new(),
+        interface: Some(InterfaceId(0)),
+    }]
 }
 
 fn worker(workers: u16) -> (Pipeline<BufferFrame>, ControlMailbox, Arc<WorkerStats>) {
@@ -190,9 +219,10 @@ fn worker_in(
         via: via.map(|via| via.parse().unwrap()),
     };
     let services = services();
-    assert_eq!(services[0].listen.protocol, Protocol::Tcp);
+    assert_eq!(services[0].listen.protocol(), Some(Protocol::Tcp));
     let mut slots = SlotRegistry::new(16);
-    let rules = Rules { masquerades, policy, ..Rules::of(&services) };
+    let marks = marks();
+    let rules = Rules { masquerades, marks: &marks, policy, ..Rules::of(&services) };
     let table = ServiceTable::compile(TableVersion(1), rules, &mut slots).unwrap();
     let stats = Arc::new(WorkerStats::new(16));
     let (inner, control) = mailbox();
@@ -634,6 +664,41 @@ fn hairpin_and_one_packet_services_need_no_allocation() {
     let frames = burst(1, (1000..).map(answer));
     warm(&mut pipeline, frames, (Origin::Port, 20), &mut shelf, "its replies");
     assert_eq!((shelf.transmitted, pipeline.connections()), (256, (32, 32)));
+}
+
+#[test]
+fn persistence_ranges_and_marks_need_no_allocation() {
+    let (mut pipeline, _control, stats) = worker(1);
+    let mut shelf = Shelf::new();
+    let frame = |number: u16| {
+        // Clients with several connections each.
+        let (v4, v6) = (
+            format!("198.18.7.{}:{number}", number % 16),
+            format!("[2001:db8:ffff::{}]:{number}", number % 16),
+        );
+        let packet = match number / 16 % 4 {
+            0 => PacketBuilder::tcp(&v4, "192.0.2.100:8042").flags(SYN),
+            1 => PacketBuilder::udp(&v4, "192.0.2.101:4242"),
+            2 => PacketBuilder::tcp(&v4, "192.0.2.102:443").flags(SYN),
+            _ => PacketBuilder::tcp(&v6, "[2001:db8:1::102]:80").flags(SYN),
+        };
+        packet.build()
+    };
+    for (what, first) in [("new clients", 1024), ("hits", 1024), ("known clients", 2048)] {
+        let frames = burst(0, (first..).map(frame));
+        warm(&mut pipeline, frames, (Origin::Port, 10), &mut shelf, what);
+    }
+    assert_eq!((shelf.transmitted, pipeline.connections()), (192, (96, 32)));
+    let mut now = 50;
+    let count = allocations(|| {
+        pipeline.housekeep(Tick(now), &mut shelf);
+        assert_eq!(stats.templates.get(), 64);
+        while stats.templates.get() > 0 && now < 2_000_000 {
+            now += 1;
+            pipeline.housekeep(Tick(now), &mut shelf);
+        }
+    });
+    assert_eq!((count, pipeline.connections(), stats.templates.get()), (0, (0, 0), 0));
 }
 
 #[test]

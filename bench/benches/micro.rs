@@ -15,8 +15,8 @@ use pointsman::dataplane::stats::DropReason;
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::TableVersion;
 use pointsman::service::{
-    Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
-    SlotRegistry, VirtualService,
+    Asking, Listen, NonSyn, Protocol, RealServer, Removal, Rules, SchedulerFlags, SchedulerKind,
+    ServerLoads, ServiceTable, SlotRegistry, VirtualService,
 };
 use pointsman::wire::U16;
 use pointsman::wire::address::{Address, V4, V6};
@@ -150,6 +150,8 @@ impl Expiry<V4> for Ended {
         None
     }
 
+    fn lives(&self, _: &Connection<V4>, _: Tick) {}
+
     fn ended(&mut self, _: &Connection<V4>) {
         self.0 += 1;
     }
@@ -223,32 +225,48 @@ fn classify_all(frames: &mut [BufferFrame]) {
 fn schedulers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler");
     group.throughput(Throughput::Elements(1));
+    let key = key::<V4>();
     for kind in SchedulerKind::ALL {
-        for servers in [2_u8, 10, 100] {
+        for servers in [2_u16, 10, 100] {
             let name = format!("pick/{}/{servers}_servers", kind.name());
             let table = one_service(kind, servers);
             let loads = ServerLoads::new(usize::from(servers));
             let services = table.v4();
             let service = services.find([192, 0, 2, 100], U16::new(80), 17).expect("the service");
             group.bench_function(name, |bencher| {
-                bencher.iter(|| service.schedule(black_box(&loads)));
+                let asking = Asking { key: &key, now: Tick(0) };
+                bencher.iter(|| service.schedule(black_box(&asking), black_box(&loads)));
             });
+        }
+    }
+    for kind in [SchedulerKind::MaglevHashing, SchedulerKind::Maglev] {
+        for servers in [10_u16, 1000] {
+            let name = format!("compile/{}/{servers}_servers", kind.name());
+            group.sample_size(10);
+            group.bench_function(name, |bencher| bencher.iter(|| one_service(kind, servers)));
         }
     }
     group.finish();
 }
 
-fn one_service(kind: SchedulerKind, servers: u8) -> ServiceTable {
-    let server = |last| RealServer { address: ([10, 0, 0, last], 8080).into(), weight: 1 };
+fn one_service(kind: SchedulerKind, servers: u16) -> ServiceTable {
+    let server = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        RealServer::new(([10, 0, high, low], 8080).into(), 1 + u32::from(number) % 7)
+    };
     let services = [VirtualService {
         name: "service".to_owned(),
-        listen: Listen { protocol: Protocol::Udp, address: ([192, 0, 2, 100], 80).into() },
+        listen: Listen::at(Protocol::Udp, ([192, 0, 2, 100], 80).into()),
         scheduler: kind,
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: (1..=servers).map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }];
     let mut slots = SlotRegistry::new(usize::from(servers));
     ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).expect("a table")

@@ -20,8 +20,8 @@ use pointsman::dataplane::{Pipeline, PipelineSettings};
 use pointsman::dpdk::memory::HugePages;
 use pointsman::ids::{InterfaceId, PortId, TableVersion, VlanId, WorkerId};
 use pointsman::service::{
-    Listen, NonSyn, Protocol, RealServer, Rules, SchedulerKind, ServerLoads, ServiceTable,
-    SlotRegistry, VirtualService,
+    Listen, NonSyn, Protocol, RealServer, Removal, Rules, SchedulerFlags, SchedulerKind,
+    ServerLoads, ServiceTable, SlotRegistry, VirtualService,
 };
 use pointsman::wire::U16;
 use pointsman::wire::address::V4;
@@ -344,17 +344,21 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         let mut address = flows::server(traffic.family, place + nth * flows::SERVICES);
         let port = u32::from(address.port()) + group;
         address.set_port(u16::try_from(port).unwrap_or(u16::MAX));
-        RealServer { address, weight: 1 }
+        RealServer::new(address, 1)
     };
     VirtualService {
         name: format!("service-{number}"),
-        listen: Listen { protocol, address: flows::service(traffic.family, number) },
+        listen: Listen::at(protocol, flows::service(traffic.family, number)),
         scheduler: SchedulerKind::WeightedLeastConnections,
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: (0..servers).map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }
 

@@ -48,7 +48,7 @@ pub fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<Outcome> {
-    let Loaded { config, warnings } = match config::load_for(path, machine) {
+    let Loaded { config, warnings, .. } = match config::load_for(path, machine) {
         Ok(loaded) => loaded,
         Err(LoadError::Invalid(diagnostics)) => {
             write!(err, "{}", Listing(&diagnostics))?;

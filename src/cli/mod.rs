@@ -2,11 +2,19 @@
 
 pub mod check;
 mod completions;
+mod change;
 mod connections;
+mod drain;
+pub mod ipvsadm;
 mod output;
+mod reload;
 mod run;
+mod server;
+mod service;
+mod set;
 mod status;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,6 +30,9 @@ Examples:
                                           run the director; Ctrl-C stops it in order
   sudo pointsman status                   services, servers, connections, rates
   sudo pointsman status | head            what fits on the screen
+  sudo pointsman server add web 10.0.0.13:8080
+                                          one more real server, at once
+  sudo pointsman reload --dry-run         what would the file change?
   curl http://127.0.0.1:9464/metrics      what Prometheus sees";
 
 /// A Layer-4 load balancer (LVS NAT routing) on DPDK.
@@ -43,7 +54,30 @@ enum Command {
     Check(Check),
     Status(status::Status),
     Connections(connections::Connections),
+    Service(service::Service),
+    Server(server::Server),
+    Set(set::Set),
+    Timeout(set::Timeout),
+    Drain(drain::Drain),
+    Reload(reload::Reload),
+    Save(reload::Save),
+    Ipvsadm(Ipvsadm),
     Completions(completions::Completions),
+}
+
+/// Speak ipvsadm's language: every option and format of ipvsadm 1.31.
+///
+/// The same as a link named ipvsadm, ipvsadm-save or ipvsadm-restore to this program. The
+/// director is found by `POINTSMAN_SOCKET`, or at its usual socket.
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  sudo pointsman ipvsadm -ln --stats\n  sudo pointsman ipvsadm -h"
+)]
+struct Ipvsadm {
+    /// The options of ipvsadm.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    words: Vec<OsString>,
 }
 
 /// Check a configuration without starting anything.
@@ -65,6 +99,14 @@ impl Cli {
             Command::Check(check) => check::run(&check.file),
             Command::Status(status) => status.run(),
             Command::Connections(connections) => connections.run(),
+            Command::Service(service) => service.run(),
+            Command::Server(server) => server.run(),
+            Command::Set(set) => set.run(),
+            Command::Timeout(timeout) => timeout.run(),
+            Command::Drain(drain) => drain.run(),
+            Command::Reload(reload) => reload.run(),
+            Command::Save(save) => save.run(),
+            Command::Ipvsadm(Ipvsadm { words }) => ipvsadm::run("ipvsadm", "ipvsadm", words),
             Command::Completions(completions) => completions.run(),
         }
     }

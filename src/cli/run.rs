@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output;
 #[cfg(feature = "dpdk")]
@@ -18,7 +20,8 @@ Examples:
   sudo pointsman run --config dpdk-config/null.toml     no NIC needed: packets from nowhere
 
 Exit code 0: stopped in order; 1: it could not start, or something was left behind; 2: the
-configuration cannot be read. The log goes to stderr; `log` in [director] sets its level.";
+configuration cannot be read. The log goes to stderr, or to the journal; `log` and
+`log_format` in [director] say what and how.";
 
 /// Run the director until SIGTERM or Ctrl-C.
 ///
@@ -35,7 +38,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         let mut stderr = io::stderr().lock();
-        let Loaded { config, warnings } = match config::load(&self.config) {
+        let Loaded { config, source, warnings } = match config::load(&self.config) {
             Ok(loaded) => loaded,
             Err(LoadError::Invalid(diagnostics)) => {
                 write!(stderr, "{}", Listing(&diagnostics)).ok();
@@ -49,18 +52,19 @@ impl Run {
         };
         write!(stderr, "{}", Listing(&warnings)).ok();
         drop(stderr);
-        match log_to_stderr(&config.director.log) {
-            Ok(()) => direct(config, &self.config.display().to_string()),
+        match begin_log(&config.director.log) {
+            Ok(()) => direct(config, source),
             Err(error) => output::fail(&error),
         }
     }
 }
 
 #[cfg(feature = "dpdk")]
-fn direct(config: config::Config, file: &str) -> ExitCode {
+fn direct(config: config::Config, source: config::ConfigSource) -> ExitCode {
     // Before the start: what a director has taken that failed halfway would look like missing.
-    let mut findings = preflight::check(&config, file, &preflight::ThisHost);
-    let Err(error) = crate::director::run(config) else { return ExitCode::SUCCESS };
+    let file = source.path.display().to_string();
+    let mut findings = preflight::check(&config, &file, &preflight::ThisHost);
+    let Err(error) = crate::director::run(config, source) else { return ExitCode::SUCCESS };
     let code = output::fail(&error);
     findings.retain(config::Diagnostic::is_error);
     if error.concerns_the_machine() && !findings.is_empty() {
@@ -71,24 +75,30 @@ fn direct(config: config::Config, file: &str) -> ExitCode {
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn direct(_config: config::Config, _file: &str) -> ExitCode {
+fn direct(_config: config::Config, _source: config::ConfigSource) -> ExitCode {
     output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
 }
 
-fn log_to_stderr(log: &LogConfig) -> Result<(), String> {
+fn begin_log(log: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
         format!(
             "`log = {:?}` is not understood: {error}; use info, or a tracing filter",
             log.filter
         )
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
     let done = match log.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(to_stderr.with_target(false)).try_init(),
+        LogFormat::Json => registry.with(to_stderr.json()).try_init(),
+        LogFormat::Journal => {
+            let journal = tracing_journald::layer().map_err(|error| {
+                format!("`log_format = \"journal\"`: {error}; use \"text\" where systemd is not")
+            })?;
+            registry.with(journal.with_field_prefix(Some("POINTSMAN".to_owned()))).try_init()
+        }
     };
     done.map_err(|error| format!("cannot set up the log: {error}"))
 }

@@ -12,6 +12,8 @@ use super::config::Config;
 
 /// Owner and group may use the control socket, others not.
 const SOCKET_MODE: u32 = 0o660;
+/// The group that may, where there is one of this name.
+const SOCKET_GROUP: &str = "pointsman";
 
 /// Why the control side cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +72,7 @@ pub enum StartError {
     Thread(#[source] io::Error),
     /// What the director hands over does not fit together.
     #[error("cannot take over the services: {0}")]
-    Services(#[from] super::state::Refused),
+    Services(#[from] super::desired::Refused),
 }
 
 /// The bound listeners. Dropping them removes the socket's file.
@@ -135,8 +137,21 @@ impl ApiListener {
         let identity = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
         let file = SocketFile { path: path.to_owned(), identity, made_directory };
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+        give_to_group(path);
         socket.set_nonblocking(true).map_err(failed)?;
         Ok(Self { socket, file })
+    }
+}
+
+/// Gives the socket to its group. Without one, or without the right to, it stays with the group of
+/// who runs the director.
+fn give_to_group(path: &Path) {
+    let group = nix::unistd::Group::from_name(SOCKET_GROUP).ok().flatten();
+    if let Some(group) = group
+        && let Err(cause) = std::os::unix::fs::chown(path, None, Some(group.gid.as_raw()))
+    {
+        let socket = path.display();
+        tracing::warn!(%socket, group = SOCKET_GROUP, %cause, "the group cannot have the socket");
     }
 }
 

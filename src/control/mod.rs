@@ -11,7 +11,8 @@ pub mod metrics;
 mod listeners;
 mod plant;
 mod ownership;
-mod state;
+mod desired;
+mod acknowledgements;
 mod neighbor;
 mod outbox;
 mod rates;
@@ -19,14 +20,15 @@ mod observed;
 mod http;
 mod run;
 mod thread;
+mod ledger;
 #[cfg(test)]
 mod test_config;
 
+pub use desired::{Problem, Refused, at_start};
 pub use listeners::{Listeners, StartError};
 pub use ownership::{essential_neighbors, next_hop, owned_addresses, static_neighbors};
 pub use plant::{
     BuildInfo, DeviceSource, HashCheck, Neighbor, Plant, PoolReport, PortCounters, PortReport,
     SteeringMode, WorkerHandle,
 };
-pub use state::Refused;
 pub use thread::{ControlError, ControlThread, Reins, spawn};

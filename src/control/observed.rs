@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::api::message::Traffic;
 use super::config::Config;
+use super::desired::{Inventory, InventoryService};
+use super::ledger::Ledger;
 use super::neighbor::Neighbors;
 use super::rates::{Rates, Sample};
-use super::state::Inventory;
 use super::{BuildInfo, DeviceSource, PoolReport, PortReport, WorkerHandle};
 use crate::dataplane::stats::WorkerStats;
-use crate::ids::{CpuId, WorkerId};
+use crate::ids::{CpuId, ServerSlot, WorkerId};
 use crate::service::ServerLoads;
 
 /// Time without a poll after which a worker counts as stuck, and without a turn after which the
@@ -70,6 +72,11 @@ impl Clock {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// What the loop last said about itself and the workers.
 #[derive(Debug, Default)]
 pub(super) struct Health {
@@ -95,6 +102,21 @@ pub(super) struct Observed {
     pub(super) clock: Clock,
     pub(super) rates: Shared<(Option<Sample>, Arc<Rates>)>,
     pub(super) health: Shared<Health>,
+    pub(super) changes: Shared<ChangeCounts>,
+    /// What belongs to whom of what the workers count.
+    pub(super) ledger: Shared<Ledger>,
+}
+
+/// What has become of changes since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChangeCounts {
+    pub(super) applied: u64,
+    pub(super) without_effect: u64,
+    pub(super) refused: u64,
+    pub(super) acknowledged: u64,
+    /// From the change to the last worker's acknowledgement.
+    pub(super) seconds: Duration,
+    pub(super) last: Duration,
 }
 
 impl Observed {
@@ -110,9 +132,70 @@ impl Observed {
         Arc::clone(&self.inventory.get())
     }
 
+    /// These services are in force now.
+    pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
+        let old = std::mem::replace(&mut *self.inventory.get(), Arc::clone(&inventory));
+        self.ledger.get().adopt(&old, &inventory);
+    }
+
+    /// What has become of changes.
+    pub(super) fn changes(&self) -> ChangeCounts {
+        *self.changes.get()
+    }
+
+    /// Counts what has become of a change.
+    pub(super) fn count_change(&self, count: impl FnOnce(&mut ChangeCounts)) {
+        count(&mut self.changes.get());
+    }
+
     /// The rates over the last second or so.
     pub(super) fn rates(&self) -> Arc<Rates> {
         Arc::clone(&self.rates.get().1)
+    }
+
+    /// Sets the counters of a service, or of all, back to 0; `None`: there is no such service.
+    pub(super) fn zero(&self, service: Option<&str>) -> Option<()> {
+        let inventory = self.inventory();
+        self.ledger.get().set_back(&inventory, service, |slot| self.counted(slot))
+    }
+
+    /// What the workers have counted for a slot since they run.
+    fn counted(&self, slot: ServerSlot) -> Traffic {
+        let workers = self.workers.iter().filter_map(|worker| worker.stats.server(slot));
+        workers.fold(Traffic::default(), |sum, counters| {
+            sum.plus(Traffic {
+                connections: counters.connections.get(),
+                in_packets: counters.in_packets.get(),
+                out_packets: counters.out_packets.get(),
+                in_octets: counters.in_octets.get(),
+                out_octets: counters.out_octets.get(),
+            })
+        })
+    }
+
+    /// What a server has counted.
+    pub(super) fn server_traffic(&self, slot: ServerSlot) -> Traffic {
+        self.ledger.get().server(slot, self.counted(slot))
+    }
+
+    /// The same since it was last set back.
+    pub(super) fn server_since_zero(&self, slot: ServerSlot) -> Traffic {
+        self.ledger.get().server_since_zero(slot, self.counted(slot))
+    }
+
+    /// What a service has counted, with servers that are gone.
+    pub(super) fn service_traffic(&self, entry: &InventoryService) -> Traffic {
+        self.ledger.get().service(entry, |slot| self.counted(slot))
+    }
+
+    /// The same since it was last set back.
+    pub(super) fn service_since_zero(&self, entry: &InventoryService) -> Traffic {
+        self.ledger.get().service_since_zero(entry, |slot| self.counted(slot))
+    }
+
+    /// Slots of servers that are gone, connections and all, are to be given to others.
+    pub(super) fn slots_returned(&self, slots: &[ServerSlot]) {
+        self.ledger.get().returned(slots, |slot| self.counted(slot));
     }
 
     /// Measures rates anew.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Listeners;
-use super::config::{Config, MacAddress};
+use super::config::{Config, ConfigSource, MacAddress};
 use crate::dataplane::mailbox::ControlMailbox;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, InterfaceId, WorkerId};
@@ -16,6 +16,8 @@ use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
 pub struct Plant {
     /// The configuration in force.
     pub config: Config,
+    /// The file that it comes from.
+    pub source: ConfigSource,
     /// The workers, worker 0 first.
     pub workers: Vec<WorkerHandle>,
     /// Connections per real server, which the workers count.

@@ -62,19 +62,6 @@ impl WorkerSample {
     }
 }
 
-/// A server's traffic over all workers.
-pub(super) fn traffic(observed: &Observed, slot: ServerSlot) -> Traffic {
-    let mut sum = Traffic::default();
-    for counters in observed.workers.iter().filter_map(|worker| worker.stats.server(slot)) {
-        sum.connections += counters.connections.get();
-        sum.in_packets += counters.in_packets.get();
-        sum.out_packets += counters.out_packets.get();
-        sum.in_octets += counters.in_octets.get();
-        sum.out_octets += counters.out_octets.get();
-    }
-    sum
-}
-
 impl Sample {
     /// Reads all counters.
     pub(super) fn take(observed: &Observed, at: Duration) -> Self {
@@ -83,7 +70,9 @@ impl Sample {
         Self {
             at,
             workers: observed.workers.iter().map(|w| WorkerSample::take(&w.stats)).collect(),
-            servers: servers.map(|(_, slot)| (*slot, traffic(observed, *slot))).collect(),
+            servers: servers
+                .map(|server| (server.slot, observed.server_traffic(server.slot)))
+                .collect(),
             ports: observed.ports().into_iter().map(|port| (port.name(), port.counters)).collect(),
         }
     }

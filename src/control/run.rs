@@ -8,15 +8,18 @@ use std::time::Duration;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot};
 
+use super::acknowledgements::Acknowledgements;
+use super::api::message::{Changed, Failure, Saved};
+use super::desired::{Change, DesiredState, NotSaved, Outcome, Refused, STEP, Step};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
-use super::observed::{Clock, Observed, Shared, Worker};
+use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
-use super::state::{Change, DesiredState};
 use super::thread::Signals;
 use super::{Neighbor, Plant, StartError, api, metrics, ownership};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
 use crate::ids::{InterfaceId, WorkerId};
+use crate::service::ServiceTable;
 
 /// Pause between two turns while something happens, and while nothing does.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -41,6 +44,41 @@ const PAGES_OWED: usize = 16;
 pub(super) enum Request {
     /// A page of one worker's connections. The reply is dropped when the worker owes too many.
     Connections { worker: WorkerId, page: ConnectionPage, reply: oneshot::Sender<ConnectionPage> },
+    /// A change of what the operator wants.
+    Change(ChangeRequest),
+    /// What is wanted is to be written into the configuration file.
+    Save(SaveRequest),
+}
+
+/// A change that somebody asks for.
+#[derive(Debug)]
+pub(super) struct ChangeRequest {
+    pub(super) change: Change,
+    /// The version that the caller has decided by.
+    pub(super) expected: Option<u64>,
+    /// Only tell what would change.
+    pub(super) dry_run: bool,
+    /// Who asks, for the log.
+    pub(super) origin: String,
+    pub(super) reply: oneshot::Sender<Result<Changed, NotChanged>>,
+}
+
+/// Somebody wants the file written.
+#[derive(Debug)]
+pub(super) struct SaveRequest {
+    pub(super) force: bool,
+    pub(super) reply: oneshot::Sender<Result<Saved, Failure>>,
+}
+
+/// Why nothing has changed.
+#[derive(Debug)]
+pub(super) enum NotChanged {
+    /// It is not valid.
+    Refused(Refused),
+    /// The caller has decided by another version.
+    OtherVersion { expected: u64, version: u64 },
+    /// A worker has not taken the last changes over.
+    Straggler(WorkerId),
 }
 
 /// A page that a worker owes.
@@ -62,8 +100,10 @@ pub(super) struct Control {
     requests: mpsc::Receiver<Request>,
     /// Pages that the workers owe, oldest first.
     owed: Vec<Owed>,
+    acknowledgements: Acknowledgements,
     announcements: Announcements,
     next_sample: Duration,
+    next_step: Duration,
     busy_until: Duration,
     stop: Arc<AtomicBool>,
     stopping: bool,
@@ -73,18 +113,43 @@ pub(super) struct Control {
 /// The addresses to announce, and when.
 #[derive(Debug)]
 struct Announcements {
+    /// All that the director answers for.
+    owned: Vec<(InterfaceId, IpAddr)>,
+    /// Those that the links have not been told of often enough.
     addresses: Vec<(InterfaceId, IpAddr)>,
     left: u8,
     next: Duration,
+}
+
+impl Announcements {
+    fn of(owned: Vec<(InterfaceId, IpAddr)>, now: Duration) -> Self {
+        Self { addresses: owned.clone(), owned, left: ANNOUNCEMENTS, next: now }
+    }
+
+    /// The director answers for these from now on: the new ones are announced.
+    fn change(&mut self, now: Duration, owned: Vec<(InterfaceId, IpAddr)>) {
+        if self.left == 0 {
+            self.addresses.clear();
+        }
+        self.addresses.retain(|address| owned.contains(address));
+        let news = owned.iter().filter(|address| !self.owned.contains(address));
+        let before = self.addresses.len();
+        self.addresses.extend(news);
+        if self.addresses.len() > before {
+            (self.left, self.next) = (ANNOUNCEMENTS, now);
+        }
+        self.owned = owned;
+    }
 }
 
 impl Control {
     /// Takes over the plant and starts to listen. Needs the context of a tokio runtime.
     pub(super) fn new(plant: Plant) -> Result<Self, StartError> {
         let now = Duration::ZERO;
-        let mut state = DesiredState::new(plant.slots);
-        let services = plant.config.services.clone();
-        let inventory = state.apply(Change::Adopt { services, table: plant.table })?;
+        let config = plant.config.clone();
+        let state = DesiredState::new(plant.source, config, plant.slots, plant.table)?;
+        let ids = plant.workers.iter().map(|worker| worker.id);
+        let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::owned_addresses(&plant.config);
         let mut neighbors = Neighbors::new(NEIGHBORS);
         for (neighbor, mac) in ownership::static_neighbors(&plant.config) {
@@ -101,16 +166,19 @@ impl Control {
             workers: stats,
             loads: plant.loads,
             devices: plant.devices.into(),
-            inventory: inventory.into(),
+            inventory: Arc::clone(state.inventory()).into(),
             tsc_hz: plant.tsc_hz,
             build: plant.build,
             clock: Clock::start(),
             rates: Shared::default(),
             health: Shared::default(),
+            changes: Shared::default(),
+            ledger: Shared::default(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;
-        let doors = api::Doors { observed: Arc::clone(&observed), requests: request_sender };
+        let path = state.path().to_owned();
+        let doors = api::Doors { observed: Arc::clone(&observed), requests: request_sender, path };
         api::server::start(plant.listeners.api.socket, doors)
             .map_err(|cause| StartError::Socket { path: socket_file.path().to_owned(), cause })?;
         if let Some(listener) = plant.listeners.metrics {
@@ -123,8 +191,10 @@ impl Control {
             neighbors,
             requests,
             owed: Vec::new(),
-            announcements: Announcements { addresses, left: ANNOUNCEMENTS, next: now },
+            acknowledgements,
+            announcements: Announcements::of(addresses, now),
             next_sample: now,
+            next_step: now,
             busy_until: BUSY_FOR,
             stop: plant.stop,
             stopping: false,
@@ -157,7 +227,8 @@ impl Control {
     }
 
     fn pause(&self, now: Duration) -> Duration {
-        let busy = now < self.busy_until || self.outbox.is_waiting();
+        let awaited = self.outbox.is_waiting() || self.acknowledgements.is_awaited();
+        let busy = now < self.busy_until || awaited;
         if busy { BUSY_PAUSE } else { IDLE_PAUSE }
     }
 
@@ -166,6 +237,8 @@ impl Control {
         self.outbox.flush();
         self.take_events(now, EVENTS_PER_TURN);
         self.neighbors.tick(now);
+        self.acknowledgements.give_up(now);
+        self.step(now);
         self.act(now);
         self.announce(now);
         if now >= self.next_sample {
@@ -176,7 +249,7 @@ impl Control {
     }
 
     fn take_events(&mut self, now: Duration, per_worker: usize) {
-        let Self { outbox, neighbors, owed, state, busy_until, .. } = self;
+        let Self { outbox, neighbors, owed, acknowledgements, busy_until, observed, .. } = self;
         outbox.drain(per_worker, |worker, event| {
             *busy_until = now + BUSY_FOR;
             match event {
@@ -188,8 +261,14 @@ impl Control {
                 }
                 Event::Connections { worker, page } => deliver(owed, worker, page),
                 Event::Installed { worker, version, retired } => {
-                    let wanted = state.version();
-                    tracing::debug!(%worker, %version, %wanted, "services installed");
+                    tracing::debug!(%worker, %version, "services installed");
+                    acknowledgements.installed(now, worker, version, |took| {
+                        observed.count_change(|counts| {
+                            counts.acknowledged += 1;
+                            counts.seconds += took;
+                            counts.last = took;
+                        });
+                    });
                     drop(retired);
                 }
             }
@@ -225,7 +304,22 @@ impl Control {
     }
 
     fn on_request(&mut self, request: Request) {
-        let Request::Connections { worker, page, reply } = request;
+        match request {
+            Request::Connections { worker, page, reply } => self.list(worker, page, reply),
+            Request::Change(request) => self.on_change(request),
+            Request::Save(SaveRequest { force, reply }) => {
+                // Who asked may have given up.
+                reply.send(self.save(force)).ok();
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        worker: WorkerId,
+        page: ConnectionPage,
+        reply: oneshot::Sender<ConnectionPage>,
+    ) {
         // A lost page is owed until who asked has given up.
         self.owed.retain(|owed| !owed.reply.is_closed());
         if self.owed.iter().filter(|owed| owed.worker == worker).count() < PAGES_OWED {
@@ -235,10 +329,163 @@ impl Control {
         }
     }
 
+    fn on_change(&mut self, request: ChangeRequest) {
+        let ChangeRequest { change, expected, dry_run, origin, reply } = request;
+        match self.change(&change, expected, dry_run, &origin) {
+            Ok((changed, true)) => {
+                let (now, version) = (self.now(), self.state.version());
+                let (acknowledged, answer) = oneshot::channel();
+                self.acknowledgements.wait(now, version, changed, acknowledged);
+                tokio::spawn(async move {
+                    if let Ok(changed) = answer.await {
+                        reply.send(Ok(changed)).ok();
+                    }
+                });
+            }
+            Ok((changed, false)) => drop(reply.send(Ok(changed))),
+            Err(why) => drop(reply.send(Err(why))),
+        }
+    }
+
+    /// Makes a change, and tells whether the workers were told.
+    fn change(
+        &mut self,
+        change: &Change,
+        expected: Option<u64>,
+        dry_run: bool,
+        origin: &str,
+    ) -> Result<(Changed, bool), NotChanged> {
+        let version = self.state.revision();
+        if let Some(expected) = expected.filter(|expected| *expected != version) {
+            return Err(NotChanged::OtherVersion { expected, version });
+        }
+        if let Some(worker) = self.acknowledgements.straggler(self.state.version()) {
+            return Err(NotChanged::Straggler(worker));
+        }
+        let outcome =
+            if dry_run { self.state.preview(change) } else { self.state.apply(change, self.now()) };
+        let Outcome { plan, warnings, table } = outcome.map_err(|refused| {
+            tracing::warn!(%origin, reason = %refused, "a change is refused");
+            self.observed.count_change(|counts| counts.refused += 1);
+            NotChanged::Refused(refused)
+        })?;
+        let installs = table.is_some();
+        if !dry_run {
+            self.observed.count_change(|counts| {
+                counts.applied += u64::from(installs);
+                counts.without_effect += u64::from(!installs);
+            });
+        }
+        if let Some(table) = table {
+            self.install(&table);
+            self.adopt(&plan, origin);
+        }
+        let changed = Changed {
+            version: self.state.revision(),
+            plan,
+            warnings,
+            acknowledged_seconds: None,
+            silent_workers: Vec::new(),
+        };
+        Ok((changed, installs))
+    }
+
+    /// Tells the workers and the readers.
+    fn install(&mut self, table: &Arc<ServiceTable>) {
+        table.set_thresholds(&self.observed.loads);
+        self.outbox.send_all(|| Command::InstallServices(Arc::clone(table)));
+        self.observed.set_inventory(Arc::clone(self.state.inventory()));
+    }
+
+    /// Servers that start slowly get a larger share; those that are drained and empty, or have no
+    /// more time, go if they are to.
+    fn step(&mut self, now: Duration) {
+        if now < self.next_step {
+            return;
+        }
+        self.next_step = now + STEP;
+        if self.acknowledgements.straggler(self.state.version()).is_some() {
+            return;
+        }
+        let acknowledged = self.acknowledgements.everywhere();
+        let returned = self.state.reclaim(&self.observed.loads, acknowledged);
+        self.observed.slots_returned(&returned);
+        match self.state.step(now) {
+            Ok(Some(table)) => self.install(&table),
+            Ok(None) => {}
+            Err(cause) => tracing::error!(%cause, "cannot make the next step of a slow start"),
+        }
+        for change in self.state.drained(unix_seconds(), &self.observed.loads) {
+            if let Err(why) = self.change(&change, None, false, "drain") {
+                tracing::error!(?change, ?why, "cannot remove a drained server");
+            }
+        }
+    }
+
+    /// What else follows from what is in force now.
+    fn adopt(&mut self, plan: &[Step], origin: &str) {
+        let now = self.now();
+        self.busy_until = now + BUSY_FOR;
+        let version = self.state.revision();
+        for step in plan {
+            tracing::info!(%version, %origin, change = %step, "what is wanted has changed");
+        }
+        let config = &self.state.inventory().config;
+        self.neighbors.require(now, &ownership::essential_neighbors(config));
+        let owned = ownership::owned_addresses(config);
+        self.announcements.change(now, owned);
+    }
+
+    fn save(&mut self, force: bool) -> Result<Saved, Failure> {
+        let path = self.state.path().display().to_string();
+        let changed = self.state.save(force).map_err(|error| {
+            let hint = match error {
+                NotSaved::Overtaken(_) => "reload it first, or save with force to overwrite it",
+                NotSaved::Unwritable { .. } => "nothing has been written",
+            };
+            Failure { error: error.to_string(), hint: hint.to_owned(), ..Failure::default() }
+        })?;
+        tracing::info!(%path, changed, "what is wanted was saved");
+        Ok(Saved { path, changed })
+    }
+
+    /// Makes everything as the configuration file says it (SIGHUP).
+    fn reload(&mut self) {
+        let path = self.state.path().to_owned();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(cause) => {
+                tracing::error!(path = %path.display(), %cause, "cannot reload; nothing changes");
+                return;
+            }
+        };
+        match self.change(&Change::Reload { text }, None, false, "SIGHUP") {
+            Ok((changed, _)) => {
+                let steps = changed.plan.len();
+                for step in changed.plan.iter().filter(|step| step.needs_restart()) {
+                    tracing::warn!(change = %step, "wanted, but not at run time");
+                }
+                tracing::info!(path = %path.display(), steps, "reloaded");
+            }
+            Err(NotChanged::Refused(Refused::Invalid(problems))) => {
+                for problem in &problems {
+                    tracing::error!(%problem, "the file is not valid; nothing changes");
+                }
+            }
+            Err(why) => tracing::error!(?why, "cannot reload; nothing changes"),
+        }
+    }
+
     /// The first signal stops in order, the second at once.
     #[allow(clippy::exit, reason = "a second signal means: at once, whatever is unfinished")]
     fn on_signal(&mut self, signal: SignalKind) {
         let number = signal.as_raw_value();
+        if signal == SignalKind::hangup() {
+            if !self.stopping {
+                self.reload();
+            }
+            return;
+        }
         if self.stopping {
             tracing::warn!(signal = number, "second signal: exit at once");
             self.socket_file.remove();

@@ -6,7 +6,9 @@ use super::config::{
     Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat, Role,
 };
 use crate::ids::{CpuId, VlanId};
-use crate::service::{NonSyn, Policy, RealServer, SchedulerKind, Timeouts, VirtualService};
+use crate::service::{
+    NonSyn, Policy, RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts, VirtualService,
+};
 use crate::wire::toeplitz::RssInput;
 
 /// Two interfaces, outside with a gateway and inside; no services.
@@ -20,6 +22,7 @@ pub(crate) fn config() -> Config {
             idle: Idle::Busy,
             connections: 1000,
             ipv6_share: 0,
+            persistence_templates: 1024,
             metrics: None,
             socket: "/nonexistent/pointsman.sock".into(),
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
@@ -40,6 +43,7 @@ pub(crate) fn config() -> Config {
         },
         interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
         services: Vec::new(),
+        marks: Vec::new(),
         masquerades: Vec::new(),
         timeouts: Timeouts::default(),
         policy: Policy::default(),
@@ -67,15 +71,19 @@ pub(crate) fn interface(name: &str, role: Role, address: &str) -> InterfaceConfi
 
 /// A service with servers of weight 1.
 pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualService {
-    let server = |address: &&str| RealServer { address: address.parse().unwrap(), weight: 1 };
+    let server = |address: &&str| RealServer::new(address.parse().unwrap(), 1);
     VirtualService {
         name: name.into(),
         listen: listen.parse().unwrap(),
         scheduler: SchedulerKind::default(),
+        scheduler_flags: SchedulerFlags::default(),
+        removal: Removal::default(),
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
         helper: None,
         timeouts: None,
+        persistence: None,
+        connection_limit: None,
     }
 }

@@ -45,21 +45,32 @@ impl ControlThread {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which stop the director, and SIGHUP, which has it read its file again.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn catch() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
     }
 
     /// The next signal.
     pub(super) async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.hangup.recv() => SignalKind::hangup(),
+        }
+    }
+
+    /// The next signal to stop.
+    async fn next_stop(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
@@ -98,7 +109,7 @@ impl Reins {
                 let moment = tokio::time::sleep(std::time::Duration::from_millis(1));
                 tokio::select! {
                     biased;
-                    _ = signals.next() => true,
+                    _ = signals.next_stop() => true,
                     () = moment => false,
                 }
             });

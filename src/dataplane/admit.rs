@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::ids::{ServerSlot, ServiceId};
-use crate::service::{NonSyn, Server, Service, ServiceTable};
+use crate::service::{Asking, Bound, NonSyn, Server, ServerLoads, Service, ServiceTable};
 use crate::wire::U16;
 use crate::wire::address::Address;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -52,10 +52,16 @@ pub(super) fn admit<A: Family, F: Frame>(
 ) -> Result<Admitted<A>, Refusal> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
     let back = way_back(shared, packet, key)?;
+    let service = A::services(&shared.services).service_of(key, flow.interface);
+    let is_wide = service.is_some_and(|service| service.is_wide);
+    // A data connection may be to one of many ports; those of one service each it avoids.
+    if is_wide && let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+        return Ok(Admitted::Connection(opened?));
+    }
     if let Some(chosen) = choose(table, shared, flow)? {
         return through_service(table, shared, &chosen, (flow, back));
     }
-    if let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
+    if !is_wide && let Some(opened) = helper::open_expected(table, shared, (packet, key, now)) {
         return Ok(Admitted::Connection(opened?));
     }
     if shared.is_ours(key.destination) {
@@ -104,6 +110,7 @@ struct Chosen<A> {
     protocol: u8,
     one_packet: bool,
     helped: bool,
+    by_template: bool,
     server: Server<A>,
     /// Whom the server is to see.
     local: (A, U16),
@@ -112,16 +119,20 @@ struct Chosen<A> {
 }
 
 impl<A: Address> Chosen<A> {
-    fn new(service: &Service<A>, server: &Server<A>, local: (A, U16), reply_hash: u64) -> Self {
+    /// For what is sent to an address and port, by the client itself as its server sees it.
+    #[inline]
+    fn new(service: &Service<A>, server: &Server<A>, key: &FlowKey<A>) -> Self {
+        let (to, protocol) = ((key.destination, key.destination_port), key.protocol);
         Self {
-            service: (service.vip, service.port),
+            service: to,
             id: service.id,
-            protocol: service.protocol as u8,
-            one_packet: service.one_packet,
-            helped: service.helper.is_some(),
-            server: *server,
-            local,
-            reply_hash,
+            protocol,
+            one_packet: service.is_one_packet(protocol),
+            helped: service.is_helped(to.1, protocol),
+            by_template: false,
+            server: if service.is_wide { server.of_many(to) } else { *server },
+            local: (key.source, key.source_port),
+            reply_hash: 0,
         }
     }
 }
@@ -132,30 +143,41 @@ fn choose<A: Family, F: Frame>(
     shared: &mut Shared<F>,
     flow: &Flow<'_, A>,
 ) -> Result<Option<Chosen<A>>, Refusal> {
-    let (packet, key) = (flow.packet, flow.key);
-    let (services, loads, mut locals) = shared.locals();
-    let Some(service) = service_of(services, packet, key)? else { return Ok(None) };
-    let client = (key.source, key.source_port);
-    if service.one_packet {
-        let server = service.schedule(loads).ok_or(DropReason::NoServer)?;
-        return Ok(Some(Chosen::new(service, server, client, 0)));
+    let key = flow.key;
+    let (services, loads, stats, mut locals) = shared.locals();
+    let Some(service) = service_of(services, flow)? else { return Ok(None) };
+    let asking = Asking { key, now: flow.now };
+    if service.is_one_packet(key.protocol) {
+        let bound = service.server_for(&asking, loads, || 0);
+        let bound = bound.ok_or(DropReason::NoServer)?;
+        return Ok(Some(Chosen::new(service, bound.server, key)));
     }
-    let of_turn = |slot| service.servers().iter().find(|server| server.slot == slot);
-    let turn = flow.turn.and_then(of_turn).or_else(|| service.schedule(loads));
-    let turn = turn.ok_or(DropReason::NoServer)?;
-    schedule(table, &mut locals, service, turn, client).map(Some)
+    if service.is_full(loads) {
+        return Err(DropReason::ConnectionLimit.into());
+    }
+    let of_turn = |turn: Turn| {
+        let mut servers = service.servers().iter();
+        let server = servers.find(|server| server.slot == turn.server)?;
+        Some(Bound { server, by_template: turn.by_template, is_lost: false })
+    };
+    let hold_ms = || first_idle_ms(services, service.id, flow.packet, key.protocol);
+    let bound = flow.turn.and_then(of_turn);
+    let bound = bound.or_else(|| service.server_for(&asking, loads, hold_ms));
+    let bound = bound.ok_or(DropReason::NoServer)?;
+    if bound.is_lost {
+        stats.templates_lost.increment();
+    }
+    schedule((table, loads), &mut locals, (service, bound), key).map(Some)
 }
 
 /// The service that a packet is for, if it may open a connection there.
 fn service_of<'s, A: Family>(
     services: &'s ServiceTable,
-    packet: &Packet,
-    key: &FlowKey<A>,
+    flow: &Flow<'_, A>,
 ) -> Result<Option<&'s Service<A>>, Refusal> {
-    let family = A::services(services);
-    let Some(service) = family.find(key.destination, key.destination_port, key.protocol) else {
-        return Ok(None);
-    };
+    let (packet, key) = (flow.packet, flow.key);
+    let service = A::services(services).service_of(key, flow.interface);
+    let Some(service) = service else { return Ok(None) };
     if !may_open(service, packet, key) {
         let answer = service.non_syn == NonSyn::Reset && key.protocol == protocol::TCP;
         return Err(Refusal { reset: answer, ..DropReason::NoConnection.into() });
@@ -186,6 +208,14 @@ fn way_back<A: Family, F: Frame>(
     Ok(back)
 }
 
+/// The server whose turn it was when a connection was first decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    server: ServerSlot,
+    /// A template led to it.
+    by_template: bool,
+}
+
 /// A connection that is decided on and claimed, but not inserted yet.
 #[derive(Debug)]
 pub(super) struct Prepared<A> {
@@ -195,8 +225,9 @@ pub(super) struct Prepared<A> {
 
 impl<A: Address> Prepared<A> {
     /// Whose turn it was.
-    pub(super) const fn turn(&self) -> ServerSlot {
-        self.connection.slot()
+    pub(super) const fn turn(&self) -> Turn {
+        let by_template = self.connection.flags.is_by_template();
+        Turn { server: self.connection.slot(), by_template }
     }
 }
 
@@ -210,23 +241,34 @@ pub(super) fn prepare<A: Family, F: Frame>(
     table: &ConnectionTable<A>,
     shared: &mut Shared<F>,
     flow: &Flow<'_, A>,
-) -> Result<Prepared<A>, Option<ServerSlot>> {
+) -> Result<Prepared<A>, Option<Turn>> {
     let (packet, key, now) = (flow.packet, flow.key, flow.now);
-    let service = service_of(&shared.services, packet, key).ok().flatten().ok_or(None)?;
+    let service = service_of(&shared.services, flow).ok().flatten().ok_or(None)?;
     let back = way_back(shared, packet, key).map_err(|_| None)?;
-    if service.one_packet {
+    // What one of many ports is sent may be a data connection's.
+    let may_be_expected = || !shared.helpers.controls.expectations.is_empty();
+    if service.is_one_packet(key.protocol) || service.is_wide && may_be_expected() {
+        return Err(None);
+    }
+    if service.is_full(&shared.loads) {
         return Err(None);
     }
     let client = (key.source, key.source_port);
-    let server = service.schedule(&shared.loads).ok_or(None)?;
-    let ends = [key.source, server.address];
+    let hold_ms = || first_idle_ms(&shared.services, service.id, packet, key.protocol);
+    let asking = Asking { key, now };
+    let bound = service.server_for(&asking, &shared.loads, hold_ms).ok_or(None)?;
+    if bound.is_lost {
+        shared.stats.templates_lost.increment();
+    }
+    let turn = Turn { server: bound.server.slot, by_template: bound.by_template };
+    let ends = [key.source, bound.server.address];
     if shared.interfaces.address_between(ends, &shared.services).is_some() {
         // It needs a port of the director's own.
-        return Err(Some(server.slot));
+        return Err(Some(turn));
     }
-    let chosen = Chosen::new(service, server, client, 0);
-    let connection = build(shared, &chosen, client, (packet, back, now))
-        .map_err(|_| Some(chosen.server.slot))?;
+    let chosen =
+        Chosen { by_template: turn.by_template, ..Chosen::new(service, bound.server, key) };
+    let connection = build(shared, &chosen, client, (packet, back, now)).map_err(|_| Some(turn))?;
     let reply_hash = table.hash(&connection.key(Direction::Reply));
     table.prefetch_index(reply_hash);
     shared.claim(&connection);
@@ -265,7 +307,15 @@ fn reply_of_one_packet<A: Family, F: Frame>(
     let services = A::services(&shared.services);
     let (service, server) =
         services.one_packet_service(key.source, key.source_port, key.protocol)?;
-    Some(Chosen::new(service, server, (key.destination, key.destination_port), 0))
+    let port = if server.port.get() == 0 { key.source_port } else { service.port };
+    let sent = FlowKey {
+        source: key.destination,
+        destination: service.vip,
+        source_port: key.destination_port,
+        destination_port: port,
+        protocol: key.protocol,
+    };
+    Some(Chosen::new(service, server, &sent))
 }
 
 /// A packet to a service.
@@ -304,6 +354,9 @@ fn build<A: Family, F: Frame>(
     let mut connection = between(chosen, client);
     if chosen.helped {
         connection.flags = connection.flags.with(Flags::HELPED);
+    }
+    if chosen.by_template {
+        connection.flags = connection.flags.by_template();
     }
     complete(shared, &mut connection, hops, (packet, now));
     Ok(connection)
@@ -391,19 +444,21 @@ const OTHER_SERVERS: usize = 8;
 /// client address and port through another service, with another server. Two connections with one
 /// reply tuple could not be told apart.
 fn schedule<A: Family>(
-    table: &ConnectionTable<A>,
+    (table, loads): (&ConnectionTable<A>, &ServerLoads),
     locals: &mut Locals<'_>,
-    service: &Service<A>,
-    turn: &Server<A>,
-    client: (A, U16),
+    (service, bound): (&Service<A>, Bound<'_, A>),
+    key: &FlowKey<A>,
 ) -> Result<Chosen<A>, Refusal> {
-    let others = service.servers().iter();
-    let others = others.filter(|server| server.weight > 0 && server.slot != turn.slot);
+    let client = (key.source, key.source_port);
+    let turn = bound.server;
+    let others = service.open_servers(loads).filter(|server| server.slot != turn.slot);
     let mut servers = std::iter::once(turn).chain(others.take(OTHER_SERVERS));
     let chosen = servers.find_map(|server| {
-        let end = (server.address, server.port);
-        let (local, hash) = locals.endpoint(table, end, client, service.protocol as u8)?;
-        Some(Chosen::new(service, server, local, hash))
+        let chosen = Chosen::new(service, server, key);
+        let end = (server.address, chosen.server.port);
+        let (local, reply_hash) = locals.endpoint(table, end, client, key.protocol)?;
+        let by_template = bound.by_template && server.slot == turn.slot;
+        Some(Chosen { local, reply_hash, by_template, ..chosen })
     });
     chosen.ok_or_else(|| DropReason::ReplyTupleTaken.into())
 }
@@ -421,6 +476,16 @@ fn may_open<A: Address>(service: &Service<A>, packet: &Packet, key: &FlowKey<A>)
         }
         _ => true,
     }
+}
+
+/// How long a new connection of a service may idle, milliseconds.
+fn first_idle_ms(
+    services: &ServiceTable,
+    service: ServiceId,
+    packet: &Packet,
+    protocol: u8,
+) -> u32 {
+    first_state(packet, protocol).idle_ms(services.idle_times(service))
 }
 
 fn first_state(packet: &Packet, protocol: u8) -> ConnectionState {

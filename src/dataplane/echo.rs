@@ -43,7 +43,7 @@ pub(super) fn receive<A: Family, F: Frame>(
     match flow_key::<A, F>(shared, packet, &frame) {
         Some(key) => {
             let hash = table.hash(&key);
-            let flow = Flow { packet, key: &key, hash, now, turn: None };
+            let flow = Flow { packet, key: &key, hash, now, turn: None, interface: None };
             let known = table.find(flow.hash, flow.key);
             if known.is_none()
                 && let Some(owner) = shared.other_owner(&key, origin)

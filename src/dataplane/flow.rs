@@ -1,6 +1,6 @@
-//! A packet of a flow: to its owner, or through its connection and on.
+//! A packet of a flow that is ours: through its connection and on.
 
-use super::admit::{Admitted, admit};
+use super::admit::{Admitted, Turn, admit};
 use super::classify::Packet;
 use super::conn::sctp_state;
 use super::conn::tcp_state::ConnectionState;
@@ -16,7 +16,7 @@ use super::reuse::begins_anew;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::ServerSlot;
+use crate::ids::InterfaceId;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::Signal;
@@ -29,7 +29,9 @@ pub(super) struct Flow<'p, A> {
     pub(super) hash: u64,
     pub(super) now: Tick,
     /// The server whose turn it was when the packet's connection was first decided on.
-    pub(super) turn: Option<ServerSlot>,
+    pub(super) turn: Option<Turn>,
+    /// Where it came in; known where a firewall mark may depend on it.
+    pub(super) interface: Option<InterfaceId>,
 }
 
 /// What is said of a packet of a flow that has no 5-tuple; classification has given it one.
@@ -38,7 +40,8 @@ pub(super) const NO_FLOW: DropReason = DropReason::Truncated;
 impl<'p, A: Family> Flow<'p, A> {
     /// A packet of the burst at hand, and its 5-tuple.
     pub(super) fn of(looked: &'p Looked, key: &'p FlowKey<A>, now: Tick) -> Self {
-        Self { packet: &looked.packet, key, hash: looked.hash, now, turn: None }
+        let Looked { packet, hash, .. } = looked;
+        Self { packet, key, hash: *hash, now, turn: None, interface: None }
     }
 }
 
@@ -78,6 +81,11 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
+        if let Some(found) = known
+            && table.get(found.id).is_some_and(|known| known.flags.is_retired())
+        {
+            return self.answer_retired(table, flow, found, frame, outlet);
+        }
         match self.translate(table, flow, known, &mut frame) {
             Ok((hop, None)) => self.send(hop, flow.packet.ip_octets, frame, outlet),
             Ok((_, Some(found))) => {
@@ -152,6 +160,7 @@ impl<F: Frame> Shared<F> {
         frame: &mut F,
     ) -> Result<Opened, Refusal> {
         let packet = flow.packet;
+        let flow = &Flow { interface: self.input::<A>(frame), ..*flow };
         match admit(table, self, flow)? {
             Admitted::Connection(found) => Ok(Opened::Connection(found)),
             Admitted::OnePacket(connection, direction) => {
@@ -179,6 +188,15 @@ impl<F: Frame> Shared<F> {
                 Ok(Opened::Passed(hop))
             }
         }
+    }
+
+    /// Where a frame came in, if a firewall mark may depend on it.
+    #[inline]
+    pub(super) fn input<A: Family>(&self, frame: &F) -> Option<InterfaceId> {
+        if !A::services(&self.services).has_marks() {
+            return None;
+        }
+        self.interfaces.of_frame(frame).map(|interface| interface.id)
     }
 
     /// Lowers the segment size that a SYN announces to what the links at both sides are to carry.

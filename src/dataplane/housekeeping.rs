@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::conn::tcp_state::ConnectionState;
-use super::conn::{Connection, ConnectionTable, Expiry, Flags};
+use super::conn::{Connection, ConnectionTable, Expiry};
 use super::frame::{Frame, Outlet};
 use super::helper;
 use super::local;
@@ -14,7 +13,7 @@ use super::pipeline::Pipeline;
 use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
-use crate::ids::InterfaceId;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::service::ServiceTable;
 use crate::wire::U16;
 use crate::wire::address::Address;
@@ -29,11 +28,12 @@ const LISTING_BUDGET: u32 = 1024;
 /// Cursor of a listing: set while in the IPv6 table.
 const CURSOR_V6: u64 = 1 << 32;
 
-/// Where the search for flows of removed servers goes on in each table; `None`: it is through.
+/// Where the search for templates whose time is over goes on.
 #[derive(Debug, Default)]
-pub(super) struct Sweep {
-    v4: Option<u32>,
-    v6: Option<u32>,
+pub(super) struct TemplateSweep {
+    at: usize,
+    /// When they were last looked at.
+    looked_at: Tick,
 }
 
 impl<F: Frame> Pipeline<F> {
@@ -48,8 +48,9 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.expire(now, EXPIRY_BUDGET);
-        self.sweep();
+        self.sweep(now, outlet);
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
+        self.shared.sweep_templates(now);
         self.fragments_v4.expire(&self.shared, now, outlet);
         self.fragments_v6.expire(&self.shared, now, outlet);
         self.shared.stats.neighbors.set(self.shared.next_hops.len() as u64);
@@ -62,18 +63,6 @@ impl<F: Frame> Pipeline<F> {
         let Self { shared, v4, v6, .. } = self;
         v4.expire(now, budget, shared);
         v6.expire(now, budget, shared);
-    }
-
-    /// Ends UDP flows of servers that are configured no more, a bounded number at a time. (TCP
-    /// connections go on until they end.)
-    fn sweep(&mut self) {
-        let Self { shared, v4, v6, .. } = self;
-        if let Some(start) = shared.sweep.v4 {
-            shared.sweep.v4 = shared.sweep_table(v4, start);
-        }
-        if let Some(start) = shared.sweep.v6 {
-            shared.sweep.v6 = shared.sweep_table(v6, start);
-        }
     }
 
     /// Drops the packets that still wait: the worker stops.
@@ -94,7 +83,7 @@ impl<F: Frame> Pipeline<F> {
     fn execute(&mut self, command: Command, now: Tick, outlet: &mut impl Outlet<F>) {
         let shared = &mut self.shared;
         match command {
-            Command::InstallServices(table) => shared.install(table),
+            Command::InstallServices(table) => self.install(table),
             Command::SetNeighbor { interface, address, mac, permanent } => {
                 shared.set_neighbor((interface, address), mac, permanent, outlet);
             }
@@ -111,6 +100,17 @@ impl<F: Frame> Pipeline<F> {
             }
             Command::ListConnections(page) => self.list(page, now),
         }
+    }
+
+    fn install(&mut self, table: Arc<ServiceTable>) {
+        let version = table.version();
+        let has_removed = table.last_removal() > self.shared.services.version();
+        let retired = std::mem::replace(&mut self.shared.services, table);
+        if has_removed {
+            self.begin_sweep();
+        }
+        let worker = self.shared.worker;
+        self.shared.answer(Event::Installed { worker, version, retired });
     }
 
     /// Fills a page and sends it back.
@@ -171,37 +171,41 @@ impl<F: Frame, A: Address> Expiry<A> for Shared<F> {
     }
 
     #[inline]
+    fn lives(&self, connection: &Connection<A>, until: Tick) {
+        if connection.flags.is_by_template() {
+            self.hold_template(connection, until);
+        }
+    }
+
+    #[inline]
     fn ended(&mut self, connection: &Connection<A>) {
         self.connection_ends(connection);
     }
 }
 
 impl<F: Frame> Shared<F> {
-    fn install(&mut self, table: Arc<ServiceTable>) {
-        let version = table.version();
-        let retired = std::mem::replace(&mut self.services, table);
-        self.sweep = Sweep { v4: Some(0), v6: Some(0) };
-        self.answer(Event::Installed { worker: self.worker, version, retired });
+    /// The template that led to a live connection's server lives, too.
+    #[cold]
+    fn hold_template<A: Address>(&self, connection: &Connection<A>, until: Tick) {
+        let service = connection.service();
+        let client = connection.client().0;
+        if let Some(key) = self.services.template_key(service, client) {
+            self.loads.templates().hold(&key, connection.slot(), until);
+        }
     }
 
-    /// Looks at some records from `start` on; where to go on.
-    fn sweep_table<A: Address>(
-        &mut self,
-        table: &mut ConnectionTable<A>,
-        start: u32,
-    ) -> Option<u32> {
-        let (records, next) = table.range(start, LISTING_BUDGET);
-        for record in records {
-            let orphan = |connection: &Connection<A>| {
-                connection.state() == ConnectionState::Udp
-                    && !connection.flags.has(Flags::OUTBOUND)
-                    && self.services.weight(connection.slot()).is_none()
-            };
-            if let Some(ended) = table.remove_if(record, orphan) {
-                self.connection_ends(&ended);
-            }
+    /// Clears some templates whose time is over or that are of no use any more, once a millisecond.
+    fn sweep_templates(&mut self, now: Tick) {
+        if self.template_sweep.looked_at == now {
+            return;
         }
-        next
+        self.template_sweep.looked_at = now;
+        let Self { services, loads, template_sweep: TemplateSweep { at, .. }, .. } = self;
+        let is_wanted = |service, server| services.wants_template(service, server);
+        *at = loads.sweep_templates((*at, now), is_wanted);
+        if self.worker == WorkerId(0) {
+            self.stats.templates.set(self.loads.templates().len().into());
+        }
     }
 
     /// Answers a command. What the control thread gave must come back to it: no memory is freed
@@ -266,7 +270,6 @@ mod tests {
     use crate::dataplane::stats::WorkerStats;
     use crate::dataplane::steering::Steering;
     use crate::dpdk::memory::HugePages;
-    use crate::ids::WorkerId;
     use crate::service::ServerLoads;
 
     /// No frames are expected.

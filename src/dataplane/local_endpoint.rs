@@ -7,6 +7,7 @@ use super::frame::Frame;
 use super::interface::Interfaces;
 use super::port_choice::PortChoice;
 use super::shared::Shared;
+use super::stats::WorkerStats;
 use super::steering::Steering;
 use crate::ids::WorkerId;
 use crate::service::{Masquerade, ServerLoads, ServiceTable};
@@ -23,11 +24,12 @@ pub(super) struct Locals<'s> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// The services, the servers' loads, and what endpoints are chosen by, each on its own.
-    pub(super) fn locals(&mut self) -> (&ServiceTable, &ServerLoads, Locals<'_>) {
-        let Self { services, loads, interfaces, steering, worker, port_choice, .. } = self;
+    /// The services, the servers' loads, the counters, and what endpoints are chosen by, each on
+    /// its own.
+    pub(super) fn locals(&mut self) -> (&ServiceTable, &ServerLoads, &WorkerStats, Locals<'_>) {
+        let Self { services, loads, stats, interfaces, steering, worker, port_choice, .. } = self;
         let locals = Locals { services, interfaces, steering, worker: *worker, port_choice };
-        (services, loads, locals)
+        (services, loads, stats, locals)
     }
 }
 

@@ -117,5 +117,5 @@ fn inbound_key<A: Family>(key: &FlowKey<A>, external: (A, U16)) -> FlowKey<A> {
 
 /// Whether clients speak to a service there.
 fn is_service<A: Family>(services: &FamilyServices<A>, inbound: &FlowKey<A>) -> bool {
-    services.find(inbound.destination, inbound.destination_port, inbound.protocol).is_some()
+    services.names(inbound.destination, inbound.destination_port, inbound.protocol)
 }

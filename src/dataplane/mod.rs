@@ -23,6 +23,7 @@ mod admit;
 mod local_endpoint;
 mod masquerade;
 mod port_choice;
+mod removal;
 mod reuse;
 mod route;
 mod echo;

@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::admit::{Prepared, prepare};
+use super::admit::{Prepared, Turn, prepare};
 use super::conn::ConnectionTable;
 use super::family::Family;
 use super::flow::{Flow, NO_FLOW};
@@ -12,7 +12,6 @@ use super::frame::{BURST, Frame, Outlet};
 use super::pipeline::Looked;
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::ids::ServerSlot;
 use crate::wire::address::Address;
 
 /// What the first round says of a packet.
@@ -21,7 +20,7 @@ enum Decision<A: Address> {
     /// It begins this connection.
     Begin(Prepared<A>),
     /// The second round decides; this server's turn has been taken.
-    Open(Option<ServerSlot>),
+    Open(Option<Turn>),
 }
 
 /// The flows whose connections are decided on, by their hashes.
@@ -113,8 +112,9 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         };
         let room = table.room().left() as usize;
         let mut decided = Decided::default();
-        for (place, _) in &self.frames {
-            let flow = flow_of(*place);
+        for (place, frame) in &self.frames {
+            let interface = shared.input::<A>(frame);
+            let flow = flow_of(*place).map(|flow| Flow { interface, ..flow });
             let is_known = |flow: &Flow<'_, A>| table.find(flow.hash, flow.key).is_some();
             // Others of the burst may have begun it since the index was asked.
             let flow = flow.filter(|flow| !is_known(flow));

@@ -61,7 +61,7 @@ impl RateLimit {
     }
 
     /// Takes a token, if there is one.
-    fn allows(&mut self, now: Tick) -> bool {
+    pub(super) fn allows(&mut self, now: Tick) -> bool {
         let full = u64::from(self.per_second) * 1000;
         let earned = u64::from(now.since(self.last)) * u64::from(self.per_second);
         self.last = now;
@@ -104,7 +104,9 @@ fn answer_to<A: Family>(
         DropReason::PortsExhausted => Some(Answer::Icmp(3, 13, [0; 4])),
         DropReason::TableFull if !to_us && is_v6 => Some(Answer::Icmp(1, 1, [0; 4])),
         DropReason::TableFull if !to_us => Some(Answer::Icmp(3, 13, [0; 4])),
-        DropReason::NoConnection if refusal.reset && !is_reset => Some(Answer::Reset),
+        DropReason::NoConnection | DropReason::ServerRemoved if refusal.reset && !is_reset => {
+            Some(Answer::Reset)
+        }
         DropReason::NoService if closed == ClosedPorts::Drop || is_reset => None,
         DropReason::NoService if is_tcp && closed == ClosedPorts::Reject => Some(Answer::Reset),
         DropReason::NoService if key.protocol == protocol::SCTP && is_last_word(packet) => None,
@@ -134,7 +136,11 @@ pub(super) fn tell<A: Family, F: Frame>(
     let closed = shared.services.policy().closed_ports;
     let to_us = shared.is_ours(key.destination);
     let Some(answer) = answer_to(refusal, (closed, to_us), key, packet) else { return };
-    if !shared.error_limit.allows(now) {
+    let limit = match refusal.reason {
+        DropReason::ServerRemoved => shared.sweep.answers(),
+        _ => &mut shared.error_limit,
+    };
+    if !limit.allows(now) {
         return shared.stats.errors_suppressed.increment();
     }
     let Some(interface) = shared.interfaces.of_frame(frame) else { return };
@@ -168,6 +174,9 @@ pub(super) fn tell<A: Family, F: Frame>(
         return outlet.discard(error);
     }
     shared.stats.errors_sent.increment();
+    if refusal.reason == DropReason::ServerRemoved {
+        shared.stats.removal_resets.increment();
+    }
     shared.stats.originated.increment();
     shared.transmit(interface.id, interface.vlan, error, outlet);
 }
@@ -219,7 +228,7 @@ fn write_reset<A: Family, F: Frame>(
         let length = u32::try_from(data).ok()? + u32::from(control.0) + u32::from(control.1);
         (0, theirs.sequence.get().wrapping_add(length), flags::RST | flags::ACK)
     };
-    let mut reset = TcpHeader {
+    let reset = TcpHeader {
         source_port: key.destination_port,
         destination_port: key.source_port,
         sequence: U32::new(sequence),
@@ -230,15 +239,23 @@ fn write_reset<A: Family, F: Frame>(
         checksum: [0; 2],
         urgent: U16::new(0),
     };
-    let (from, to) = (key.destination, key.source);
+    write_segment(error, (key.destination, key.source), reset)
+}
+
+/// A segment without data or options, behind room for an Ethernet header.
+pub(super) fn write_segment<A: Family, F: Frame>(
+    frame: &mut F,
+    (from, to): (A, A),
+    mut segment: TcpHeader,
+) -> Option<()> {
     let pseudo = checksum::pseudo_header(from.octets(), to.octets(), protocol::TCP, 20);
-    reset.checksum = checksum::finish(reset.as_bytes(), pseudo);
-    if !error.set_len(ethernet::HEADER + A::HEADER + tcp::HEADER) {
+    segment.checksum = checksum::finish(segment.as_bytes(), pseudo);
+    if !frame.set_len(ethernet::HEADER + A::HEADER + tcp::HEADER) {
         return None;
     }
-    let ip = error.octets_mut().get_mut(ethernet::HEADER..)?;
+    let ip = frame.octets_mut().get_mut(ethernet::HEADER..)?;
     A::write_header(ip, from, to, protocol::TCP, tcp::HEADER)?;
-    reset.write_to_prefix(ip.get_mut(A::HEADER..)?).ok()
+    segment.write_to_prefix(ip.get_mut(A::HEADER..)?).ok()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::family::Family;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::helper::{Controls, Expectations, Helpers};
-use super::housekeeping::Sweep;
+use super::housekeeping::TemplateSweep;
 use super::icmp_error;
 use super::interface::{Interfaces, PortInterfaces, Sides};
 use super::local;
@@ -18,6 +18,7 @@ use super::newcomer::Newcomers;
 use super::next_hop::{NextHops, RouteSpec, Waiting};
 use super::own_error::RateLimit;
 use super::port_choice::PortChoice;
+use super::removal::Sweep;
 use super::shared::Shared;
 use super::stats::{DropReason, Stage, WorkerStats};
 use super::steering::Steering;
@@ -191,7 +192,8 @@ impl<F: Frame> Pipeline<F> {
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
                 port_choice: PortChoice::new(settings.port_seed),
-                sweep: Sweep::default(),
+                sweep: Sweep::new(now),
+                template_sweep: TemplateSweep::default(),
                 helpers: Helpers::new(controls),
             },
             newcomers_v4: Newcomers::new(),

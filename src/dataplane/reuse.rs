@@ -56,7 +56,7 @@ mod tests {
         let listen = "tcp://192.0.2.100:80".parse().unwrap();
         let address = "10.0.0.11:8080".parse().unwrap();
         let mut service = VirtualService::new("web", listen);
-        service.servers = vec![RealServer { address, weight }];
+        service.servers = vec![RealServer::new(address, weight)];
         let mut slots = SlotRegistry::new(8);
         let table =
             ServiceTable::compile(TableVersion(1), Rules::of(&[service]), &mut slots).unwrap();

@@ -10,13 +10,14 @@ use super::datagrams::FragmentKey;
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::helper::Helpers;
-use super::housekeeping::Sweep;
+use super::housekeeping::TemplateSweep;
 use super::interface::Interfaces;
 use super::mailbox::{Event, WorkerMailbox};
 use super::next_hop::{NextHops, Reachability, Waiting};
 use super::own_error::RateLimit;
 use super::pipeline::Origin;
 use super::port_choice::PortChoice;
+use super::removal::Sweep;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use crate::ids::{InterfaceId, ServerSlot, WorkerId};
@@ -50,6 +51,8 @@ pub(super) struct Shared<F> {
     pub(super) port_choice: PortChoice,
     /// Connections that are looked through after servers were removed.
     pub(super) sweep: Sweep,
+    /// Templates that are looked through for those whose time is over.
+    pub(super) template_sweep: TemplateSweep,
     /// What reads the text of control connections.
     pub(super) helpers: Helpers,
 }

@@ -125,8 +125,12 @@ drop_reasons! {
     NotOwned = "not_owned",
     /// A TCP segment or SCTP packet that belongs to no connection and may not open one.
     NoConnection = "no_connection",
-    /// No real server of the service has a weight above 0.
+    /// A packet of a connection whose server was removed, to be reset to the client.
+    ServerRemoved = "server_removed",
+    /// No real server of the service takes new connections (weights of 0, thresholds), or none that its scheduler may choose for the client.
     NoServer = "no_server",
+    /// The service has as many connections as its `connection_limit` lets it have.
+    ConnectionLimit = "connection_limit",
     /// From outside with a source that lies inside, from inside with a source that does not, or a packet of a connection from the other side.
     WrongSide = "wrong_side",
     /// No external address has a port left for a connection of an inside host to this destination.
@@ -323,6 +327,10 @@ pub struct WorkerStats {
     pub errors_sent: Counter,
     /// Those that the rate limit held back.
     pub errors_suppressed: Counter,
+    /// Segments that ask clients of removed servers for their sequence numbers.
+    pub removal_probes: Counter,
+    /// TCP resets to clients of removed servers.
+    pub removal_resets: Counter,
     /// Own packets that could not be made because no buffer was free.
     pub no_buffer: Counter,
     /// Events lost because the control thread did not empty its queue.
@@ -337,6 +345,11 @@ pub struct WorkerStats {
     pub unhelped: Counter,
     /// Gauge: data connections that helpers expect, of all workers; told by the first one.
     pub expected: Counter,
+    /// Gauge: connection templates, of all workers; told by the first one.
+    pub templates: Counter,
+    /// Connections of services with persistence that no template remembers, because as many as fit
+    /// are remembered.
+    pub templates_lost: Counter,
     /// Gauge: known and wanted neighbours.
     pub neighbors: Counter,
     /// Rounds of the worker's loop.

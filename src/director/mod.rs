@@ -15,7 +15,7 @@ mod workers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::control::config::{Config, MAX_SERVERS};
+use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
 use crate::control::{self, BuildInfo, Listeners, Plant};
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
@@ -23,7 +23,7 @@ use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
 use crate::dpdk::tsc;
 use crate::ids::TableVersion;
-use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
+use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry, Templates};
 
 pub use error::DirectorError;
 
@@ -31,13 +31,18 @@ pub use error::DirectorError;
 ///
 /// # Errors
 /// When it cannot start, or when something is left behind at the end.
-pub fn run(config: Config) -> Result<(), DirectorError> {
+pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let mut reins = control::Reins::take()?;
     let listeners = Listeners::bind(&config)?;
     let mut slots = SlotRegistry::new(MAX_SERVERS);
-    let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots)?;
+    let services = control::at_start(&config);
+    let rules = Rules { services: &services, ..config.rules() };
+    let table = ServiceTable::compile(TableVersion(1), rules, &mut slots)?;
     let table = Arc::new(table);
-    let loads = Arc::new(ServerLoads::new(MAX_SERVERS));
+    let capacity = config.director.persistence_templates as usize;
+    let templates = Templates::new(capacity, workers::secret()?);
+    let loads = Arc::new(ServerLoads::with_templates(MAX_SERVERS, templates));
+    table.set_thresholds(&loads);
 
     let eal = Eal::init(&eal_args::of(&config))?;
     let pool = ports::packet_pool(&eal, &config)?;
@@ -65,6 +70,7 @@ pub fn run(config: Config) -> Result<(), DirectorError> {
         tsc_hz: tsc::hz(),
         build: build_info(&eal),
         config,
+        source,
     };
     // Workers run until the control thread raises the stop flag; without one they stop at once.
     let control = control::spawn(reins, plant).inspect_err(|_| stop.store(true, Relaxed));

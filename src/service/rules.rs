@@ -1,11 +1,13 @@
 //! What the operator wants of the traffic, as the service table is compiled from it.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::{Timeouts, VirtualService};
+use super::{PortRange, Protocol, Timeouts, VirtualService};
+use crate::ids::InterfaceId;
 
 /// Connections that inside hosts open to the outside, and the addresses that they appear with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,33 @@ impl Masquerade {
     /// Key `ports`, where the file does not say: all but the well-known ones (RFC 6056 section
     /// 3.2).
     pub const DEFAULT_PORTS: RangeInclusive<u16> = 1024..=65_535;
+}
+
+/// Gives packets a firewall mark, by which one service takes what goes to many addresses, ports
+/// and protocols: what `iptables -t mangle -j MARK` does for IPVS. A packet that meets every
+/// condition has the mark; of several rules, the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRule {
+    /// The mark.
+    pub mark: NonZeroU32,
+    /// Destinations, single addresses and networks; at least one.
+    pub addresses: Vec<IpNet>,
+    /// The protocol; `None`: TCP, UDP and SCTP.
+    pub protocol: Option<Protocol>,
+    /// Destination ports; none: all.
+    pub ports: Vec<PortRange>,
+    /// Where packets come from; none: from anywhere.
+    pub sources: Vec<IpNet>,
+    /// The interface that they come by; `None`: any.
+    pub interface: Option<InterfaceId>,
+}
+
+impl MarkRule {
+    /// The destinations that are one address.
+    pub fn single_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let single = |network: &&IpNet| network.prefix_len() == network.max_prefix_len();
+        self.addresses.iter().filter(single).map(IpNet::addr)
+    }
 }
 
 /// What a packet to a VIP or an own address is answered with where no service listens.
@@ -77,6 +106,8 @@ pub struct Rules<'r> {
     pub services: &'r [VirtualService],
     /// What inside hosts may open; the first that has the source applies.
     pub masquerades: &'r [Masquerade],
+    /// What gives packets firewall marks; the first that matches applies.
+    pub marks: &'r [MarkRule],
     /// Idle times, where a service has none of its own.
     pub timeouts: Timeouts,
     /// What holds for all traffic.

@@ -112,6 +112,30 @@ impl Timeouts {
         }
     }
 
+    /// Every idle time with its name, as the configuration file has it.
+    pub const fn entries(&self) -> [(&'static str, Duration); 18] {
+        [
+            ("established", self.established),
+            ("syn_sent", self.syn_sent),
+            ("syn_recv", self.syn_recv),
+            ("fin_wait", self.fin_wait),
+            ("time_wait", self.time_wait),
+            ("close", self.close),
+            ("close_wait", self.close_wait),
+            ("last_ack", self.last_ack),
+            ("listen", self.listen),
+            ("synack", self.synack),
+            ("udp", self.udp),
+            ("icmp", self.icmp),
+            ("sctp_first_init", self.sctp_first_init),
+            ("sctp_init", self.sctp_init),
+            ("sctp_established", self.sctp_established),
+            ("sctp_shutdown", self.sctp_shutdown),
+            ("sctp_rejected", self.sctp_rejected),
+            ("sctp_closed", self.sctp_closed),
+        ]
+    }
+
     /// In milliseconds. Times beyond 24 days count as 24 days.
     pub fn in_milliseconds(&self) -> IdleTimes {
         let ms = |idle: Duration| {

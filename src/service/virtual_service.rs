@@ -1,10 +1,9 @@
 //! A virtual service as the operator states it.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::str::FromStr;
+use std::time::Duration;
 
-use super::{RealServer, Timeouts};
+use super::{Listen, RealServer, Removal, SchedulerFlags, SchedulerKind, Timeouts};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,100 +31,6 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// Where a service listens: protocol, VIP and port. Written `tcp://203.0.113.10:80`,
-/// `udp://[2001:db8::10]:53`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Listen {
-    /// TCP, UDP or SCTP.
-    pub protocol: Protocol,
-    /// The VIP and its port (never 0).
-    pub address: SocketAddr,
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.protocol, self.address)
-    }
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected tcp://ADDRESS:PORT, udp://ADDRESS:PORT or \
-                        sctp://ADDRESS:PORT (an IPv6 address in brackets)";
-        let (scheme, rest) =
-            text.split_once("://").ok_or_else(|| format!("no protocol in {text:?}: {expected}"))?;
-        let protocol = match scheme {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            "sctp" => Protocol::Sctp,
-            _ => return Err(format!("unknown protocol {scheme:?}: {expected}")),
-        };
-        let address: SocketAddr = rest
-            .parse()
-            .map_err(|_| format!("{rest:?} is not an address with a port: {expected}"))?;
-        if address.port() == 0 {
-            return Err(format!("port 0 in {text:?}: a service needs a port from 1 to 65535"));
-        }
-        if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return Err(format!("{} cannot be a virtual service's address", address.ip()));
-        }
-        Ok(Self { protocol, address })
-    }
-}
-
-/// How a service chooses the real server of a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
-pub enum SchedulerKind {
-    /// Round robin.
-    RoundRobin,
-    /// Weighted round robin.
-    WeightedRoundRobin,
-    /// Least connections.
-    LeastConnections,
-    /// Weighted least connections, the default of IPVS and of pointsman.
-    #[default]
-    WeightedLeastConnections,
-}
-
-impl SchedulerKind {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 4] = [
-        Self::RoundRobin,
-        Self::WeightedRoundRobin,
-        Self::LeastConnections,
-        Self::WeightedLeastConnections,
-    ];
-
-    /// The name that IPVS uses.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "rr",
-            Self::WeightedRoundRobin => "wrr",
-            Self::LeastConnections => "lc",
-            Self::WeightedLeastConnections => "wlc",
-        }
-    }
-}
-
-impl fmt::Display for SchedulerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for SchedulerKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            format!("unknown scheduler {text:?}; known: {}", known.join(", "))
-        })
     }
 }
 
@@ -167,10 +72,36 @@ impl Helper {
     /// The well-known port of FTP.
     pub const FTP_PORT: u16 = 21;
 
-    /// The helper of a service that names none.
+    /// The helper of a service that names none. A service of many ports has it for this port
+    /// alone.
     pub fn default_of(listen: Listen) -> Option<Self> {
-        let is_ftp = listen.protocol == Protocol::Tcp && listen.address.port() == Self::FTP_PORT;
-        is_ftp.then_some(Self::Ftp)
+        listen.covers(Protocol::Tcp, Self::FTP_PORT).then_some(Self::Ftp)
+    }
+}
+
+/// A client's connections go to one server (`ipvsadm -p`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Persistence {
+    /// How long after its last new connection a client is remembered; longer while it has
+    /// connections.
+    pub timeout: Duration,
+    /// Clients that have so many leading bits of their address in common count as one
+    /// (`ipvsadm -M`, a netmask for IPv4).
+    pub prefix: u8,
+}
+
+impl Persistence {
+    /// The timeout of `ipvsadm -p` without a number, as of version 1.27 (300 s before).
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(360);
+
+    /// The longest prefix of a family: every client for itself.
+    pub const fn whole_address(ipv6: bool) -> u8 {
+        if ipv6 { 128 } else { 32 }
+    }
+
+    /// With this timeout, every client for itself.
+    pub const fn of(timeout: Duration, listen: &Listen) -> Self {
+        Self { timeout, prefix: Self::whole_address(listen.is_ipv6()) }
     }
 }
 
@@ -179,10 +110,14 @@ impl Helper {
 pub struct VirtualService {
     /// The operator's name, unique; a label in metrics.
     pub name: String,
-    /// Protocol, VIP, port.
+    /// Protocol, VIP and ports, or a firewall mark.
     pub listen: Listen,
     /// Chooses the server of a new connection.
     pub scheduler: SchedulerKind,
+    /// Change how the scheduler works; those that do not fit it mean nothing.
+    pub scheduler_flags: SchedulerFlags,
+    /// What becomes of the connections of a server that is removed.
+    pub removal: Removal,
     /// In the order of the file; at least one.
     pub servers: Vec<RealServer>,
     /// TCP: what is done with segments that belong to no connection and are no SYN.
@@ -193,6 +128,10 @@ pub struct VirtualService {
     pub helper: Option<Helper>,
     /// Idle times of this service's connections; `None`: the director's.
     pub timeouts: Option<Timeouts>,
+    /// Whether a client's connections go to one server, and for how long.
+    pub persistence: Option<Persistence>,
+    /// Connections that it may have, over all servers and workers; further ones are refused.
+    pub connection_limit: Option<u32>,
 }
 
 impl VirtualService {
@@ -202,11 +141,15 @@ impl VirtualService {
             name: name.into(),
             listen,
             scheduler: SchedulerKind::default(),
+            scheduler_flags: SchedulerFlags::default(),
+            removal: Removal::default(),
             servers: Vec::new(),
             non_syn: NonSyn::default(),
             one_packet: false,
             helper: Helper::default_of(listen),
             timeouts: None,
+            persistence: None,
+            connection_limit: None,
         }
     }
 }

@@ -39,6 +39,9 @@ pub trait Address:
     /// The address in a word, as it lies in memory.
     fn bits(self) -> Self::Bits;
 
+    /// The address that such a word is.
+    fn of_bits(bits: Self::Bits) -> Self;
+
     /// 64 bits, of which the upper ones are spread over neighbouring addresses. Not keyed: for
     /// caches and filters, where whoever aims wins nothing but a longer way.
     fn spread(self) -> u64;
@@ -77,6 +80,11 @@ impl Address for V4 {
     #[inline]
     fn bits(self) -> u32 {
         u32::from_ne_bytes(self)
+    }
+
+    #[inline]
+    fn of_bits(bits: u32) -> Self {
+        bits.to_ne_bytes()
     }
 
     #[inline]
@@ -131,6 +139,11 @@ impl Address for V6 {
     #[inline]
     fn bits(self) -> u128 {
         u128::from_ne_bytes(self)
+    }
+
+    #[inline]
+    fn of_bits(bits: u128) -> Self {
+        bits.to_ne_bytes()
     }
 
     #[inline]

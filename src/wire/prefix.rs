@@ -1,6 +1,8 @@
 //! Networks, and sets of addresses that are quick to say no: what new connections ask for.
 
-use ipnet::IpNet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::address::Address;
 
@@ -23,6 +25,19 @@ impl<A: Address> Prefix<A> {
     pub fn contains(&self, address: A) -> bool {
         address.bits() & self.mask == self.network
     }
+}
+
+/// The leading bits of an address that a prefix of this length has; all of them where there are
+/// not so many.
+pub fn mask<A: Address>(length: u8) -> A::Bits {
+    let mask = if A::IS_V6 {
+        let network = Ipv6Net::new(Ipv6Addr::UNSPECIFIED, length.min(128)).unwrap_or_default();
+        A::from_ip(network.netmask().into())
+    } else {
+        let network = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length.min(32)).unwrap_or_default();
+        A::from_ip(network.netmask().into())
+    };
+    mask.unwrap_or_default().bits()
 }
 
 /// Words of a filter.
@@ -194,6 +209,16 @@ mod tests {
         }
         let set: AddressSet<V6> = (1..=9).map(|host| [host; 16]).chain([[0; 16]]).collect();
         assert!((0..=u8::MAX).all(|host| set.contains([host; 16]) == (1..=9).contains(&host)));
+    }
+
+    #[test]
+    fn a_mask_has_the_leading_bits() {
+        let v4 = |length| V4::of_bits(mask::<V4>(length));
+        assert_eq!([v4(0), v4(9), v4(24)], [[0; 4], [255, 128, 0, 0], [255, 255, 255, 0]]);
+        assert_eq!([v4(32), v4(128)], [[255; 4]; 2]);
+        let v6 = V6::of_bits(mask::<V6>(65));
+        assert_eq!(v6, [255, 255, 255, 255, 255, 255, 255, 255, 128, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(V6::of_bits(mask::<V6>(128)), [255; 16]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
@@ -36,6 +36,7 @@ const TOOLS: [(&str, &str); 16] = [
     ("sha256sum", "coreutils"),
     ("vsftpd", "vsftpd"),
     ("lftp", "lftp"),
+    ("openssl", "openssl"),
 ];
 
 pub(crate) struct Lab {

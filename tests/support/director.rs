@@ -310,10 +310,12 @@ impl Common {
         let mut slots = SlotRegistry::new(256);
         let controls = usize::from(setup.workers) * setup.control_connections as usize;
         let table = ServiceTable::compile(TableVersion(1), setup.config.rules(), &mut slots);
+        let (table, loads) = (table.unwrap(), ServerLoads::new(256));
+        table.set_thresholds(&loads);
         Self {
             interfaces: Arc::new(interfaces(setup)),
-            services: Arc::new(table.unwrap()),
-            loads: Arc::new(ServerLoads::new(256)),
+            services: Arc::new(table),
+            loads: Arc::new(loads),
             expectations: Arc::new(Expectations::new(setup.expectations, controls, SECRET)),
             slots,
         }
@@ -421,6 +423,7 @@ impl TestDirector {
         let version = TableVersion(self.version);
         let table = ServiceTable::compile(version, self.config.rules(), &mut self.slots);
         let table = Arc::new(table.unwrap());
+        table.set_thresholds(&self.loads);
         self.command_all(|| Command::InstallServices(Arc::clone(&table)));
     }
 

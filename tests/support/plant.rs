@@ -9,10 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pointsman::control::config::{
-    Config, Device, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, LogFormat,
-    MacAddress, Role,
-};
+use pointsman::control::config::{self, Config, Loaded, MacAddress, Machine};
 use pointsman::control::{
     self, BuildInfo, ControlThread, DeviceSource, HashCheck, Listeners, Plant, PoolReport,
     PortCounters, PortReport, SteeringMode, WorkerHandle,
@@ -20,12 +17,8 @@ use pointsman::control::{
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
-use pointsman::ids::{CpuId, ServerSlot, TableVersion, VlanId, WorkerId};
-use pointsman::service::{
-    NonSyn, Policy, RealServer, SchedulerKind, ServerLoads, ServiceTable, SlotRegistry, Timeouts,
-    VirtualService,
-};
-use pointsman::wire::toeplitz::RssInput;
+use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
+use pointsman::service::{Rules, ServerLoads, ServiceTable, SlotRegistry};
 
 /// What a test wants to be different.
 #[derive(Clone, Debug)]
@@ -60,66 +53,53 @@ pub struct FakeDirector {
 }
 
 /// A valid configuration whose socket is in `directory`.
+pub fn text(directory: &Path) -> String {
+    format!(
+        r#"# Of a test.
+[director]
+workers = [0, 0]
+control_cpu = 0
+connections = 1024
+metrics = "127.0.0.1:0"
+socket = "{}/pointsman.sock"
+
+[dpdk]
+hugepages = false
+memory = "64MiB"
+
+[interface.outside]
+role = "outside"
+device = "net_null0"
+addresses = ["203.0.113.2/24"]
+gateways = ["203.0.113.1"]
+
+[interface.inside]
+role = "inside"
+device = "net_null1"
+addresses = ["10.0.0.2/24"]
+
+[[service]]
+name = "web" # the shop
+listen = "tcp://203.0.113.10:80"
+servers = [
+  {{ address = "10.0.0.11:8080", weight = 2 }}, # the big one
+  {{ address = "10.0.0.12:8080", weight = 0 }},
+]
+"#,
+        directory.display()
+    )
+}
+
+/// The same, written to a file there and read.
+pub fn loaded(directory: &Path) -> Loaded {
+    let path = directory.join("pointsman.toml");
+    std::fs::write(&path, text(directory)).unwrap();
+    config::load_for(&path, &Machine::with_cpus(2)).expect("the configuration is valid")
+}
+
+/// The same as a director has it.
 pub fn config(directory: &Path) -> Config {
-    let interface = |name: &str, role, address: &str| InterfaceConfig {
-        name: name.into(),
-        role,
-        device: Device::Vdev { name: format!("net_null_{name}"), args: String::new() },
-        vlan: VlanId::UNTAGGED,
-        addresses: vec![address.parse().unwrap()],
-        gateways: Vec::new(),
-        routes: Vec::new(),
-        mtu: 1500,
-        mac: None,
-        queues: None,
-        promiscuous: false,
-        neighbors: Vec::new(),
-        mss_clamp: None,
-    };
-    let mut outside = interface("outside", Role::Outside, "203.0.113.2/24");
-    outside.gateways = vec!["203.0.113.1".parse().unwrap()];
-    let server = |address: &str, weight| RealServer { address: address.parse().unwrap(), weight };
-    let web = VirtualService {
-        name: "web".into(),
-        listen: "tcp://203.0.113.10:80".parse().unwrap(),
-        scheduler: SchedulerKind::WeightedLeastConnections,
-        servers: vec![server("10.0.0.11:8080", 2), server("10.0.0.12:8080", 0)],
-        non_syn: NonSyn::Drop,
-        one_packet: false,
-        helper: None,
-        timeouts: None,
-    };
-    Config {
-        director: DirectorConfig {
-            workers: vec![CpuId(0), CpuId(0)],
-            control_cpu: CpuId(0),
-            idle: Idle::Busy,
-            connections: 1000,
-            ipv6_share: 0,
-            metrics: Some("127.0.0.1:0".parse().unwrap()),
-            socket: directory.join("pointsman.sock"),
-            log: LogConfig { filter: "info".into(), format: LogFormat::Text },
-            non_syn: NonSyn::Drop,
-            errors_per_second: 1000,
-            fragment_timeout: DirectorConfig::DEFAULT_FRAGMENT_TIMEOUT,
-        },
-        dpdk: DpdkConfig {
-            hugepages: false,
-            memory_mib: 64,
-            mbufs: None,
-            mbuf_octets: 2048,
-            rx_descriptors: 64,
-            tx_descriptors: 64,
-            rss_key: None,
-            rss_input: RssInput::default(),
-            eal_args: Vec::new(),
-        },
-        interfaces: vec![outside, interface("inside", Role::Inside, "10.0.0.2/24")],
-        services: vec![web],
-        masquerades: Vec::new(),
-        timeouts: Timeouts::default(),
-        policy: Policy::default(),
-    }
+    loaded(directory).config
 }
 
 /// Ports and a pool with fixed figures, all different.
@@ -167,14 +147,17 @@ impl FakeDirector {
 
     /// Starts one.
     pub fn start_with(directory: &Path, wishes: &Wishes) -> Self {
-        let config = config(directory);
-        let listeners = Listeners::bind(&config).expect("the listeners are free");
-        Self::launch(config, listeners, wishes)
+        let loaded = loaded(directory);
+        let listeners = Listeners::bind(&loaded.config).expect("the listeners are free");
+        Self::launch(loaded, listeners, wishes)
     }
 
-    fn launch(config: Config, listeners: Listeners, wishes: &Wishes) -> Self {
+    fn launch(loaded: Loaded, listeners: Listeners, wishes: &Wishes) -> Self {
+        let Loaded { config, source, .. } = loaded;
         let mut slots = SlotRegistry::new(64);
-        let table = ServiceTable::compile(TableVersion(1), config.rules(), &mut slots).unwrap();
+        let services = control::at_start(&config);
+        let rules = Rules { services: &services, ..config.rules() };
+        let table = ServiceTable::compile(TableVersion(1), rules, &mut slots).unwrap();
         let loads = Arc::new(ServerLoads::new(64));
         let (socket, metrics) =
             (config.director.socket.clone(), listeners.metrics_address().unwrap());
@@ -205,6 +188,7 @@ impl FakeDirector {
             reins,
             Plant {
                 config,
+                source,
                 workers: handles,
                 loads: Arc::clone(&loads),
                 slots,
@@ -329,8 +313,11 @@ impl FakeWorker {
                 page.done = next == self.wishes.connections;
                 self.mailbox.post(Event::Connections { worker: WorkerId(self.id), page }).unwrap();
             }
-            Command::InstallServices(_)
-            | Command::SetNeighbor { .. }
+            Command::InstallServices(table) => {
+                let (worker, version) = (WorkerId(self.id), table.version());
+                self.mailbox.post(Event::Installed { worker, version, retired: table }).unwrap();
+            }
+            Command::SetNeighbor { .. }
             | Command::NeighborUnreachable { .. }
             | Command::Solicit { .. }
             | Command::Announce { .. } => {}

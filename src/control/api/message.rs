@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use super::spec::{ServerSpec, ServiceSpec, TimeoutsSpec};
+pub use crate::control::desired::{Deed, KeyChange, Problem, Step};
 
 /// `GET /v1/status`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// What runs.
     pub build: Build,
@@ -27,7 +31,7 @@ pub struct Status {
 }
 
 /// What was built.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Build {
     /// The version of pointsman.
     pub version: String,
@@ -38,7 +42,7 @@ pub struct Build {
 }
 
 /// A worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// 0 to workers - 1.
     pub id: u16,
@@ -66,7 +70,7 @@ pub struct Worker {
 }
 
 /// Packets that wait for a worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Waiting {
     /// In its receive queues; 0 where the driver cannot tell.
     pub receive: u64,
@@ -76,7 +80,7 @@ pub struct Waiting {
 
 /// Packets of one worker since the start. `received + handed_in + originated = transmitted +
 /// handed_out + consumed + dropped + held`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PacketTotals {
     /// Taken from receive queues.
     pub received: u64,
@@ -99,7 +103,7 @@ pub struct PacketTotals {
 }
 
 /// Packets and bits per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PacketRates {
     /// Packets in.
     pub in_packets: f64,
@@ -113,13 +117,14 @@ pub struct PacketRates {
 
 /// A port and the interface on it; where several are on it (VLANs of one NIC), their names and
 /// roles are joined by `+`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
     /// The configured name.
     pub name: String,
     /// outside, inside or both.
     pub role: String,
     /// Own addresses.
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// The DPDK driver.
     pub driver: String,
@@ -145,7 +150,7 @@ pub struct Interface {
 }
 
 /// What a port counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceCounters {
     /// Packets received.
     pub rx_packets: u64,
@@ -166,39 +171,57 @@ pub struct InterfaceCounters {
 }
 
 /// A virtual service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// The configured name.
     pub name: String,
     /// `tcp://203.0.113.10:80`
     pub listen: String,
-    /// rr, wrr, lc or wlc.
+    /// How it chooses the server of a new connection: `wlc`.
     pub scheduler: String,
     /// In the order of the configuration.
     pub servers: Vec<Server>,
+    /// Since the start, with servers that are gone.
+    #[serde(default)]
+    pub totals: Traffic,
+    /// The same since it was last set back by `POST /v1/zero`.
+    #[serde(default)]
+    pub since_zero: Traffic,
 }
 
 /// A real server of a service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Server {
     /// Address and port.
+    #[schema(value_type = String)]
     pub address: SocketAddr,
     /// How packets reach it: `Masq`, as ipvsadm calls NAT routing.
     pub forwarding: String,
-    /// 0: takes no new connections.
+    /// The weight that holds; 0: takes no new connections.
     pub weight: u32,
+    /// `in_service`, `starting` (slowly), overloaded (it has reached its upper threshold), quiesced (by weight 0) or draining.
+    pub state: String,
+    /// Why it is in that state, where that is not plain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// Active connections.
     pub active: u32,
     /// Inactive connections.
     pub inactive: u32,
+    /// Clients that persistence sends to it.
+    #[serde(default)]
+    pub templates: u32,
     /// Since the start.
     pub totals: Traffic,
+    /// Since the start, or since it was last set back by `POST /v1/zero`.
+    #[serde(default)]
+    pub since_zero: Traffic,
     /// Over the last second.
     pub rates: TrafficRates,
 }
 
 /// What went to and came from a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
     /// Connections scheduled.
     pub connections: u64,
@@ -212,8 +235,34 @@ pub struct Traffic {
     pub out_octets: u64,
 }
 
+impl Traffic {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            in_packets: self.in_packets + other.in_packets,
+            out_packets: self.out_packets + other.out_packets,
+            in_octets: self.in_octets + other.in_octets,
+            out_octets: self.out_octets + other.out_octets,
+        }
+    }
+
+    /// What is more than before.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            connections: self.connections.saturating_sub(before.connections),
+            in_packets: self.in_packets.saturating_sub(before.in_packets),
+            out_packets: self.out_packets.saturating_sub(before.out_packets),
+            in_octets: self.in_octets.saturating_sub(before.in_octets),
+            out_octets: self.out_octets.saturating_sub(before.out_octets),
+        }
+    }
+}
+
 /// The same per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficRates {
     /// Connections scheduled.
     pub connections: f64,
@@ -228,7 +277,7 @@ pub struct TrafficRates {
 }
 
 /// `GET /v1/connections?limit=&cursor=`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// At most `limit`.
     pub connections: Vec<Connection>,
@@ -237,17 +286,20 @@ pub struct Connections {
 }
 
 /// A connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
     /// tcp, udp or sctp.
     pub protocol: String,
     /// As `ipvsadm -lnc` names it.
     pub state: String,
     /// The client.
+    #[schema(value_type = String)]
     pub client: SocketAddr,
     /// The virtual service.
+    #[schema(value_type = String)]
     pub service: SocketAddr,
     /// The real server.
+    #[schema(value_type = String)]
     pub server: SocketAddr,
     /// Milliseconds until it is forgotten unless a packet comes.
     pub expires_ms: u32,
@@ -255,11 +307,97 @@ pub struct Connection {
     pub worker: u16,
 }
 
+/// `GET /v1/services`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// The version that this is, for `If-Match`.
+    pub version: u64,
+    /// In the order of the configuration.
+    pub services: Vec<ServiceSpec>,
+}
+
+/// The answer to a change, when every worker has it or has been waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// The version in force now.
+    pub version: u64,
+    /// What was different; empty: nothing.
+    pub plan: Vec<Step>,
+    /// What the operator should look at nevertheless.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
+    /// Seconds until the last worker had it; absent where there was nothing for them to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_seconds: Option<f64>,
+    /// Workers that have not said that they have it; they may be stuck.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent_workers: Vec<u16>,
+}
+
+/// `POST /v1/drains`: servers that are to take no new connections until they are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainSpec {
+    /// The server; without a port, all of that address.
+    #[schema(example = "10.0.0.11:8080")]
+    pub server: String,
+    /// Of this service alone; absent: of all services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Time that its connections have; absent: as long as they take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "5m")]
+    pub timeout: Option<String>,
+    /// Whether it is removed when it is empty, or has no more time.
+    #[serde(default)]
+    pub remove: bool,
+}
+
+/// `GET /v1/drains`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainingServer {
+    /// The service.
+    pub service: String,
+    /// The server.
+    pub server: String,
+    /// When that began, seconds since 1970.
+    pub since: u64,
+    /// When it should be empty, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// Whether it is removed then.
+    pub remove: bool,
+    /// Connections that it still has, active and inactive ones.
+    pub connections: u64,
+}
+
+/// `POST /v1/zero`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Zeroed {
+    /// The service whose counters begin at 0 again; `null`: all.
+    pub service: Option<String>,
+}
+
+/// `POST /v1/save`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Saved {
+    /// The file.
+    pub path: String,
+    /// Whether its text is another one now.
+    pub changed: bool,
+}
+
 /// The body of every answer that is not a success.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// What went wrong.
     pub error: String,
     /// What to do.
     pub hint: String,
+    /// What is wrong with what would have been in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// The version in force, where another one was expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }

@@ -2,10 +2,14 @@
 
 pub mod client;
 pub mod message;
-pub(super) mod server;
+pub mod spec;
+pub mod server;
+mod changes;
 mod connections;
 mod status;
+mod zero;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -18,4 +22,6 @@ use super::run::Request;
 pub(super) struct Doors {
     pub(super) observed: Arc<Observed>,
     pub(super) requests: mpsc::Sender<Request>,
+    /// The configuration file.
+    pub(super) path: PathBuf,
 }

@@ -4,9 +4,9 @@ use super::message::{
     Build, Interface, InterfaceCounters, PacketTotals, Server, Service, Status, Waiting, Worker,
 };
 use crate::control::config::InterfaceConfig;
+use crate::control::desired::{InventoryServer, InventoryService};
 use crate::control::observed::{self, Observed};
-use crate::control::rates::{Rates, traffic};
-use crate::control::state::InventoryService;
+use crate::control::rates::Rates;
 use crate::control::{PortCounters, PortReport};
 use crate::dataplane::stats::{DropReason, Stage, WorkerStats};
 use crate::service::ServerLoad;
@@ -125,16 +125,23 @@ fn of_counters(counters: PortCounters) -> InterfaceCounters {
 
 fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> Service {
     let service = &entry.service;
-    let servers = entry.servers.iter().map(|(server, slot)| {
+    let servers = entry.servers.iter().map(|entry| {
+        let InventoryServer { server, slot, weight, .. } = entry;
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
+        let (state, reason) = entry.state(&observed.loads);
         let (active, inactive) = load.unwrap_or_default();
+        let totals = observed.server_traffic(*slot);
         Server {
             address: server.address,
             forwarding: "Masq".to_owned(),
-            weight: server.weight,
+            weight: *weight,
+            state: state.to_owned(),
+            reason,
             active,
             inactive,
-            totals: traffic(observed, *slot),
+            totals,
+            since_zero: observed.server_since_zero(*slot),
+            templates: observed.loads.of(*slot).map_or(0, ServerLoad::templates),
             rates: rates.server(*slot),
         }
     });
@@ -143,5 +150,7 @@ fn of_service(observed: &Observed, entry: &InventoryService, rates: &Rates) -> S
         listen: service.listen.to_string(),
         scheduler: service.scheduler.to_string(),
         servers: servers.collect(),
+        totals: observed.service_traffic(entry),
+        since_zero: observed.service_since_zero(entry),
     }
 }

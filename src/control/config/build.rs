@@ -6,13 +6,17 @@ use toml::Spanned;
 
 use super::device::number_virtual_devices;
 use super::draft::{
-    DirectorDraft, DpdkDraft, Draft, InterfaceDraft, MasqueradeDraft, ServiceDraft, Value,
+    DirectorDraft, DpdkDraft, Draft, InterfaceDraft, MarkDraft, MasqueradeDraft, PersistenceDraft,
+    ServiceDraft, Value,
 };
 use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
-use crate::ids::VlanId;
-use crate::service::{Helper, Masquerade, NonSyn, Policy, RealServer, Timeouts, VirtualService};
+use crate::ids::{InterfaceId, VlanId};
+use crate::service::{
+    Helper, Listen, MarkRule, Masquerade, NonSyn, Persistence, Policy, RealServer, Removal,
+    SchedulerFlags, Templates, Timeouts, VirtualService,
+};
 use crate::wire::toeplitz::RssInput;
 
 /// `None`: a required value is missing, which a check should have found.
@@ -33,11 +37,14 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
     let otherwise = (director.non_syn, &draft.timeouts);
     let services: Option<Vec<_>> =
         draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
+    let marks: Option<Vec<_>> =
+        draft.marks.into_iter().map(|rule| mark(rule, &interfaces)).collect();
     Some(Config {
         director,
         dpdk: dpdk(draft.dpdk),
         interfaces,
         services: services?,
+        marks: marks?,
         masquerades: draft.masquerades.into_iter().map(masquerade).collect(),
         timeouts: draft.timeouts,
         policy,
@@ -51,7 +58,7 @@ fn or<T>(value: Value<T>, default: T) -> T {
 fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) -> DirectorConfig {
     let serves = |ipv6: bool| {
         let mut listens = services.iter().filter_map(|service| service.listen.as_ref());
-        listens.any(|listen| listen.get_ref().address.is_ipv6() == ipv6)
+        listens.any(|listen| listen.get_ref().is_ipv6() == ipv6)
     };
     let ipv6_share = match (serves(false), serves(true)) {
         (true, true) => 50,
@@ -64,6 +71,7 @@ fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) 
         idle: or(draft.idle, Idle::Busy),
         connections: or(draft.connections, DirectorConfig::DEFAULT_CONNECTIONS),
         ipv6_share: or(draft.ipv6_share, ipv6_share),
+        persistence_templates: or(draft.persistence_templates, Templates::DEFAULT_CAPACITY),
         metrics: or(draft.metrics, Some(DirectorConfig::DEFAULT_METRICS)),
         socket: or(draft.socket, PathBuf::from(DirectorConfig::DEFAULT_SOCKET)),
         log: LogConfig {
@@ -162,18 +170,54 @@ fn service(
         Some(RealServer {
             address: server.address?.into_inner(),
             weight: or(server.weight, RealServer::DEFAULT_WEIGHT),
+            slow_start: server.slow_start.map(Spanned::into_inner),
+            upper_threshold: or(server.upper_threshold, 0),
+            lower_threshold: or(server.lower_threshold, 0),
         })
     });
     let listen = draft.listen?.into_inner();
+    let flags = draft.scheduler_flags.items.into_iter().map(Spanned::into_inner);
+    let scheduler_flags =
+        flags.fold(SchedulerFlags::default(), |flags, (_, flag)| flags.with(flag));
     Some(VirtualService {
         name: draft.name?.into_inner(),
         listen,
         scheduler: draft.scheduler.map(Spanned::into_inner).unwrap_or_default(),
+        scheduler_flags,
+        removal: or(draft.on_removal, Removal::default()),
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),
         helper: or(draft.helper, Helper::default_of(listen)),
         timeouts: draft.timeouts.map(|own| own.over(timeouts)),
+        persistence: draft.persistence.map(|draft| persistence(draft, listen)),
+        connection_limit: draft.connection_limit.map(Spanned::into_inner),
+    })
+}
+
+fn persistence(draft: PersistenceDraft, listen: Listen) -> Persistence {
+    Persistence {
+        timeout: or(draft.timeout, Persistence::DEFAULT_TIMEOUT),
+        prefix: or(draft.prefix, Persistence::whole_address(listen.is_ipv6())),
+    }
+}
+
+fn mark(draft: MarkDraft, interfaces: &[InterfaceConfig]) -> Option<MarkRule> {
+    let id = |name: Spanned<String>| {
+        let place = interfaces.iter().position(|interface| interface.name == *name.get_ref())?;
+        u8::try_from(place).ok().map(InterfaceId)
+    };
+    let interface = match draft.interface {
+        Some(name) => Some(id(name)?),
+        None => None,
+    };
+    Some(MarkRule {
+        mark: draft.mark?.into_inner().try_into().ok()?,
+        addresses: draft.addresses.items.into_iter().map(Spanned::into_inner).collect(),
+        protocol: draft.protocol.map(Spanned::into_inner),
+        ports: draft.ports.items.into_iter().map(Spanned::into_inner).collect(),
+        sources: draft.sources.items.into_iter().map(Spanned::into_inner).collect(),
+        interface,
     })
 }
 

@@ -17,6 +17,8 @@ const RING_MBUFS: u64 = 65_536;
 const LEAST_MBUFS: u64 = 8192;
 /// A connection: its state and its share of the index.
 const CONNECTION_OCTETS: u64 = 160;
+/// A connection template.
+const TEMPLATE_OCTETS: u64 = 32;
 
 /// Memory that a configuration takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct MemoryNeed {
     pub mbufs: u64,
     /// Octets of them.
     pub packet_octets: u64,
-    /// Octets of the connection tables.
+    /// Octets of the connection tables and templates.
     pub connection_octets: u64,
 }
 
@@ -46,7 +48,9 @@ impl Config {
         MemoryNeed {
             mbufs,
             packet_octets: mbufs * (u64::from(self.dpdk.mbuf_octets) + MBUF_OVERHEAD_OCTETS),
-            connection_octets: u64::from(self.director.connections) * CONNECTION_OCTETS,
+            connection_octets: u64::from(self.director.connections) * CONNECTION_OCTETS
+                + u64::from(self.director.persistence_templates.next_power_of_two())
+                    * TEMPLATE_OCTETS,
         }
     }
 }

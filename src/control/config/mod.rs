@@ -6,6 +6,7 @@
 
 mod model;
 mod diagnostic;
+mod field;
 mod reader;
 mod value;
 mod device;
@@ -19,11 +20,12 @@ mod host;
 pub mod preflight;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub(super) use field::field_at;
 pub use machine::Machine;
 pub use memory::{MemoryNeed, RING};
 pub use model::{
@@ -37,11 +39,24 @@ use diagnostic::{Finding, Source};
 use draft::Draft;
 use reader::Problems;
 
+/// Where a configuration comes from, for changes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigSource {
+    /// The file, as the operator named it.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// What it was validated for.
+    pub machine: Machine,
+}
+
 /// A configuration that can be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// What the file says.
     pub config: Config,
+    /// The file.
+    pub source: ConfigSource,
     /// What the operator should look at nevertheless, in the order of the file.
     pub warnings: Vec<Diagnostic>,
 }
@@ -124,7 +139,9 @@ pub fn parse(text: &str, file: &str, machine: &Machine) -> Result<Loaded, Vec<Di
         let help = "this is a bug of pointsman; please report it with the file".into();
         return Err(vec![Diagnostic::unplaced(Severity::Error, file, message, help)]);
     };
-    Ok(Loaded { config, warnings: diagnostics })
+    let source =
+        ConfigSource { path: file.into(), text: text.to_owned(), machine: machine.clone() };
+    Ok(Loaded { config, source, warnings: diagnostics })
 }
 
 /// Adds the syntax errors to what was found in the rest of the file, and takes out what they
@@ -165,6 +182,12 @@ fn with_syntax_errors(
         !finding.absence && start < readable && !lines.contains(&source.line_of(start))
     }));
     all
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    reader::likeliest(wrong, &known)
 }
 
 /// What a syntax error of the TOML parser is probably about.

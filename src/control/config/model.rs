@@ -1,5 +1,6 @@
 //! The validated configuration: every value has its type, every default is filled in.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::ids::{CpuId, VlanId};
-use crate::service::{Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService};
+use crate::service::{
+    MarkRule, Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService,
+};
 use crate::wire::toeplitz::RssInput;
 
 /// A whole configuration file, valid.
@@ -24,6 +27,8 @@ pub struct Config {
     /// In the order of the file; may be empty.
     pub services: Vec<VirtualService>,
     /// In the order of the file; may be empty.
+    pub marks: Vec<MarkRule>,
+    /// In the order of the file; may be empty.
     pub masquerades: Vec<Masquerade>,
     /// Idle times of connections.
     pub timeouts: Timeouts,
@@ -34,8 +39,17 @@ pub struct Config {
 impl Config {
     /// What the service table is compiled from.
     pub fn rules(&self) -> Rules<'_> {
-        let Self { services, masquerades, timeouts, policy, .. } = self;
-        Rules { services, masquerades, timeouts: *timeouts, policy: *policy }
+        let Self { services, marks, masquerades, timeouts, policy, .. } = self;
+        Rules { services, marks, masquerades, timeouts: *timeouts, policy: *policy }
+    }
+
+    /// The single addresses that outside parties send to: VIPs, destinations of firewall marks,
+    /// and what masquerades appear with.
+    pub fn external_addresses(&self) -> BTreeSet<IpAddr> {
+        let vips = self.services.iter().filter_map(|service| service.listen.ip());
+        let marked = self.marks.iter().flat_map(MarkRule::single_addresses);
+        let masquerades = self.masquerades.iter().flat_map(|rule| rule.addresses.iter().copied());
+        vips.chain(marked).chain(masquerades).collect()
     }
 }
 
@@ -55,6 +69,9 @@ pub struct DirectorConfig {
     /// Share of `connections` kept for IPv6, 0 to 100 percent. Default: 50 when an IPv6 service
     /// is configured beside an IPv4 one, else 0 or 100.
     pub ipv6_share: u8,
+    /// Clients that persistence remembers at once, rounded up to a power of two. Default 262 144,
+    /// of 32 octets each.
+    pub persistence_templates: u32,
     /// HTTP listener of the metrics; `None`: off. Default 127.0.0.1:9464.
     pub metrics: Option<SocketAddr>,
     /// Unix socket of the control API. Default /run/pointsman/pointsman.sock.
@@ -118,6 +135,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// To systemd's journal, with its fields.
+    Journal,
 }
 
 /// Section `[dpdk]`.

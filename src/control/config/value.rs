@@ -11,7 +11,7 @@ use toml::de::DeValue;
 
 use super::model::MacAddress;
 use super::reader::{Wrong, likeliest};
-use crate::service::Listen;
+use crate::service::{Listen, PortRange};
 use crate::wire::toeplitz::{KEY_OCTETS, is_periodic};
 
 type Read<T> = Result<T, Wrong>;
@@ -237,12 +237,26 @@ fn network_text(text: &str) -> Read<IpNet> {
     })
 }
 
-/// A real server's address and port.
+/// A real server's address and port; port 0: none is stated. An IPv6 address is in brackets with
+/// and without a port, or else its end might be meant as one.
 pub(super) fn server_address(value: &DeValue<'_>) -> Read<SocketAddr> {
-    let text = text(value, "an address with port such as \"10.0.0.11:80\"")?;
-    let address = socket_address(text)?;
+    let text = text(value, "an address such as \"10.0.0.11\" or \"10.0.0.11:80\"")?;
+    let alone = match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok().map(IpAddr::V4),
+    };
+    if let Some(ip) = alone {
+        return routed_address(ip).map(|ip| SocketAddr::new(ip, 0));
+    }
+    let address: SocketAddr = text.parse().map_err(|_| match text.parse::<IpAddr>() {
+        Ok(ip) => Wrong::new(format!("{text:?}: an IPv6 address is written in brackets here"))
+            .help(format!("write \"[{ip}]\", or with a port \"[{ip}]:80\"")),
+        Err(_) => Wrong::new(format!("{text:?} is not an address, with a port or without"))
+            .help("write for example \"10.0.0.11:80\", \"10.0.0.11\" or \"[2001:db8::11]:80\""),
+    })?;
     if address.port() == 0 {
-        return Err(Wrong::new("a real server needs a port from 1 to 65535"));
+        let wrong = Wrong::new("a real server needs a port from 1 to 65535");
+        return Err(wrong.help("leave the port out where clients' own is to be kept"));
     }
     routed_address(address.ip()).map(|_| address)
 }
@@ -286,7 +300,40 @@ pub(super) fn ports(value: &DeValue<'_>) -> Read<RangeInclusive<u16>> {
 /// Where a service listens.
 pub(super) fn listen(value: &DeValue<'_>) -> Read<Listen> {
     let listen: Listen = parsed("a string such as \"tcp://203.0.113.10:80\"")(value)?;
-    routed_address(listen.address.ip()).map(|_| listen)
+    listen.ip().map_or(Ok(listen), |ip| routed_address(ip).map(|_| listen))
+}
+
+/// The destinations of a firewall mark: an address, or a network of addresses.
+pub(super) fn marked_network(value: &DeValue<'_>) -> Read<IpNet> {
+    let expected = "an address such as \"203.0.113.10\" or a network such as \"203.0.113.0/28\"";
+    let found = text(value, expected)?;
+    let net = found.parse::<IpNet>().or_else(|_| found.parse::<IpAddr>().map(IpNet::from));
+    let net = net.map_err(|_| Wrong::new(format!("{found:?} is not {expected}")))?;
+    if net.prefix_len() == 0 {
+        return Err(Wrong::new(format!("{net} is every address, the real servers' too"))
+            .help("list the addresses or networks that clients send to"));
+    }
+    if net.addr() != net.network() {
+        return Err(Wrong::new(format!("{net} is a host in a network, not a network"))
+            .help(format!("write \"{}\" or \"{}\"", net.addr(), net.trunc())));
+    }
+    routed_address(net.addr()).map(|_| net)
+}
+
+/// A port, or a range of them.
+pub(super) fn port_or_range(value: &DeValue<'_>) -> Read<PortRange> {
+    if value.is_str() {
+        return match parsed::<PortRange>("a port or a range such as \"8000-8099\"")(value)? {
+            all if all.is_all() => {
+                Err(Wrong::new("port 0 is every port").help("leave `ports` out for every port"))
+            }
+            range => Ok(range),
+        };
+    }
+    if value.as_integer().is_none() {
+        return Err(unexpected(value, "a port such as 443 or a range such as \"8000-8099\""));
+    }
+    integer::<u16>(1..=i64::from(u16::MAX))(value).map(PortRange::one)
 }
 
 /// A unicast Ethernet address.

@@ -6,10 +6,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
-use crate::control::api::message::Traffic;
-use crate::control::observed::{Observed, Worker};
-use crate::control::rates::{Rates, float, traffic};
-use crate::control::state::InventoryService;
+use crate::control::desired::{InventoryServer, InventoryService};
+use crate::control::observed::{ChangeCounts, Observed, Worker};
+use crate::control::rates::{Rates, float};
 use crate::dataplane::conn::tcp_state::ConnectionState;
 use crate::dataplane::stats::{DropReason, Stage, TableGauges};
 use crate::service::ServerLoad;
@@ -124,6 +123,14 @@ fn collect_director(observed: &Observed, samples: &mut Samples) {
     samples.put(Metric::StartTime, &[], observed.clock.started().as_secs_f64());
     samples.count(Metric::ServiceTableVersion, &[], observed.inventory().version.0);
     samples.count(Metric::TscHertz, &[], observed.tsc_hz);
+    let ChangeCounts { applied, without_effect, refused, acknowledged, seconds, last } =
+        observed.changes();
+    samples.count(Metric::Changes, &["applied"], applied);
+    samples.count(Metric::Changes, &["none"], without_effect);
+    samples.count(Metric::Changes, &["refused"], refused);
+    samples.count(Metric::ChangesAcknowledged, &[], acknowledged);
+    samples.put(Metric::ChangeSeconds, &[], seconds.as_secs_f64());
+    samples.put(Metric::LastChangeSeconds, &[], last.as_secs_f64());
 }
 
 fn collect_packets(worker: &Worker, samples: &mut Samples) {
@@ -138,6 +145,8 @@ fn collect_packets(worker: &Worker, samples: &mut Samples) {
     samples.count(Metric::PacketsHandedOver, &[id, "in"], stats.handed_in.get());
     samples.count(Metric::PacketsHandedOver, &[id, "out"], stats.handed_out.get());
     samples.count(Metric::ErrorsSent, &[id], stats.errors_sent.get());
+    samples.count(Metric::RemovalProbes, &[id], stats.removal_probes.get());
+    samples.count(Metric::RemovalResets, &[id], stats.removal_resets.get());
     samples.count(Metric::ErrorsSuppressed, &[id], stats.errors_suppressed.get());
     samples.count(Metric::NoBuffer, &[id], stats.no_buffer.get());
     for reason in DropReason::ALL {
@@ -166,6 +175,8 @@ fn collect_work(worker: &Worker, place: usize, rates: &Rates, samples: &mut Samp
     samples.count(Metric::ControlConnections, &[id], stats.helped.get());
     samples.count(Metric::UnhelpedConnections, &[id], stats.unhelped.get());
     samples.count(Metric::ExpectedConnections, &[id], stats.expected.get());
+    samples.count(Metric::Templates, &[id], stats.templates.get());
+    samples.count(Metric::TemplatesLost, &[id], stats.templates_lost.get());
 }
 
 fn collect_masquerade(worker: &Worker, id: &str, samples: &mut Samples) {
@@ -191,11 +202,12 @@ fn collect_table(id: &str, family: &str, table: &TableGauges, samples: &mut Samp
 fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut Samples) {
     let name = &*entry.service.name;
     let listen = &*entry.service.listen.to_string();
-    let mut sum = Traffic::default();
     let (mut all_active, mut all_inactive) = (0, 0);
-    for (server, slot) in &entry.servers {
-        let labels = [name, listen, &*server.address.to_string()];
-        let traffic = traffic(observed, *slot);
+    for known in &entry.servers {
+        let InventoryServer { server, slot, weight, .. } = known;
+        let address = &*server.address.to_string();
+        let labels = [name, listen, address];
+        let traffic = observed.server_traffic(*slot);
         let load = observed.loads.of(*slot).map(ServerLoad::connections);
         let (active, inactive) = load.map_or((0, 0), |(a, i)| (u64::from(a), u64::from(i)));
         samples.count(Metric::ServerConnections, &labels, traffic.connections);
@@ -205,15 +217,18 @@ fn collect_service(observed: &Observed, entry: &InventoryService, samples: &mut 
         samples.count(Metric::ServerOutOctets, &labels, traffic.out_octets);
         samples.count(Metric::ServerActive, &labels, active);
         samples.count(Metric::ServerInactive, &labels, inactive);
-        samples.count(Metric::ServerWeight, &labels, u64::from(server.weight));
-        sum.connections += traffic.connections;
-        sum.in_packets += traffic.in_packets;
-        sum.out_packets += traffic.out_packets;
-        sum.in_octets += traffic.in_octets;
-        sum.out_octets += traffic.out_octets;
+        samples.put(
+            Metric::ServerState,
+            &[name, listen, address, known.state(&observed.loads).0],
+            1.0,
+        );
+        let templates = observed.loads.of(*slot).map_or(0, ServerLoad::templates);
+        samples.count(Metric::ServerTemplates, &labels, u64::from(templates));
+        samples.count(Metric::ServerWeight, &labels, u64::from(*weight));
         all_active += active;
         all_inactive += inactive;
     }
+    let sum = observed.service_traffic(entry);
     let labels = [name, listen];
     samples.count(Metric::ServiceConnections, &labels, sum.connections);
     samples.count(Metric::ServiceInPackets, &labels, sum.in_packets);

@@ -71,6 +71,11 @@ metrics! {
     StartTime Gauge "start_time_seconds" "seconds" [] "When the director started, since 1970-01-01 UTC.";
     ServiceTableVersion Gauge "service_table_version" "version" [] "Version of the services in force; it grows with every change.";
 
+    Changes Counter "changes_total" "changes" ["result"] "Changes of what is wanted (services, servers, idle times, the file): applied, without effect (none), refused.";
+    ChangesAcknowledged Counter "changes_acknowledged_total" "changes" [] "Changes that every worker has taken over.";
+    ChangeSeconds Counter "change_acknowledge_seconds_total" "seconds" [] "Time from those changes to the last worker's acknowledgement, in all.";
+    LastChangeSeconds Gauge "last_change_acknowledge_seconds" "seconds" [] "The same of the last change.";
+
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
     PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";
@@ -81,6 +86,8 @@ metrics! {
     PacketsHeld Gauge "packets_held" "packets" ["worker"] "Packets that wait for a neighbour's Ethernet address, or for their datagram's first fragment.";
     PacketsHandedOver Counter "packets_handed_over_total" "packets" ["worker", "direction"] "Packets taken over from (in) and given to (out) other workers.";
     ErrorsSent Counter "errors_sent_total" "packets" ["worker"] "ICMP errors and TCP resets of the director's own.";
+    RemovalProbes Counter "removal_probes_total" "packets" ["worker"] "Segments that ask clients of removed servers for their sequence numbers, so that they can be reset.";
+    RemovalResets Counter "removal_resets_total" "packets" ["worker"] "TCP resets to clients whose server was removed.";
     ErrorsSuppressed Counter "errors_suppressed_total" "packets" ["worker"] "ICMP errors and TCP resets that the rate limit held back.";
     NoBuffer Counter "originate_failures_total" "packets" ["worker"] "Own packets that could not be made because no buffer was free.";
 
@@ -111,7 +118,10 @@ metrics! {
     ServerOutOctets Counter "server_out_octets_total" "octets" ["service", "listen", "server"] "Octets from the real server to clients, from the IP header on.";
     ServerActive Gauge "server_active_connections" "connections" ["service", "listen", "server"] "Active connections (`ActiveConn`).";
     ServerInactive Gauge "server_inactive_connections" "connections" ["service", "listen", "server"] "Inactive connections (`InActConn`).";
+    ServerTemplates Gauge "server_connection_templates" "templates" ["service", "listen", "server"] "Clients that persistence binds to the real server (`PersistConn`).";
     ServerWeight Gauge "server_weight" "weight" ["service", "listen", "server"] "Weight; 0 takes no new connections.";
+
+    ServerState Gauge "server_state" "1" ["service", "listen", "server", "state"] "The real server's state (`in_service`, `starting` slowly, overloaded, quiesced, draining): always 1.";
 
     WorkerPolls Counter "worker_polls_total" "polls" ["worker", "kind"] "Rounds of the worker's loop: all, and those that found packets (busy).";
     WorkerCycles Counter "worker_cycles_total" "cycles" ["worker", "kind"] "TSC cycles of all rounds, pauses included (all), and of those that found packets (busy).";
@@ -127,6 +137,8 @@ metrics! {
     ControlConnections Gauge "control_connections" "connections" ["worker"] "Control connections that a helper (FTP) reads.";
     UnhelpedConnections Counter "unhelped_connections_total" "connections" ["worker"] "Control connections that passed unread, because the worker had no room for another one.";
     ExpectedConnections Gauge "expected_connections" "connections" ["worker"] "Data connections that helpers expect; the first worker tells those of all.";
+    Templates Gauge "connection_templates" "templates" ["worker"] "Connection templates: clients whose server persistence remembers; the first worker tells those of all.";
+    TemplatesLost Counter "connection_templates_lost_total" "connections" ["worker"] "Connections of persistent services that were scheduled and are not remembered, because there was no room for another template (`persistence_templates`).";
 
     PortRxPackets Counter "port_rx_packets_total" "packets" ["interface", "driver"] "Packets that the port received.";
     PortTxPackets Counter "port_tx_packets_total" "packets" ["interface", "driver"] "Packets that the port sent.";

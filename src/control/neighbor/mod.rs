@@ -178,6 +178,34 @@ impl Neighbors {
         }
     }
 
+    /// From now on the director cannot do without these, and can without others that were
+    /// essential. Nothing waits for them to settle.
+    pub(super) fn require(&mut self, now: Duration, essential: &BTreeSet<Neighbor>) {
+        let mut told = Vec::new();
+        for (neighbor, entry) in &mut self.entries {
+            let needed = essential.contains(neighbor);
+            let mac = match entry.state {
+                State::Permanent { .. } => continue,
+                State::Reachable { mac } | State::Probing { mac, .. } => Some(mac),
+                State::Incomplete { .. } | State::Failed { .. } => None,
+            };
+            if entry.essential != needed {
+                entry.essential = needed;
+                told.extend(mac.map(|mac| (*neighbor, mac, needed)));
+            }
+        }
+        self.unsettled.retain(|neighbor| essential.contains(neighbor));
+        for (neighbor, mac, permanent) in told {
+            self.actions.push(Action::Tell { neighbor, mac, permanent, worker: None });
+        }
+        for &neighbor in essential {
+            if !self.entries.contains_key(&neighbor) {
+                self.insert(neighbor, State::Incomplete { tries: 0 }, true);
+                self.ask(now, neighbor, 0);
+            }
+        }
+    }
+
     /// A packet waits at a worker for this neighbour.
     pub(super) fn resolve(&mut self, now: Duration, worker: WorkerId, neighbor: Neighbor) {
         let Some(entry) = self.entries.get_mut(&neighbor) else {

@@ -16,20 +16,19 @@ fn numbered(config: &Config) -> impl Iterator<Item = (InterfaceId, &InterfaceCon
 }
 
 /// Every address that the director answers ARP, Neighbor Discovery and echo for, with its
-/// interface: the interfaces' own, the VIPs, and those that masquerades appear with.
+/// interface: the interfaces' own, the VIPs, single destinations of firewall marks, and those that
+/// masquerades appear with.
 ///
-/// A VIP, and an address of a masquerade as well, belongs to the interfaces in whose network it lies; a VIP in no network, to every
-/// interface towards the clients (clients reach it by a route, so nobody will ask, but no one
-/// else may claim it either).
+/// A VIP, or another of these, belongs to the interfaces in whose network it lies; a VIP in no
+/// network, to every interface towards the clients (clients reach it by a route, so nobody will
+/// ask, but no one else may claim it either). Networks of firewall marks are routed to the
+/// director: it does not claim every address of them, for other hosts may be among them.
 pub fn owned_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
     let mut owned = Vec::new();
     for (id, interface) in numbered(config) {
         owned.extend(interface.addresses.iter().map(|network| (id, network.addr())));
     }
-    let vips = config.services.iter().map(|service| service.listen.address.ip());
-    let masquerades = config.masquerades.iter().flat_map(|rule| rule.addresses.iter().copied());
-    let external: BTreeSet<_> = vips.chain(masquerades).collect();
-    for vip in external {
+    for vip in config.external_addresses() {
         let on_link = |interface: &InterfaceConfig| {
             interface.addresses.iter().any(|network| network.contains(&vip))
         };

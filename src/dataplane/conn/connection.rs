@@ -74,6 +74,9 @@ impl Flags {
     pub const FULL_NAT: Self = Self(2);
     /// A helper reads the connection's text.
     pub const HELPED: Self = Self(4);
+    /// A template led to its server, and lives as long as it does. Without sides: its server was
+    /// removed, no packet is translated, and the client is to be told when it sends the next one.
+    const BY_TEMPLATE_OR_RETIRED: Self = Self(8);
     /// First of the bits that say on which sides packets arrive: two for the way in, two for
     /// replies.
     const SIDES_SHIFT: u8 = 4;
@@ -88,6 +91,30 @@ impl Flags {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Of a connection whose server a template led to.
+    #[must_use]
+    pub const fn by_template(self) -> Self {
+        self.with(Self::BY_TEMPLATE_OR_RETIRED)
+    }
+
+    /// Whether a template led to its server.
+    #[inline]
+    pub const fn is_by_template(self) -> bool {
+        self.has(Self::BY_TEMPLATE_OR_RETIRED) && self.0 >> Self::SIDES_SHIFT != 0
+    }
+
+    /// Of a connection whose server was removed: with no sides that packets may arrive on.
+    #[must_use]
+    pub const fn retired(self) -> Self {
+        Self(self.0 & ((1 << Self::SIDES_SHIFT) - 1)).with(Self::BY_TEMPLATE_OR_RETIRED)
+    }
+
+    /// Whether its server was removed.
+    #[inline]
+    pub const fn is_retired(self) -> bool {
+        self.has(Self::BY_TEMPLATE_OR_RETIRED) && self.0 >> Self::SIDES_SHIFT == 0
     }
 
     /// Whether a flag is set.

@@ -100,6 +100,9 @@ pub trait Expiry<A> {
     /// Whether a connection must live on, and for how many milliseconds at most.
     fn grace_ms(&self, connection: &Connection<A>) -> Option<u32>;
 
+    /// A connection lives, and will be looked at again then.
+    fn lives(&self, connection: &Connection<A>, until: Tick);
+
     /// A connection is removed.
     fn ended(&mut self, connection: &Connection<A>);
 }
@@ -344,15 +347,11 @@ impl<A: Address> ConnectionTable<A> {
         self.used -= 1;
     }
 
-    /// Removes the connection in a record, if there is one and it is as said.
-    pub fn remove_if(
-        &mut self,
-        record: u32,
-        is_wanted: impl FnOnce(&Connection<A>) -> bool,
-    ) -> Option<Connection<A>> {
+    /// The connection in a record, if there is one.
+    pub fn at(&self, record: u32) -> Option<(Found, &Connection<A>)> {
         let id = ConnectionId(record);
         let live = self.get(id).filter(|connection| connection.protocol != 0)?;
-        if is_wanted(live) { self.remove(id) } else { None }
+        Some((Found { id, direction: Direction::Inbound }, live))
     }
 
     /// Removes connections whose time is over. Looks at no more than `budget` records; gives how
@@ -404,6 +403,7 @@ impl<A: Address> ConnectionTable<A> {
             live.last_seen = now.after(grace.min(live.timeout_ms)).0.wrapping_sub(live.timeout_ms);
         }
         let deadline = live.deadline();
+        owner.lives(live, deadline);
         self.wheel.link(&mut self.records, record, deadline);
         true
     }

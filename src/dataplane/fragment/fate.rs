@@ -65,7 +65,7 @@ pub(super) fn settle_first<A: Family, F: Frame>(
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
-    let flow = Flow { packet: &packet, key: &flow_key, hash, now, turn: None };
+    let flow = Flow { packet: &packet, key: &flow_key, hash, now, turn: None, interface: None };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             let fate = fate_of(table, &flow_key, hash, frame.octets());

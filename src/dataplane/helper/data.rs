@@ -58,7 +58,7 @@ fn open<A: Family, F: Frame>(
     };
     let local = match expected.opener {
         Opener::Client => {
-            let chosen = shared.locals().2.endpoint(table, server, client, protocol::TCP);
+            let chosen = shared.locals().3.endpoint(table, server, client, protocol::TCP);
             chosen.ok_or(DropReason::ReplyTupleTaken)?.0
         }
         Opener::Server => client,

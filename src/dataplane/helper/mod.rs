@@ -310,5 +310,5 @@ fn parties<A: Family>(work: &Work<'_, A>, control: ControlNumber) -> Parties {
 }
 
 fn is_service<A: Family>(services: &FamilyServices<A>, vip: A, port: u16) -> bool {
-    services.find(vip, U16::new(port), crate::wire::ipv4::protocol::TCP).is_some()
+    services.names(vip, U16::new(port), crate::wire::ipv4::protocol::TCP)
 }

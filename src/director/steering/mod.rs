@@ -222,14 +222,11 @@ fn tags(wanted: &PortConfig<'_>) -> Vec<bool> {
     [false, true].into_iter().filter(|tagged| has(*tagged)).collect()
 }
 
-/// VIPs and the addresses that masquerades appear with, each once.
+/// The addresses that packets are steered by their source for, each once. Those of networks that
+/// firewall marks name are not among them: a NIC with rules sends them to some worker, which passes
+/// them on.
 fn externals(config: &Config) -> Vec<IpAddr> {
-    let vips = config.services.iter().map(|service| service.listen.address.ip());
-    let masquerades = config.masquerades.iter().flat_map(|rule| rule.addresses.iter().copied());
-    let mut all: Vec<_> = vips.chain(masquerades).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
+    config.external_addresses().into_iter().collect()
 }
 
 fn uses_ipv6(config: &Config, externals: &[IpAddr]) -> bool {

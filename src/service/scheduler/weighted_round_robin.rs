@@ -7,33 +7,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::Candidates;
+use super::rotation::{Rotation, Stand};
 use crate::service::table::Server;
 
 /// What the sequence needs to know of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub(in crate::service) struct Weights {
     /// The threshold of the highest round; 0: every weight is 0.
     highest: u32,
     divisor: u32,
-}
-
-/// Where the rotation stands: places already visited in this round, and the round's threshold.
-#[derive(Clone, Copy)]
-struct Position {
-    place: usize,
-    threshold: u32,
-}
-
-impl Position {
-    fn unpack(cursor: u64) -> Self {
-        #[allow(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
-        let (place, threshold) = ((cursor >> 32) as usize, cursor as u32);
-        Self { place, threshold }
-    }
-
-    fn pack(self) -> u64 {
-        (self.place as u64) << 32 | u64::from(self.threshold)
-    }
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -44,12 +27,13 @@ impl Weights {
     pub(super) fn of(weights: impl Iterator<Item = u32>) -> Self {
         let (largest, divisor) = weights
             .fold((0, 0), |(largest, divisor), weight| (weight.max(largest), gcd(weight, divisor)));
-        Self { highest: if largest == 0 { 0 } else { largest - (divisor - 1) }, divisor }
+        Self { highest: highest(largest, divisor), divisor }
     }
 
     pub(super) fn pick<'s, A>(
         self,
-        servers: &'s [Server<A>],
+        from: &Candidates<'s, '_, A>,
+        rotation: &Rotation,
         cursor: &AtomicU64,
     ) -> Option<&'s Server<A>> {
         if self.highest == 0 {
@@ -57,40 +41,55 @@ impl Weights {
         }
         let mut old = cursor.load(Relaxed);
         loop {
-            let (place, next) = self.step(servers, Position::unpack(old))?;
-            match cursor.compare_exchange_weak(old, next.pack(), Relaxed, Relaxed) {
-                Ok(_) => return servers.get(place),
+            let stand = Stand::unpack(old);
+            let start = rotation.start(from.servers, stand);
+            let (place, threshold) = self.step(from, start, self.aligned(stand.threshold))?;
+            let next = Stand::at(from.servers, place, threshold).pack();
+            match cursor.compare_exchange_weak(old, next, Relaxed, Relaxed) {
+                Ok(_) => return from.servers.get(place),
                 Err(now) => old = now,
             }
         }
     }
 
-    /// The next server's place and the position after it. Ends: a round of the highest threshold
-    /// finds a server.
-    fn step<A>(self, servers: &[Server<A>], at: Position) -> Option<(usize, Position)> {
-        let mut threshold = at.threshold;
-        if threshold == 0 || threshold > self.highest {
-            threshold = 1;
-        }
-        let mut start = at.place;
-        let mut highest_seen = false;
-        loop {
-            let rest = servers.get(start..).unwrap_or_default();
-            if let Some(steps) = rest.iter().position(|server| server.weight >= threshold) {
-                let place = start + steps;
-                return Some((place, Position { place: place + 1, threshold }));
-            }
-            if highest_seen {
-                return None;
-            }
-            start = 0;
-            threshold = match threshold.checked_sub(self.divisor) {
-                Some(lower) if lower > 0 => lower,
-                _ => {
-                    highest_seen = true;
-                    self.highest
-                }
-            };
+    /// A threshold that may be from a time of other weights, as one of these weights; what IPVS
+    /// does when weights change.
+    fn aligned(self, threshold: u32) -> u32 {
+        match threshold {
+            0 => 1,
+            _ if threshold > self.highest => self.highest,
+            _ if self.divisor > 1 => threshold / self.divisor * self.divisor + 1,
+            _ => threshold,
         }
     }
+
+    /// The next server's place and the round's threshold.
+    fn step<A>(
+        self,
+        from: &Candidates<'_, '_, A>,
+        start: usize,
+        threshold: u32,
+    ) -> Option<(usize, u32)> {
+        let takes_part =
+            |server: &Server<A>, threshold| server.weight >= threshold && from.is_open(server);
+        let rest = from.servers.get(start..).unwrap_or_default();
+        if let Some(steps) = rest.iter().position(|server| takes_part(server, threshold)) {
+            return Some((start + steps, threshold));
+        }
+        // Rounds of which the servers that take part are overloaded are left out in one step: with
+        // weights of millions there may be millions.
+        let largest = from.open().map(|server| server.weight).max()?;
+        let reached = highest(largest, self.divisor);
+        let threshold = match threshold.checked_sub(self.divisor) {
+            Some(lower) if lower > 0 => lower.min(reached),
+            _ => reached,
+        };
+        let place = from.servers.iter().position(|server| takes_part(server, threshold))?;
+        Some((place, threshold))
+    }
+}
+
+/// The highest threshold that a weight reaches.
+fn highest(weight: u32, divisor: u32) -> u32 {
+    if weight == 0 { 0 } else { weight - (divisor - 1) }
 }

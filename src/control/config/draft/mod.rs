@@ -3,7 +3,9 @@
 
 mod services;
 
-pub(super) use services::{MasqueradeDraft, ServerDraft, ServiceDraft, TimeoutsDraft};
+pub(super) use services::{
+    MarkDraft, MasqueradeDraft, PersistenceDraft, ServerDraft, ServiceDraft, TimeoutsDraft,
+};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ pub(super) struct Draft {
     /// There is a section `[interface.NAME]`, good or not.
     pub(super) any_interface: bool,
     pub(super) services: Vec<ServiceDraft>,
+    pub(super) marks: Vec<MarkDraft>,
     pub(super) masquerades: Vec<MasqueradeDraft>,
     pub(super) timeouts: Timeouts,
 }
@@ -53,6 +56,7 @@ pub(super) struct DirectorDraft {
     pub(super) idle: Value<Idle>,
     pub(super) connections: Value<u32>,
     pub(super) ipv6_share: Value<u8>,
+    pub(super) persistence_templates: Value<u32>,
     /// `Some(None)`: off.
     pub(super) metrics: Value<Option<SocketAddr>>,
     pub(super) socket: Value<PathBuf>,
@@ -128,6 +132,8 @@ impl Draft {
         let services = file.tables("service", "[[service]]").items;
         let services = services.into_iter().map(|service| ServiceDraft::read(service.into_inner()));
         let services = services.collect();
+        let marks = file.tables("mark", "[[mark]]").items;
+        let marks = marks.into_iter().map(|mark| MarkDraft::read(mark.into_inner())).collect();
         let masquerades = file.tables("masquerade", "[[masquerade]]").items;
         let masquerades = masquerades.into_iter().map(Spanned::into_inner);
         let masquerades = masquerades.map(MasqueradeDraft::read).collect();
@@ -135,7 +141,7 @@ impl Draft {
         let timeouts = timeouts.over(&Timeouts::default());
         file.not_yet("failover", "remove it: this version runs as a single director");
         file.finish();
-        Self { director, dpdk, interfaces, any_interface, services, masquerades, timeouts }
+        Self { director, dpdk, interfaces, any_interface, services, marks, masquerades, timeouts }
     }
 }
 
@@ -147,12 +153,18 @@ impl DirectorDraft {
             idle: section.value("idle", idle),
             connections: section.value("connections", value::integer(1024..=1 << 30)),
             ipv6_share: section.value("ipv6_share", value::integer(0..=100)),
+            persistence_templates: section
+                .value("persistence_templates", value::integer(1024..=1 << 24)),
             metrics: section.value("metrics", metrics),
             socket: section.value("socket", socket),
             log: section.value("log", log_filter),
             log_format: section.value(
                 "log_format",
-                value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+                value::word(&[
+                    ("text", LogFormat::Text),
+                    ("json", LogFormat::Json),
+                    ("journal", LogFormat::Journal),
+                ]),
             ),
             non_syn: section.value("non_syn", services::non_syn),
             closed_ports: section.value("closed_ports", closed_ports),

@@ -113,7 +113,7 @@ fn check_cpus(director: &DirectorDraft, machine: &Machine, problems: &Problems) 
 fn check_ipv6_share(draft: &Draft, problems: &Problems) {
     let Some(share) = &draft.director.ipv6_share else { return };
     for listen in draft.services.iter().filter_map(|service| service.listen.as_ref()) {
-        let ipv6 = listen.get_ref().address.is_ipv6();
+        let ipv6 = listen.get_ref().is_ipv6();
         let none = if ipv6 { 0 } else { 100 };
         if *share.get_ref() == none {
             let family = if ipv6 { "IPv6" } else { "IPv4" };

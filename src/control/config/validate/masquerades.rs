@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::networks::Networks;
+use super::networks::{Networks, is_single};
 use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, MasqueradeDraft};
 use crate::control::config::model::Role;
@@ -36,7 +36,9 @@ fn check_order(rule: &MasqueradeDraft, before: &[MasqueradeDraft], problems: &Pr
 /// there; one that outside parties speak to, too, cannot be used for it.
 fn check_hairpin(draft: &Draft, problems: &Problems) {
     let vips = draft.services.iter().filter_map(|service| service.listen.as_ref());
-    let mut external: Vec<_> = vips.map(|listen| listen.get_ref().address.ip()).collect();
+    let mut external: Vec<_> = vips.filter_map(|listen| listen.get_ref().ip()).collect();
+    let marked = draft.marks.iter().flat_map(|rule| &rule.addresses.items);
+    external.extend(marked.filter(|net| is_single(net.get_ref())).map(|net| net.get_ref().addr()));
     let pools = draft.masquerades.iter().flat_map(|rule| &rule.addresses.items);
     external.extend(pools.map(|address| *address.get_ref()));
     let servers = draft.services.iter().flat_map(|service| &service.servers.items);
@@ -156,7 +158,7 @@ fn check_addresses(
 }
 
 /// The inside interface in whose network an address lies.
-fn inside_of(ip: std::net::IpAddr, draft: &Draft) -> Option<&InterfaceDraft> {
+pub(super) fn inside_of(ip: std::net::IpAddr, draft: &Draft) -> Option<&InterfaceDraft> {
     draft.interfaces.iter().find(|interface| {
         let is_inside = interface.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Inside);
         let mut networks = interface.addresses.items.iter();
@@ -165,7 +167,7 @@ fn inside_of(ip: std::net::IpAddr, draft: &Draft) -> Option<&InterfaceDraft> {
 }
 
 /// Where the file names this address as another host's.
-fn other_host(draft: &Draft, ip: std::net::IpAddr) -> Option<super::Span> {
+pub(super) fn other_host(draft: &Draft, ip: std::net::IpAddr) -> Option<super::Span> {
     draft.interfaces.iter().find_map(|interface| {
         let neighbors = interface.neighbors.iter().map(|(ip, _)| ip);
         let vias = interface.routes.iter().filter_map(|route| route.via.as_ref());

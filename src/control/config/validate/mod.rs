@@ -4,8 +4,11 @@
 mod director;
 mod devices;
 mod interfaces;
+mod marks;
 mod masquerades;
 mod networks;
+mod one_packet;
+mod persistence;
 mod services;
 
 pub use services::MAX_SERVERS;
@@ -23,5 +26,6 @@ pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
     let networks = Networks::new(&draft.interfaces);
     interfaces::check(draft, &networks, problems);
     services::check(draft, &networks, problems);
+    marks::check(draft, &networks, problems);
     masquerades::check(draft, &networks, problems);
 }

@@ -65,6 +65,11 @@ impl<'a> Networks<'a> {
     }
 }
 
+/// Whether a network is one address.
+pub(super) fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}
+
 /// Whether `ip` is the network or broadcast address of `net`.
 fn is_edge(net: IpNet, ip: IpAddr) -> bool {
     match net {

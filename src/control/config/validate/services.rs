@@ -1,26 +1,31 @@
 //! Virtual services and their real servers: among themselves, and with the interfaces.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use toml::Spanned;
 
 use super::networks::Networks;
+use super::{one_packet, persistence};
 use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, ServerDraft, ServiceDraft};
 use crate::control::config::model::Role;
 use crate::control::config::reader::Problems;
-use crate::service::{NonSyn, Protocol};
+use crate::service::{Helper, NonSyn, Protocol};
 
 /// Real servers that there is room for, over all services.
 pub const MAX_SERVERS: usize = 16_384;
 
 pub(super) fn check(draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     check_duplicates(&draft.services, problems);
-    check_one_packet(&draft.services, problems);
+    one_packet::check(draft, problems);
     for service in &draft.services {
         check_vip(service, draft, networks, problems);
         check_options(service, problems);
+        persistence::check(service, problems);
+        check_scheduler_flags(service, problems);
+        check_thresholds(service, problems);
         check_server_list(service, problems);
+        check_slow_start(service, problems);
         check_servers(service, draft, networks, problems);
     }
     let mut before = 0;
@@ -42,14 +47,22 @@ fn check_duplicates(services: &[ServiceDraft], problems: &Problems) {
                 before().filter_map(|other| other.name.as_ref()).find(|n| *n == name)
         {
             let message = format!("a second service named {:?}", name.get_ref());
-            problems.add(Finding::error(name.span(), message).first_stated(first.span()));
+            let finding = Finding::error(name.span(), message).help("give it another name");
+            problems.add(finding.first_stated(first.span()));
         }
-        if let Some(listen) = &service.listen
-            && let Some(first) =
-                before().filter_map(|other| other.listen.as_ref()).find(|l| *l == listen)
-        {
-            let message = format!("a second service at {listen}");
-            let help = "list all real servers in one service";
+        let conflict = service.listen.as_ref().and_then(|listen| {
+            let mut others = before().filter_map(|other| other.listen.as_ref());
+            let first = others.find(|other| other.get_ref().conflicts(listen.get_ref()))?;
+            Some((listen, first))
+        });
+        if let Some((listen, first)) = conflict {
+            let (message, help) = if listen == first {
+                let help = "list all real servers in one service";
+                (format!("a second service at {listen}"), help)
+            } else {
+                let help = "give each service ports of its own";
+                (format!("listen: {listen} has ports in common with {first}"), help)
+            };
             let finding = Finding::error(listen.span(), message);
             problems.add(finding.first_stated(first.span()).help(help));
         }
@@ -68,7 +81,7 @@ fn owner(draft: &Draft, ip: IpAddr) -> Option<(&InterfaceDraft, &Spanned<ipnet::
 /// director's own address, as LVS allows it, but on the side where the clients are.
 fn check_vip(service: &ServiceDraft, draft: &Draft, networks: &Networks<'_>, problems: &Problems) {
     let Some(listen) = &service.listen else { return };
-    let vip = listen.get_ref().address.ip();
+    let Some(vip) = listen.get_ref().ip() else { return };
     if let Some((interface, own)) = owner(draft, vip)
         && interface.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Inside)
     {
@@ -103,15 +116,25 @@ fn check_vip(service: &ServiceDraft, draft: &Draft, networks: &Networks<'_>, pro
 }
 
 fn check_options(service: &ServiceDraft, problems: &Problems) {
-    let Some(protocol) = service.listen.as_ref().map(|listen| listen.get_ref().protocol) else {
-        return;
-    };
+    let Some(listen) = service.listen.as_ref().map(|listen| *listen.get_ref()) else { return };
+    // A mark's packets are of all protocols.
+    let Some(protocol) = listen.protocol() else { return };
     if let Some(helper) = &service.helper
         && protocol != Protocol::Tcp
         && helper.get_ref().is_some()
     {
         let message = "helper: only tcp services have one".to_owned();
         problems.add(Finding::error(helper.span(), message).help("remove it, or listen on tcp://"));
+    } else if let Some(helper) = &service.helper
+        && helper.get_ref().is_some()
+        && listen.ports().single().is_none()
+        && !listen.covers(Protocol::Tcp, Helper::FTP_PORT)
+    {
+        let message = format!(
+            "helper: of many ports it reads port {} alone, which is not among them",
+            Helper::FTP_PORT
+        );
+        problems.add(Finding::warning(helper.span(), message).help("remove it"));
     }
     let one_packet = service.one_packet.as_ref().filter(|_| protocol != Protocol::Udp);
     let non_syn = service.non_syn.as_ref().filter(|value| match protocol {
@@ -132,46 +155,73 @@ fn check_options(service: &ServiceDraft, problems: &Problems) {
     }
 }
 
-/// What comes from a server of a one-packet service is that service's reply: no other service of
-/// the protocol may have it.
-fn check_one_packet(services: &[ServiceDraft], problems: &Problems) {
-    let protocol =
-        |service: &ServiceDraft| service.listen.as_ref().map(|listen| listen.get_ref().protocol);
-    let addresses = |service: &'_ ServiceDraft| {
-        let servers = service.servers.items.iter();
-        servers.filter_map(|s| s.get_ref().address.clone()).collect::<Vec<_>>()
-    };
-    let is_one_packet =
-        |service: &ServiceDraft| service.one_packet.as_ref().is_some_and(|value| *value.get_ref());
-    for (index, service) in services.iter().enumerate() {
-        for other in services.iter().take(index) {
-            let related = is_one_packet(service) || is_one_packet(other);
-            if !related || protocol(service) != protocol(other) {
-                continue;
-            }
-            let theirs = addresses(other);
-            let common = addresses(service).into_iter().filter_map(|address| {
-                let first = theirs.iter().find(|other| **other == address)?;
-                Some((address, first))
-            });
-            for (address, first) in common {
-                let message = format!(
-                    "servers: {address} serves a one_packet service and another one, so its \
-                     replies have no one service"
-                );
-                let finding = Finding::error(address.span(), message);
-                let help = "give each service a port of its own on that server";
-                problems.add(finding.first_stated(first.span()).help(help));
-            }
+/// Slow start is a matter of weights.
+fn check_slow_start(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    if kind.shares_by_weight() {
+        return;
+    }
+    for server in &service.servers.items {
+        if let Some(slow_start) = &server.get_ref().slow_start {
+            let message = format!("slow_start has no effect with the scheduler {kind}");
+            let help = "it makes the weight grow: use a scheduler that shares by weight, such as \
+                        wlc or wrr";
+            problems.add(Finding::warning(slow_start.span(), message).help(help));
         }
+    }
+}
+
+fn check_scheduler_flags(service: &ServiceDraft, problems: &Problems) {
+    let kind = service.scheduler.as_ref().map(|kind| *kind.get_ref()).unwrap_or_default();
+    for flag in &service.scheduler_flags.items {
+        let (of, which) = *flag.get_ref();
+        let Some((name, _)) = of.flags().iter().find(|(_, known)| *known == which) else {
+            continue;
+        };
+        if of == kind {
+            continue;
+        }
+        let fit: Vec<_> = kind.flags().iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let message = format!("scheduler_flags: \"{name}\" does not fit scheduler \"{kind}\"");
+        let help = if fit.is_empty() {
+            format!("\"{kind}\" has no flags; this one is for scheduler \"{of}\"")
+        } else {
+            format!("those that fit \"{kind}\": {}", fit.join(", "))
+        };
+        problems.add(Finding::error(flag.span(), message).help(help));
+    }
+}
+
+fn check_thresholds(service: &ServiceDraft, problems: &Problems) {
+    for server in &service.servers.items {
+        let server = server.get_ref();
+        let Some(lower) = &server.lower_threshold else { continue };
+        let upper = server.upper_threshold.as_ref().map_or(0, |upper| *upper.get_ref());
+        if *lower.get_ref() == 0 || *lower.get_ref() <= upper {
+            continue;
+        }
+        let finding = if upper == 0 {
+            let message = "lower_threshold has no effect without upper_threshold".to_owned();
+            Finding::warning(lower.span(), message).help("state upper_threshold, too")
+        } else {
+            let message =
+                format!("lower_threshold: {lower} is above the upper_threshold of {upper}");
+            let help = format!(
+                "expected an integer from 0 (three quarters of upper_threshold) to {upper}"
+            );
+            Finding::error(lower.span(), message).help(help)
+        };
+        problems.add(finding);
     }
 }
 
 fn check_server_list(service: &ServiceDraft, problems: &Problems) {
     let servers = &service.servers;
-    if let (true, true, Some(span)) = (servers.items.is_empty(), servers.complete, &servers.span) {
-        let finding = Finding::error(span.clone(), "servers: a service needs a real server");
-        problems.add(finding.help("write for example [{ address = \"10.0.0.11:8080\" }]"));
+    if servers.items.is_empty() && servers.complete {
+        let span = servers.span.clone().unwrap_or_else(|| service.span.clone());
+        let message = "servers: none, so the service answers nobody";
+        let help = "write for example servers = [{ address = \"10.0.0.11:8080\" }]";
+        problems.add(Finding::warning(span, message).help(help));
     }
     let quiesced = |server: &Spanned<ServerDraft>| {
         server.get_ref().weight.as_ref().is_some_and(|weight| *weight.get_ref() == 0)
@@ -198,13 +248,14 @@ fn check_servers(
     for (index, address) in addresses.iter().enumerate() {
         let ip = address.get_ref().ip();
         if let Some(first) = addresses.iter().take(index).find(|other| *other == address) {
-            let message = format!("servers: {address} is listed twice in this service");
+            let message =
+                format!("servers: {} is listed twice in this service", endpoint(address.get_ref()));
             let finding = Finding::error(address.span(), message);
             problems
                 .add(finding.first_stated(first.span()).help("use `weight` for a larger share"));
         }
         if let Some(listen) = &service.listen
-            && listen.get_ref().address.is_ipv4() != ip.is_ipv4()
+            && listen.get_ref().is_ipv6() != ip.is_ipv6()
         {
             let (has, needs) = if ip.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             let message = format!("servers: {ip} is {has}, but the service listens on {needs}");
@@ -212,8 +263,10 @@ fn check_servers(
             problems.add(Finding::error(address.span(), message).help(help));
         }
         let vip = draft.services.iter().find_map(|other| {
-            other.listen.as_ref().filter(|listen| listen.get_ref().address.ip() == ip)
+            other.listen.as_ref().filter(|listen| listen.get_ref().ip() == Some(ip))
         });
+        let mut marked = draft.marks.iter().flat_map(|rule| &rule.addresses.items);
+        let marked = marked.find(|net| net.get_ref().contains(&ip));
         let finding = |message: String| Finding::error(address.span(), message);
         if let Some((interface, own)) = owner(draft, ip) {
             let message =
@@ -222,6 +275,10 @@ fn check_servers(
         } else if let Some(vip) = vip {
             let message = format!("servers: {ip} is the address of a virtual service");
             problems.add(finding(message).first_stated(vip.span()));
+        } else if let Some(marked) = marked {
+            let message = format!("servers: {ip} is among the destinations of a firewall mark");
+            let help = "what clients send to is not what servers are reached at";
+            problems.add(finding(message).first_stated(marked.span()).help(help));
         } else if let Some(net) = networks.edge(ip) {
             problems.add(finding(format!("servers: {ip} is no host's address in {net}")));
         } else if networks.known {
@@ -230,11 +287,16 @@ fn check_servers(
     }
 }
 
-fn check_reachable(
-    address: &Spanned<std::net::SocketAddr>,
-    networks: &Networks<'_>,
-    problems: &Problems,
-) {
+/// A server as it is written: without a port where it has none.
+pub(super) fn endpoint(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.port() == 0 => v4.ip().to_string(),
+        SocketAddr::V6(v6) if v6.port() == 0 => format!("[{}]", v6.ip()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
+    }
+}
+
+fn check_reachable(address: &Spanned<SocketAddr>, networks: &Networks<'_>, problems: &Problems) {
     let ip = address.get_ref().ip();
     let Some(interface) = networks.towards(ip) else {
         let message = format!("servers: no network, route or gateway leads to {ip}");

@@ -57,6 +57,8 @@ impl Expiry<V4> for Gone {
         None
     }
 
+    fn lives(&self, _: &Connection<V4>, _: Tick) {}
+
     fn ended(&mut self, connection: &Connection<V4>) {
         self.0.push(*connection);
     }
