@@ -18,7 +18,9 @@ use pointsman::ids::{InterfaceId, ServerSlot, VlanId};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use support::director::{IN, OUT, Sent, Setup, TOPOLOGY, TestDirector};
-use support::packet::{ACK, FIN, PacketBuilder, RST, SYN, ends, error, fragments};
+use support::packet::{
+    ACK, FIN, INSIDE, PacketBuilder, RST, SERVER_SIDE, SYN, ends, error, fragments,
+};
 
 /// So many cases; what fails is made a test of its own, not a file.
 fn quiet(cases: u32) -> ProptestConfig {
@@ -44,6 +46,10 @@ fn start(workers: u16, vlans: [u16; 2]) -> TestDirector {
         )
     };
     let services: String = SERVICES.iter().map(service).collect();
+    start_with(&services, workers, vlans)
+}
+
+fn start_with(services: &str, workers: u16, vlans: [u16; 2]) -> TestDirector {
     let mut setup = Setup::new(&format!("{TOPOLOGY}{services}")).workers(workers);
     // The limit is each worker's.
     setup.config.director.errors_per_second = 1_000_000;
@@ -324,5 +330,47 @@ fn every_packet_of_a_flow_arrives_right_at_one_of_two_workers_and_is_handed_over
             }
             assert_eq!(handed_over, 1, "{step:?}");
         }
+    }
+}
+
+#[test]
+fn the_owner_knows_by_which_interface_a_packet_came() {
+    let marked = |mark: u8, interface: &str, server: &str| {
+        format!(
+            "[[mark]]\nmark = {mark}\naddresses = [\"192.0.2.120\"]\ninterface = \"{interface}\"\n\
+             [[service]]\nname = \"{interface}\"\nlisten = \"fwmark://{mark}\"\n\
+             servers = [{{ address = \"{server}\" }}]\n"
+        )
+    };
+    let services = marked(1, "outside", "10.0.0.11:8080") + &marked(2, "inside", "10.0.0.12:8080");
+    for vlans in [[0, 0], [10, 20]] {
+        let mut director = start_with(&services, 3, vlans);
+        for (interface, client, server) in
+            [(OUT, "198.18.0.7", "10.0.0.11:8080"), (IN, "10.0.0.13", "10.0.0.12:8080")]
+        {
+            let syn = |port: usize| {
+                let syn = PacketBuilder::tcp(&format!("{client}:{port}"), "192.0.2.120:80");
+                let syn = if interface == IN { syn.macs(SERVER_SIDE, INSIDE) } else { syn };
+                // Some have options, and are no plain packets.
+                let syn = if port % 4 == 0 { syn.ip_options(&[1; 8]) } else { syn };
+                let mut frame = syn.flags(SYN).build();
+                tag(&mut frame, vlans[interface.index()]);
+                frame
+            };
+            for worker in 0..3 {
+                let first = 2000 + worker * 16;
+                let frames: Vec<_> = (first..first + 16).map(syn).collect();
+                director.receive_burst(worker, interface, &frames);
+            }
+            let sent = director.take_sent();
+            assert_eq!(sent.len(), 48, "{:?}", director.drops());
+            for Sent { mut octets, .. } in sent {
+                if octets[12..14] == [0x81, 0] {
+                    octets.drain(12..16);
+                }
+                assert_eq!(ends(&octets).1.to_string(), server);
+            }
+        }
+        assert!(director.connections_by_worker().iter().all(|count| *count > 16));
     }
 }
