@@ -192,7 +192,7 @@ fn every_key_of_a_service_arrives_where_it_belongs() {
     assert_eq!(all_ports.persistence.unwrap().prefix, 32, "every client for itself");
     assert_eq!(passive.servers[0].address.to_string(), "10.0.0.12:0", "the client's port");
     assert_eq!((shop.listen.mark().unwrap().get(), shop.listen.is_ipv6()), (7, false));
-    assert_eq!(web.servers[1].slow_start, Some(Duration::from_secs(30)));
+    assert_eq!(dns.servers[0].slow_start, Some(Duration::from_secs(30)));
     assert_eq!((web.removal, dns.removal), (Removal::Reset, Removal::Finish));
     assert_eq!(web.scheduler, SchedulerKind::MaglevHashing);
     assert_eq!(web.scheduler_flags, SchedulerFlags { fallback: true, port: true });

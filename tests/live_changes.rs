@@ -38,7 +38,10 @@ struct Other {
 }
 
 fn any_other() -> impl Strategy<Value = Other> {
-    let schedulers = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+    let schedulers = [
+        "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh",
+        "twos",
+    ];
     let servers = prop::collection::btree_map(11_u8..19, 0_u32..5, 0..5);
     (
         0_u16..4,
@@ -83,7 +86,8 @@ fn text(others: &[Option<Other>]) -> String {
 #[track_caller]
 fn the_one(director: &mut TestDirector) -> Sent {
     let is_other = |sent: &Sent| (9000..9004).contains(&ends(&sent.octets).0.port());
-    let mut sent: Vec<_> = director.take_sent().into_iter().filter(|sent| !is_other(sent)).collect();
+    let mut sent: Vec<_> =
+        director.take_sent().into_iter().filter(|sent| !is_other(sent)).collect();
     assert_eq!(sent.len(), 1, "{:?}", director.drops());
     sent.remove(0)
 }
@@ -96,11 +100,13 @@ impl Lives {
         let mut lives = Vec::new();
         for number in 0..LIVE {
             let client = format!("198.18.7.{}:{}", number + 1, 4000 + number);
-            director.receive(OUT, &PacketBuilder::tcp(&client, "192.0.2.100:80").flags(SYN).build());
+            director
+                .receive(OUT, &PacketBuilder::tcp(&client, "192.0.2.100:80").flags(SYN).build());
             let server = ends(&director.sent_one().octets).1;
             let reply = PacketBuilder::tcp(&server.to_string(), &client).from_server();
             director.receive(IN, &reply.flags(SYN | ACK).build());
-            director.receive(OUT, &PacketBuilder::tcp(&client, "192.0.2.100:80").flags(ACK).build());
+            director
+                .receive(OUT, &PacketBuilder::tcp(&client, "192.0.2.100:80").flags(ACK).build());
             director.take_sent();
             lives.push((true, client.clone(), server));
             director.receive(OUT, &PacketBuilder::udp(&client, "192.0.2.100:53").build());
@@ -134,7 +140,8 @@ impl Lives {
 fn no_packet_of_a_connection_is_lost_that_no_change_names() {
     let changes = (any_other(), any::<bool>(), any::<u16>());
     let strategy = prop::collection::vec(changes, 1000..=1000);
-    let mut runner = TestRunner::new(Config { cases: 10, max_shrink_iters: 64, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 10, max_shrink_iters: 64, ..Config::default() });
     let result = runner.run(&(1_u16..4, strategy), |(workers, changes)| {
         let mut director = Setup::with_services(KEPT).workers(workers).start();
         let lives = Lives::begin(&mut director);

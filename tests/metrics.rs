@@ -7,6 +7,7 @@ mod plant;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plant::{FakeDirector, Wishes, config, wait_until};
@@ -188,6 +189,29 @@ fn other_paths_and_methods_are_refused_kindly() {
     assert!(body.contains("/metrics"), "{body}");
     let post = "POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
     assert_eq!(request(director.metrics, post).0, 405);
+    director.stop();
+}
+
+/// Names, units, help and format, by Prometheus' own lint.
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let (status, text) = get(director.metrics, "/metrics");
+    assert_eq!(status, 200);
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect(
+            "this test needs promtool: apt-get install prometheus, or scripts/install-deps test",
+        );
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
     director.stop();
 }
 

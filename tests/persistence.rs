@@ -62,7 +62,7 @@ fn reset(director: &mut TestDirector, client: &str, port: u16) {
 }
 
 fn templates(director: &TestDirector) -> Vec<TemplateRow> {
-    director.loads.templates().rows(director.now).collect()
+    director.loads.templates().listing().collect()
 }
 
 fn template_count(director: &TestDirector, listen: &str, server: &str) -> u32 {

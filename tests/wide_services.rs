@@ -10,9 +10,13 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pointsman::dataplane::stats::DropReason;
-use pointsman::ids::InterfaceId;
+use pointsman::ids::{InterfaceId, TableVersion};
+use pointsman::service::{
+    CompileError, Persistence, Rules, ServiceTable, SlotRegistry, VirtualService,
+};
 use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
 use support::packet::{
     ACK, CLIENT_SIDE, INSIDE, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
@@ -417,7 +421,48 @@ fn a_helper_of_many_ports_reads_that_of_ftp_alone() {
     let mut director = director(&text, 1);
     exchange(&mut director, "198.18.0.7:20022", "192.0.2.100:22", "10.0.0.11:22", true);
     director.receive(OUT, &PacketBuilder::tcp("198.18.0.7:20022", "192.0.2.100:22").build());
+    director.take_sent();
     assert_eq!(director.stats(0).helped.get(), 0);
     passive(&mut director, "192.0.2.100");
     assert_eq!(director.stats(0).helped.get(), 1);
+}
+
+#[test]
+fn what_cannot_be_told_apart_cannot_be_compiled() {
+    let service = |listen: &str, persistence: bool| {
+        let mut service =
+            VirtualService::new(listen.replace([':', '/'], "-"), listen.parse().unwrap());
+        service.persistence =
+            persistence.then(|| Persistence::of(Duration::from_secs(60), &service.listen));
+        service
+    };
+    let compile = |services: &[VirtualService]| {
+        let mut slots = SlotRegistry::new(8);
+        ServiceTable::compile(TableVersion(1), Rules::of(services), &mut slots).map(|_| ())
+    };
+    for (one, other) in [
+        ("tcp://192.0.2.100:80", "tcp://192.0.2.100:80"),
+        ("tcp://192.0.2.100:80", "tcp://192.0.2.100:80-90"),
+        ("tcp://192.0.2.100:85-99", "tcp://192.0.2.100:80-85"),
+        ("tcp://192.0.2.100:0", "tcp://192.0.2.100:0"),
+        ("fwmark://7", "fwmark://7"),
+    ] {
+        for [first, second] in [[one, other], [other, one]] {
+            let error = compile(&[service(first, true), service(second, true)]).unwrap_err();
+            assert!(matches!(error, CompileError::Twice(_)), "{first}, {second}: {error}");
+        }
+    }
+    let beside = [
+        "tcp://192.0.2.100:80",
+        "tcp://192.0.2.100:81-90",
+        "tcp://192.0.2.100:0",
+        "udp://192.0.2.100:80",
+        "tcp://192.0.2.101:80",
+        "fwmark://7",
+        "fwmark6://7",
+    ];
+    compile(&beside.map(|listen| service(listen, true))).unwrap();
+    let error = compile(&[service("tcp://192.0.2.100:0", false)]).unwrap_err();
+    assert!(error.to_string().contains("needs persistence"), "{error}");
+    compile(&[service("fwmark://7", false), service("tcp://192.0.2.100:1-9", false)]).unwrap();
 }

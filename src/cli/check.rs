@@ -112,6 +112,10 @@ fn summarize(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     if config.services.is_empty() {
         writeln!(out, "  service     none")?;
     }
+    for rule in &config.marks {
+        let addresses: Vec<_> = rule.addresses.iter().map(ToString::to_string).collect();
+        writeln!(out, "  mark        {} for {}", rule.mark, addresses.join(", "))?;
+    }
     let need = config.memory_need();
     writeln!(
         out,

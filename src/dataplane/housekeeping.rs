@@ -204,7 +204,9 @@ impl<F: Frame> Shared<F> {
         let is_wanted = |service, server| services.wants_template(service, server);
         *at = loads.sweep_templates((*at, now), is_wanted);
         if self.worker == WorkerId(0) {
-            self.stats.templates.set(self.loads.templates().len().into());
+            let templates = self.loads.templates();
+            templates.set_clock(now);
+            self.stats.templates.set(templates.len().into());
         }
     }
 

@@ -148,6 +148,12 @@ fn persistent_services_are_made_by_scripts() {
     assert!(listed.contains("TCP  192.0.2.100:80 rr persistent 5\n"), "{listed}");
     let tally = answers(&lab, VIP4, 9);
     assert_eq!(tally.len(), 1, "all go to one server: {tally:?}");
+    let connections = script(&lab, "ipvsadm -lnc");
+    let template = |line: &str| {
+        line.starts_with("TCP 00:0")
+            && line.contains(" NONE        192.0.2.10:0       192.0.2.100:80 ")
+    };
+    assert_eq!(connections.lines().filter(|line| template(line)).count(), 1, "{connections}");
     // Once the client is forgotten, the next server has its turn.
     std::thread::sleep(Duration::from_secs(8));
     assert_ne!(answers(&lab, VIP4, 9), tally);

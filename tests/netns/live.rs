@@ -76,7 +76,8 @@ fn a_drained_server_empties_while_others_serve() {
         (of(1) > 0 && of(2) > 0 && of(3) > 0).then_some(())
     });
     let began = Instant::now();
-    let text = tell(&lab, "set web timeouts.time_wait=1s") + &tell(&lab, "timeout time_wait=1s fin_wait=1s close_wait=1s last_ack=1s");
+    let text = tell(&lab, "set web timeouts.time_wait=1s")
+        + &tell(&lab, "timeout time_wait=1s fin_wait=1s close_wait=1s last_ack=1s");
     assert!(text.contains("time_wait"), "{text}");
     let text = tell(&lab, "drain 10.0.0.12:80 --service web --timeout 30s");
     assert!(text.contains("10.0.0.12:80 of web: 0 connections left"), "{text}");
@@ -101,7 +102,11 @@ fn ten_thousand_changes_do_not_disturb_what_they_do_not_name() {
     let director = lab.direct(&config);
     let iperf = "iperf3 --json --time 120 --client 192.0.2.100";
     // The tool has one test at a time: datagrams here, a stream below.
-    lab.begin("client", "datagrams", &format!("timeout 150 {iperf} --udp --bitrate 2M --length 200"));
+    lab.begin(
+        "client",
+        "datagrams",
+        &format!("timeout 150 {iperf} --udp --bitrate 2M --length 200"),
+    );
     let stream = format!("curl -sS --max-time 150 --limit-rate 15k -o /dev/null http://{VIP4}/big");
     lab.begin("client", "stream", &stream);
     std::thread::sleep(Duration::from_secs(1));

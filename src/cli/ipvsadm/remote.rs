@@ -1,6 +1,6 @@
 //! The running director, by its control socket.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -11,7 +11,8 @@ use super::director::{ConnectionSink, Director, Failure, Refusal};
 use super::rows::{ConnectionRow, ServiceRow};
 use super::stated::{self, Stated, StatedServer, StatedService};
 use crate::control::api::client::{ChangeCall, Client, ClientError};
-use crate::control::api::message::Connection;
+use crate::control::api::message::{Connection, Template};
+use crate::service::Listen;
 
 /// Connections that are asked for at once.
 const PAGE: usize = 1000;
@@ -117,6 +118,31 @@ fn connection_row(connection: &Connection) -> ConnectionRow {
     }
 }
 
+/// A template is a connection without a client's port. That of a mark has the mark in the place of
+/// the VIP, as the kernel keeps it.
+fn template_row(template: &Template) -> Option<ConnectionRow> {
+    let listen: Listen = template.listen.parse().ok()?;
+    let (protocol, vip) = match listen {
+        Listen::Vip { protocol, ip, ports } => {
+            (protocol.name(), SocketAddr::new(ip, ports.single().unwrap_or(0)))
+        }
+        Listen::Mark { mark, ipv6: false } => {
+            ("ip", SocketAddr::new(Ipv4Addr::from(mark.get()).into(), 0))
+        }
+        Listen::Mark { mark, ipv6: true } => {
+            ("ip", SocketAddr::new(Ipv6Addr::from(u128::from(mark.get()) << 96).into(), 0))
+        }
+    };
+    Some(ConnectionRow {
+        protocol: protocol.to_uppercase(),
+        expires: template.expires_ms / 1000,
+        state: "NONE".to_owned(),
+        client: SocketAddr::new(template.client, 0),
+        service: vip,
+        server: template.server,
+    })
+}
+
 impl Director for Remote {
     fn capacity(&mut self) -> Result<u64, Refusal> {
         let status = self.ask(self.client.status())?;
@@ -142,9 +168,12 @@ impl Director for Remote {
             }
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(());
+                break;
             }
         }
+        let listing = self.ask(self.client.templates(usize::MAX))?;
+        let mut rows = listing.templates.iter().filter_map(template_row);
+        rows.try_for_each(|row| sink(&row)).map_err(Failure::from)
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, Refusal> {

@@ -73,8 +73,8 @@ impl Session<'_> {
         self.run(&Command::Save { numeric })
     }
 
-    /// Called as `ipvsadm-restore`: what is read replaces everything; lines that begin with `#`
-    /// are passed over.
+    /// Called as `ipvsadm-restore`: what is read, to its end, replaces everything; lines that begin
+    /// with `#` are passed over.
     pub fn ipvsadm_restore(&mut self) -> u8 {
         let mut text = Vec::new();
         if let Err(error) = self.input.read_to_end(&mut text) {
@@ -82,9 +82,18 @@ impl Session<'_> {
             return NOTHING;
         }
         self.run(&Command::Clear);
-        let lines: Vec<_> =
-            text.split(|octet| *octet == b'\n').filter(|line| !line.starts_with(b"#")).collect();
-        self.restore(&mut &lines.join(&b'\n')[..])
+        let lines = text.split(|octet| *octet == b'\n');
+        let rules: Vec<_> = lines.filter(|line| !line.starts_with(b"#")).collect();
+        let rules = rules.join(&b'\n');
+        let mut session = Session {
+            program: self.program,
+            director: &mut *self.director,
+            names: self.names,
+            input: &mut &rules[..],
+            output: &mut *self.output,
+            errors: &mut *self.errors,
+        };
+        session.restore()
     }
 
     /// One command line, of a call or of `-R`.
@@ -101,15 +110,7 @@ impl Session<'_> {
         };
         match parsed {
             Ok(Command::Restore) if of_restore => Next::Stop(self.hint()),
-            Ok(Command::Restore) => {
-                // Read whole at first: the session is needed for each line.
-                let mut text = Vec::new();
-                if let Err(error) = self.input.read_to_end(&mut text) {
-                    self.complain(&format!("cannot read the rules: {error}"));
-                    return Next::Stop(NOTHING);
-                }
-                Next::GoOn(self.restore(&mut &text[..]))
-            }
+            Ok(Command::Restore) => Next::GoOn(self.restore()),
             Ok(command @ (Command::Help | Command::Version)) => Next::Stop(self.run(&command)),
             Ok(command @ Command::List(_)) => match self.run(&command) {
                 DONE => Next::GoOn(DONE),
@@ -129,12 +130,12 @@ impl Session<'_> {
     }
 
     /// `-R`: each line as a command line, until one is wrong. What has been done stays done.
-    fn restore(&mut self, rules: &mut dyn BufRead) -> u8 {
+    fn restore(&mut self) -> u8 {
         let mut code = DONE;
         let mut line = Vec::new();
         loop {
             line.clear();
-            match rules.read_until(b'\n', &mut line) {
+            match self.input.read_until(b'\n', &mut line) {
                 Ok(0) => return code,
                 Ok(_) => {}
                 Err(error) => {

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::message::{
     Changed, Connections, DrainSpec, DrainingServer, Failure, Saved, ServiceSpec, Services, Status,
-    TimeoutsSpec, Zeroed,
+    Templates, TimeoutsSpec, Zeroed,
 };
 
 /// Time for a whole request.
@@ -246,6 +246,11 @@ impl Client {
     /// `GET /v1/services/NAME`
     pub async fn service(&self, name: &str) -> Result<ServiceSpec, ClientError> {
         self.get(&format!("/v1/services/{}", part(name))).await
+    }
+
+    /// `GET /v1/templates`: at most `limit`.
+    pub async fn templates(&self, limit: usize) -> Result<Templates, ClientError> {
+        self.get(&format!("/v1/templates?limit={limit}")).await
     }
 
     /// `GET /v1/drains`

@@ -387,6 +387,30 @@ pub struct Saved {
     pub changed: bool,
 }
 
+/// `GET /v1/templates`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Templates {
+    /// At most `limit`.
+    pub templates: Vec<Template>,
+}
+
+/// A client that persistence sends to a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Template {
+    /// The name of the service.
+    pub service: String,
+    /// Where it listens.
+    pub listen: String,
+    /// The client, or the first address of its network.
+    #[schema(value_type = String)]
+    pub client: IpAddr,
+    /// The server.
+    #[schema(value_type = String)]
+    pub server: SocketAddr,
+    /// Milliseconds until it is forgotten unless another connection begins.
+    pub expires_ms: u32,
+}
+
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {

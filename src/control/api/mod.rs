@@ -7,6 +7,7 @@ pub mod server;
 mod changes;
 mod connections;
 mod status;
+mod templates;
 mod zero;
 
 use std::path::PathBuf;

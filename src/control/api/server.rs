@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::message::{Connections, Failure, Status};
-use super::{Doors, changes, connections, status, zero};
+use super::{Doors, changes, connections, status, templates, zero};
 use crate::control::http;
 
 /// Starts to serve the control socket. Needs the context of a tokio runtime.
@@ -45,6 +45,7 @@ fn described() -> (Router<Doors>, OpenApi) {
     OpenApiRouter::with_openapi(document)
         .routes(routes!(get_status))
         .routes(routes!(get_connections))
+        .routes(routes!(templates::list))
         .routes(routes!(changes::list_services, changes::add_service, changes::replace_services))
         .routes(routes!(changes::get_service, changes::set_service, changes::remove_service))
         .routes(routes!(changes::add_server))

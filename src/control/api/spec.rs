@@ -159,8 +159,8 @@ impl From<&RealServer> for ServerSpec {
         Self {
             address,
             weight: Some(*weight),
-            upper_threshold: Some(*upper_threshold),
-            lower_threshold: Some(*lower_threshold),
+            upper_threshold: Some(*upper_threshold).filter(|threshold| *threshold > 0),
+            lower_threshold: Some(*lower_threshold).filter(|threshold| *threshold > 0),
             slow_start: slow_start.map(written),
         }
     }

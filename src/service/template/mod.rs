@@ -4,15 +4,7 @@
 //! A table of fixed size. A template is one word that is changed by compare-exchange (`word`), and
 //! beside it the client, and until when it lives. Nobody ever waits: a worker that finds another
 //! one's unfinished work finishes or undoes it. Workers that schedule one client at the same time
-//! agree on one server:
-//!
-//! 1. A worker that finds no template in the window of places where it may be *proposes* one in a
-//!    free place, and looks through the window again.
-//! 2. Of several proposals that for the first place counts; whoever sees them undoes the others. A
-//!    template in force goes before any proposal.
-//! 3. A proposal that was there before a worker looked through the whole window, and is the only
-//!    one, is put in force, by any worker. What is proposed later is proposed by a worker that then
-//!    looks again, and sees this one.
+//! agree on one server (`agree`).
 //!
 //! A template's time is over a given time after the last connection of its client began; it lives
 //! on while one of them lives: whenever the timer of such a connection is looked at, [`Templates::hold`]
@@ -20,6 +12,7 @@
 //! looks once a minute whether there are any.) Touched only where connections begin, and where
 //! timers of connections with persistence come due.
 
+mod agree;
 mod bind;
 mod word;
 
@@ -41,9 +34,6 @@ use word::Word;
 
 /// Places that a template may be in.
 const WINDOW: usize = 16;
-/// How often a worker looks through the window at most. But for a few times, somebody has decided
-/// something meanwhile.
-const ROUNDS: usize = 64;
 /// How long a template is kept after its time, so that no worker whose clock is a little behind
 /// still goes by it.
 const GRACE_MS: u32 = 1000;
@@ -149,19 +139,6 @@ impl Place {
     }
 }
 
-/// What a worker sees that looks through a window. Places by number.
-#[derive(Default)]
-struct Look {
-    /// In force, and its server is good.
-    good: Option<(usize, Word)>,
-    /// The first proposal.
-    proposed: Option<(usize, Word)>,
-    /// The template of the same client, but its time is over, or its server takes nothing new.
-    stale: Option<(usize, Word)>,
-    /// Nobody's, or nobody's any more.
-    free: Option<(usize, Word)>,
-}
-
 /// What a new connection asks its client's template.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
@@ -180,6 +157,8 @@ pub struct Templates {
     places: Box<[Place]>,
     /// Places that hold something.
     used: AtomicU32,
+    /// What the first worker's clock showed when it last looked: for readers without a clock.
+    clock: AtomicU32,
     secret: HashSecret,
 }
 
@@ -199,7 +178,7 @@ impl Templates {
     pub fn new(capacity: usize, secret: HashSecret) -> Self {
         let capacity = capacity.next_power_of_two().max(WINDOW);
         let places = (0..capacity).map(|_| Place::default()).collect();
-        Self { places, used: AtomicU32::new(0), secret }
+        Self { places, used: AtomicU32::new(0), clock: AtomicU32::new(0), secret }
     }
 
     /// How many there is room for.
@@ -277,93 +256,6 @@ impl Templates {
         Some(agreed.map_or((scheduled, false), |slot| (slot, true)))
     }
 
-    /// Makes a template, or takes what another worker makes. `None`: there is no room.
-    #[cold]
-    fn agree(
-        &self,
-        loads: &ServerLoads,
-        ask: &Ask,
-        accepts: impl Fn(ServerSlot) -> bool,
-        scheduled: ServerSlot,
-    ) -> Option<ServerSlot> {
-        let (start, owner) = self.of(&ask.key);
-        // A proposal that was there before the next look.
-        let mut earlier = None;
-        for _ in 0..ROUNDS {
-            let Some(look) = self.look(start, owner, ask, &accepts) else { continue };
-            if let Some((number, word)) = look.good {
-                let is_alone = look.proposed.is_none_or(|(other, word)| self.undo(other, word));
-                let place = self.places.get(number)?;
-                if is_alone && Self::extend(place, word, ask) {
-                    return Some(word.slot());
-                }
-                continue;
-            }
-            if let Some((number, word)) = look.proposed {
-                if !accepts(word.slot()) {
-                    self.undo(number, word);
-                } else if earlier == Some((number, word)) && self.settle(loads, ask, number, word) {
-                    return Some(word.slot());
-                } else {
-                    earlier = look.proposed;
-                }
-                continue;
-            }
-            let (number, before) = look.stale.or(look.free)?;
-            let proposal = owner.propose(scheduled, before);
-            if self.replace(loads, number, before, proposal) {
-                earlier = Some((number, proposal));
-            }
-        }
-        None
-    }
-
-    /// Looks through a window. `None`: something changed on the way.
-    fn look(
-        &self,
-        start: usize,
-        owner: Word,
-        ask: &Ask,
-        accepts: impl Fn(ServerSlot) -> bool,
-    ) -> Option<Look> {
-        let mut look = Look::default();
-        for (number, place) in self.window(start) {
-            let word = place.word();
-            let at = Some((number, word));
-            if word.is_free() {
-                look.free = look.free.or(at);
-            } else if word.is_proposed() {
-                if !word.may_be_of(owner) {
-                    continue;
-                }
-                if look.proposed.is_none() {
-                    look.proposed = at;
-                } else if !self.undo(number, word) {
-                    return None;
-                }
-            } else if Self::is_of(place, word, owner, &ask.key)? {
-                if place.lives(word, ask.now) && accepts(word.slot()) {
-                    look.good = look.good.or(at);
-                } else {
-                    look.stale = look.stale.or(at);
-                }
-            } else if place.is_over(word, ask.now) {
-                look.free = look.free.or(at);
-            }
-        }
-        Some(look)
-    }
-
-    /// Takes a proposal back. Whether it was still there.
-    fn undo(&self, number: usize, word: Word) -> bool {
-        let is_undone =
-            self.places.get(number).is_some_and(|place| place.change(word, word.freed()));
-        if is_undone {
-            self.used.fetch_sub(1, Relaxed);
-        }
-        is_undone
-    }
-
     /// Puts a word in the place of another, which ends a template in force.
     fn replace(&self, loads: &ServerLoads, number: usize, before: Word, after: Word) -> bool {
         let Some(place) = self.places.get(number) else { return false };
@@ -380,26 +272,6 @@ impl Templates {
             (false, true) => self.used.fetch_sub(1, Relaxed),
             _ => 0,
         };
-        true
-    }
-
-    /// Puts a proposal in force. Who does so, and nobody else, writes what lies beside it.
-    fn settle(&self, loads: &ServerLoads, ask: &Ask, number: usize, word: Word) -> bool {
-        let Some(place) = self.places.get(number) else { return false };
-        let agreed = word.agreed();
-        if !place.change(word, agreed) {
-            return false;
-        }
-        if let Some(load) = loads.of(word.slot()) {
-            load.add_template();
-        }
-        for (half, new) in place.client.iter().zip(ask.key.client) {
-            half.store(new, Relaxed);
-        }
-        place.expires.store(ask.now.after(ask.timeout_ms).0, Relaxed);
-        place.held.store(ask.now.after(ask.hold_ms).0, Relaxed);
-        // Where it is not there any more, it was forgotten: its decision stands.
-        place.change(agreed, agreed.settled());
         true
     }
 
@@ -460,6 +332,16 @@ impl Templates {
                 word = place.word();
             }
         }
+    }
+
+    /// Tells readers the time.
+    pub fn set_clock(&self, now: Tick) {
+        self.clock.store(now.0, Relaxed);
+    }
+
+    /// All of them by the workers' clock, for the control thread's listings.
+    pub fn listing(&self) -> impl Iterator<Item = TemplateRow> {
+        self.rows(Tick(self.clock.load(Relaxed)))
     }
 
     /// All of them, for listings. Those that change meanwhile may be left out.
