@@ -242,6 +242,7 @@ fn worker_in(
         connections: (10_000, 10_000),
         huge_pages: HugePages::Never,
         table_secret: [1, 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        port_seed: 0x9e37_79b9_7f4a_7c15,
         steering: Steering::new(workers, [5, 6, 7, 8].map(|s: u64| s.wrapping_mul(0x1234_5677))),
         services: Arc::new(table),
         loads: Arc::new(ServerLoads::new(16)),

@@ -11,7 +11,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::classify::{Class, Packet, Station, classify, inspect_any};
+use pointsman::dataplane::classify::{Class, FlowHash, Packet, Station, classify, inspect_any};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
 use pointsman::ids::{InterfaceId, PortId, VlanId};
@@ -237,6 +237,12 @@ impl Frame for Chained {
     }
 
     fn set_vlan(&mut self, _: VlanId) {}
+
+    fn plain_hash(&self) -> Option<FlowHash> {
+        None
+    }
+
+    fn set_plain_hash(&mut self, _: Option<FlowHash>) {}
 }
 
 /// Frames that a change makes wrong in an interesting way.

@@ -17,6 +17,8 @@ pub struct Counts {
     pub rustc: String,
     /// Of a packet of an established flow, by family and protocol.
     pub instructions_per_packet: BTreeMap<String, f64>,
+    /// Of such a packet that another worker received: at both workers.
+    pub instructions_per_packet_handed_over: BTreeMap<String, f64>,
     /// Of a whole connection, all its packets and its expiry included.
     pub instructions_per_connection: BTreeMap<String, f64>,
 }
@@ -52,6 +54,11 @@ impl Counts {
     pub fn growth(&self, new: &Self) -> Vec<String> {
         let kinds = [
             ("packet", &self.instructions_per_packet, &new.instructions_per_packet),
+            (
+                "packet handed over",
+                &self.instructions_per_packet_handed_over,
+                &new.instructions_per_packet_handed_over,
+            ),
             ("connection", &self.instructions_per_connection, &new.instructions_per_connection),
         ];
         let mut lines = Vec::new();
@@ -83,9 +90,15 @@ mod tests {
 
     fn counts(udp: f64) -> Counts {
         let instructions_per_packet = [("ipv4_udp".to_owned(), udp)].into();
+        let instructions_per_packet_handed_over = [("ipv4_udp".to_owned(), 2.0 * udp)].into();
         let instructions_per_connection = [("ipv4_tcp".to_owned(), 10.0 * udp)].into();
         let rustc = "rustc 1".to_owned();
-        Counts { rustc, instructions_per_packet, instructions_per_connection }
+        Counts {
+            rustc,
+            instructions_per_packet,
+            instructions_per_packet_handed_over,
+            instructions_per_connection,
+        }
     }
 
     #[test]
@@ -97,6 +110,7 @@ mod tests {
             told,
             [
                 "ipv4_udp: 104.0 instructions per packet, 100.0 before: +4.0 %",
+                "ipv4_udp: 208.0 instructions per packet handed over, 200.0 before: +4.0 %",
                 "ipv4_tcp: 1040.0 instructions per connection, 1000.0 before: +4.0 %",
             ]
         );

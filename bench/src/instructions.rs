@@ -44,6 +44,12 @@ pub(crate) fn run(args: &InstructionsArgs, report: &mut Report) -> Result<()> {
             &accepted.instructions_per_packet,
         ),
         (
+            "1k_flows/handed_over",
+            "instructions/packet",
+            &counted.instructions_per_packet_handed_over,
+            &accepted.instructions_per_packet_handed_over,
+        ),
+        (
             "4k_live",
             "instructions/connection",
             &counted.instructions_per_connection,

@@ -217,6 +217,7 @@ impl<F: Frame> World<F> {
             connections,
             huge_pages: plan.huge_pages,
             table_secret: SECRET,
+            port_seed: worker.into(),
             steering: Steering::new(workers, SECRET),
             services: compiler.compile()?,
             loads: Arc::new(ServerLoads::new(servers)),

@@ -10,7 +10,7 @@ use super::flow::Flow;
 use super::frame::{Frame, Outlet};
 use super::local;
 use super::pipeline::Origin;
-use super::shared::Shared;
+use super::shared::{Shared, hand_over};
 use crate::clock::Tick;
 use crate::wire::U16;
 use crate::wire::ethernet::{self, EthernetHeader};
@@ -43,8 +43,13 @@ pub(super) fn receive<A: Family, F: Frame>(
     match flow_key::<A, F>(shared, packet, &frame) {
         Some(key) => {
             let hash = table.hash(&key);
-            let flow = Flow { packet, key: &key, hash, origin, now, turn: None, interface: None };
+            let flow = Flow { packet, key: &key, hash, now, turn: None, interface: None };
             let known = table.find(flow.hash, flow.key);
+            if known.is_none()
+                && let Some(owner) = shared.other_owner(&key, origin)
+            {
+                return hand_over(owner, frame, None, outlet);
+            }
             shared.flow(table, &flow, known, frame, outlet);
         }
         None => local::receive(shared, packet, frame, outlet),

@@ -1,4 +1,4 @@
-//! A packet of a flow: to its owner, or through its connection and on.
+//! A packet of a flow that is ours: through its connection and on.
 
 use super::admit::{Admitted, Turn, admit};
 use super::classify::Packet;
@@ -11,7 +11,7 @@ use super::mss;
 use super::nat;
 use super::next_hop::AdjacencyId;
 use super::own_error::{self, Refusal};
-use super::pipeline::{Arrival, Looked, Origin};
+use super::pipeline::Looked;
 use super::reuse::begins_anew;
 use super::shared::Shared;
 use super::stats::DropReason;
@@ -27,7 +27,6 @@ pub(super) struct Flow<'p, A> {
     pub(super) packet: &'p Packet,
     pub(super) key: &'p FlowKey<A>,
     pub(super) hash: u64,
-    pub(super) origin: Origin,
     pub(super) now: Tick,
     /// The server whose turn it was when the packet's connection was first decided on.
     pub(super) turn: Option<Turn>,
@@ -39,12 +38,10 @@ pub(super) struct Flow<'p, A> {
 pub(super) const NO_FLOW: DropReason = DropReason::Truncated;
 
 impl<'p, A: Family> Flow<'p, A> {
-    /// A packet of the burst at hand. `None`: it is of no flow.
-    pub(super) fn of(looked: &'p Looked, at: Arrival) -> Option<Self> {
+    /// A packet of the burst at hand, and its 5-tuple.
+    pub(super) fn of(looked: &'p Looked, key: &'p FlowKey<A>, now: Tick) -> Self {
         let Looked { packet, hash, .. } = looked;
-        let key = A::key_of(&packet.class)?;
-        let (origin, now) = (at.origin, at.now);
-        Some(Self { packet, key, hash: *hash, origin, now, turn: None, interface: None })
+        Self { packet, key, hash: *hash, now, turn: None, interface: None }
     }
 }
 
@@ -73,8 +70,8 @@ fn expired<A: Family>(table: &ConnectionTable<A>, found: Found, packet: &Packet)
 }
 
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: translated and sent on, or dropped; if it belongs to no connection here
-    /// (`known`), to its owner.
+    /// A packet of a flow that is ours, of the connection `known`, if it is of one: translated and
+    /// sent on, or dropped.
     #[inline(never)]
     pub(super) fn flow<A: Family>(
         &mut self,
@@ -84,12 +81,6 @@ impl<F: Frame> Shared<F> {
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) {
-        if known.is_none()
-            && let Some(owner) = self.other_owner(flow.key, flow.origin)
-        {
-            return outlet.hand_over(owner, frame);
-        }
-        let known = known.or_else(|| table.find(flow.hash, flow.key));
         if let Some(found) = known
             && table.get(found.id).is_some_and(|known| known.flags.is_retired())
         {

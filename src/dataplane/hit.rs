@@ -2,16 +2,16 @@
 //! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces)
 //! is left untouched and takes the way in `flow`, which does all of this, too.
 
-use super::classify::Packet;
+use super::classify::{Packet, plain_hash};
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found, Hit};
 use super::family::Family;
-use super::flow::{Flow, NO_FLOW};
+use super::flow::Flow;
 use super::frame::{Frame, Outlet};
 use super::nat;
 use super::newcomer::Newcomers;
 use super::pipeline::{Arrival, Looked};
-use super::shared::Shared;
+use super::shared::{Shared, hand_over};
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -40,10 +40,30 @@ impl<F: Frame> Shared<F> {
         outlet: &mut impl Outlet<F>,
     ) {
         let Some(frame) = self.forward(table, (looked, key), at.now, frame, outlet) else { return };
-        let frame =
-            if looked.candidate.is_none() { newcomers.add(at.place, frame) } else { Some(frame) };
-        if let Some(frame) = frame {
-            self.rest(table, (looked, at), frame, newcomers, outlet);
+        if looked.candidate.is_none() {
+            self.unknown(table, (looked, key), at, frame, newcomers, outlet);
+        } else {
+            self.rest(table, (looked, key), at, frame, newcomers, outlet);
+        }
+    }
+
+    /// A packet of no connection here: to its flow's owner, or to the newcomers.
+    #[inline(never)]
+    fn unknown<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        (looked, key): (&Looked, &FlowKey<A>),
+        at: Arrival,
+        frame: F,
+        newcomers: &mut Newcomers<A, F>,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        if let Some(owner) = self.other_owner(key, at.origin) {
+            let hash = plain_hash(&looked.packet, looked.hash);
+            return hand_over(owner, frame, hash, outlet);
+        }
+        if let Some(frame) = newcomers.add(at.place, frame) {
+            self.flow(table, &Flow::of(looked, key, at.now), None, frame, outlet);
         }
     }
 
@@ -52,18 +72,18 @@ impl<F: Frame> Shared<F> {
     fn rest<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        (looked, at): (&Looked, Arrival),
+        (looked, key): (&Looked, &FlowKey<A>),
+        at: Arrival,
         frame: F,
         newcomers: &mut Newcomers<A, F>,
         outlet: &mut impl Outlet<F>,
     ) {
-        let Some(flow) = Flow::of(looked, at) else { return self.drop(frame, NO_FLOW, outlet) };
-        let known = table.find(flow.hash, flow.key);
-        // The candidate was another flow's: newcomers have their turns in the order of the burst.
-        let frame = if known.is_none() { newcomers.add(at.place, frame) } else { Some(frame) };
-        if let Some(frame) = frame {
-            self.flow(table, &flow, known, frame, outlet);
+        let known = table.find(looked.hash, key);
+        if known.is_none() {
+            // The candidate was another flow's: newcomers have their turns in the order of the burst.
+            return self.unknown(table, (looked, key), at, frame, newcomers, outlet);
         }
+        self.flow(table, &Flow::of(looked, key, at.now), known, frame, outlet);
     }
 
     /// Gives the packet back if there is more to it. A connection lives on one worker, so whoever

@@ -298,6 +298,7 @@ mod tests {
             connections: (8, 8),
             huge_pages: HugePages::Never,
             table_secret: [1; 4],
+            port_seed: 1,
             steering: Steering::new(1, [2; 4]),
             services: Arc::new(ServiceTable::empty()),
             loads: Arc::new(ServerLoads::new(1)),

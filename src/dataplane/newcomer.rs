@@ -9,17 +9,14 @@ use super::conn::ConnectionTable;
 use super::family::Family;
 use super::flow::{Flow, NO_FLOW};
 use super::frame::{BURST, Frame, Outlet};
-use super::pipeline::{Arrival, Looked, Origin};
+use super::pipeline::Looked;
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::ids::WorkerId;
 use crate::wire::address::Address;
 
 /// What the first round says of a packet.
 #[derive(Debug)]
 enum Decision<A: Address> {
-    /// It is another worker's.
-    HandOver(WorkerId),
     /// It begins this connection.
     Begin(Prepared<A>),
     /// The second round decides; this server's turn has been taken.
@@ -90,11 +87,11 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         &mut self,
         (shared, table): (&mut Shared<F>, &mut ConnectionTable<A>),
         looked: &[Looked; BURST],
-        (origin, now): (Origin, Tick),
+        now: Tick,
         outlet: &mut impl Outlet<F>,
     ) {
         if !self.frames.is_empty() {
-            self.admit_all(shared, table, looked, (origin, now), outlet);
+            self.admit_all(shared, table, looked, now, outlet);
         }
     }
 
@@ -106,11 +103,13 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         shared: &mut Shared<F>,
         table: &mut ConnectionTable<A>,
         looked: &[Looked; BURST],
-        (origin, now): (Origin, Tick),
+        now: Tick,
         outlet: &mut impl Outlet<F>,
     ) {
-        let flow_of =
-            |place| Flow::of(looked.get(usize::from(place))?, Arrival { place, origin, now });
+        let flow_of = |place| {
+            let looked = looked.get(usize::from(place))?;
+            Some(Flow::of(looked, A::key_of(&looked.packet.class)?, now))
+        };
         let room = table.room().left() as usize;
         let mut decided = Decided::default();
         for (place, frame) in &self.frames {
@@ -123,10 +122,6 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
             self.decisions.push(decision.unwrap_or(Decision::Open(None)));
         }
         for ((place, frame), decision) in self.frames.drain(..).zip(&self.decisions) {
-            if let Decision::HandOver(owner) = decision {
-                outlet.hand_over(*owner, frame);
-                continue;
-            }
             let Some(mut flow) = flow_of(place) else {
                 shared.drop(frame, NO_FLOW, outlet);
                 continue;
@@ -142,7 +137,6 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
                     flow.turn = *turn;
                     None
                 }
-                Decision::HandOver(_) => None,
             };
             let frame = match begun {
                 Some(found) => shared.forward_first(table, found, &flow, frame, outlet),
@@ -165,9 +159,6 @@ fn decide<A: Family, F: Frame>(
     flow: &Flow<'_, A>,
     (room, decided): (usize, &mut Decided),
 ) -> Decision<A> {
-    if let Some(owner) = shared.other_owner(flow.key, flow.origin) {
-        return Decision::HandOver(owner);
-    }
     if decided.hashes.len() >= room || decided.contains(flow.hash) {
         return Decision::Open(None);
     }

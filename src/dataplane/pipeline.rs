@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{Class, FlowHash, Packet, classify};
+use super::classify::{Class, FlowHash, Packet, Station, classify, read_again};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
 use super::family::Family;
@@ -11,7 +11,7 @@ use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::TemplateSweep;
 use super::icmp_error;
-use super::interface::{Interfaces, PortInterfaces};
+use super::interface::{Interfaces, PortInterfaces, Sides};
 use super::local;
 use super::mailbox::WorkerMailbox;
 use super::newcomer::Newcomers;
@@ -51,8 +51,11 @@ pub struct PipelineSettings {
     /// Whether the connection tables may take reserved huge pages. If so they are taken whole at
     /// the start, so that no packet waits for a page.
     pub huge_pages: HugePages,
-    /// Secret of the connection tables' hash; any, per worker.
+    /// Secret of the connection tables' hash; any, the same for all workers, which tell each other
+    /// the hashes of what they hand over.
     pub table_secret: HashSecret,
+    /// Where the search for free ports begins; any, per worker.
+    pub port_seed: u64,
     /// Which worker owns a flow; the same for all workers.
     pub steering: Steering,
     /// The services.
@@ -104,6 +107,10 @@ pub(super) struct Looked {
     pub(super) candidate: Candidate,
 }
 
+/// Packets that are on their way from another CPU's cache at any time: two lines each, as many as
+/// a CPU can wait for. A burst at once would have it wait for most of them and do nothing.
+const MOVING: usize = 12;
+
 /// Where a packet is in the burst at hand, and where and when that came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
@@ -118,7 +125,26 @@ const NOTHING: Looked = Looked {
     candidate: Candidate::NONE,
 };
 
+/// The connections, by family.
+type Tables<'p> = (&'p ConnectionTable<V4>, &'p ConnectionTable<V6>);
+
 impl Looked {
+    /// Notes the hash of the packet's flow, and fetches the flow's index line.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
+    fn expect(&mut self, hash: FlowHash, (v4, v6): Tables<'_>) {
+        match hash {
+            FlowHash::V4(hash) => {
+                v4.prefetch_index(hash);
+                self.hash = hash;
+            }
+            FlowHash::V6(hash) => {
+                v6.prefetch_index(hash);
+                self.hash = hash;
+            }
+        }
+    }
+
     /// Whether the index knew nothing of the packet's flow, which is over this family.
     #[inline]
     fn is_newcomer<A: Family>(&self) -> bool {
@@ -138,7 +164,6 @@ impl<F: Frame> Pipeline<F> {
     /// When the memory for the connection tables cannot be had.
     pub fn new(settings: PipelineSettings, now: Tick) -> Result<Self, MemoryError> {
         let (v4, v6) = settings.connections;
-        let [seed, ..] = settings.table_secret;
         let controls = settings.control_connections;
         let first = u32::from(settings.worker.0) * controls;
         let controls = Controls::new(controls, first, settings.expectations)?;
@@ -166,7 +191,7 @@ impl<F: Frame> Pipeline<F> {
                 waiting: Waiting::new(),
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
-                port_choice: PortChoice::new(seed),
+                port_choice: PortChoice::new(settings.port_seed),
                 sweep: Sweep::new(now),
                 template_sweep: TemplateSweep::default(),
                 helpers: Helpers::new(controls),
@@ -189,11 +214,8 @@ impl<F: Frame> Pipeline<F> {
         outlet: &mut impl Outlet<F>,
     ) {
         match origin {
-            Origin::Port => burst.iter().for_each(Frame::prefetch),
-            Origin::Worker => burst.iter().for_each(Frame::prefetch_moved),
-        }
-        for (frame, slot) in burst.iter_mut().zip(&mut self.packets) {
-            self.shared.look_up_class(frame, origin, (&self.v4, &self.v6), slot);
+            Origin::Port => self.look_up_received(burst),
+            Origin::Worker => self.look_up_handed_over(burst),
         }
         self.fetch_records(burst.len());
         self.stopwatch.lap(Stage::LookUp);
@@ -228,9 +250,32 @@ impl<F: Frame> Pipeline<F> {
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
-        newcomers_v4.admit((shared, v4), packets, (origin, now), outlet);
-        newcomers_v6.admit((shared, v6), packets, (origin, now), outlet);
+        newcomers_v4.admit((shared, v4), packets, now, outlet);
+        newcomers_v6.admit((shared, v6), packets, now, outlet);
         self.stopwatch.lap(Stage::Forward);
+    }
+
+    /// What each frame of a burst is that a port received.
+    #[inline(never)]
+    fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
+        burst.iter().for_each(Frame::prefetch);
+        for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
+            self.shared.look_up_received(frame, (&self.v4, &self.v6), looked);
+        }
+    }
+
+    /// What each frame of a burst is that another worker received.
+    #[inline(never)]
+    fn look_up_handed_over(&mut self, burst: &mut FrameBurst<F>) {
+        burst.iter().take(MOVING).for_each(Frame::prefetch_moved);
+        for (place, looked) in (0..burst.len()).zip(&mut self.packets) {
+            if let Some(later) = burst.get(place + MOVING) {
+                later.prefetch_moved();
+            }
+            if let Some(frame) = burst.get_mut(place) {
+                self.shared.look_up_handed_over(frame, (&self.v4, &self.v6), looked);
+            }
+        }
     }
 
     /// Fetches the records that the burst's packets will most probably need.
@@ -263,68 +308,90 @@ fn admit_before<F: Frame>(
     (packets, at): (&[Looked; BURST], Arrival),
     outlet: &mut impl Outlet<F>,
 ) {
-    let when = (at.origin, at.now);
     if !looked.is_newcomer::<V4>() {
-        new_v4.admit((shared, v4), packets, when, outlet);
+        new_v4.admit((shared, v4), packets, at.now, outlet);
     }
     if !looked.is_newcomer::<V6>() {
-        new_v6.admit((shared, v6), packets, when, outlet);
+        new_v6.admit((shared, v6), packets, at.now, outlet);
     }
 }
 
 impl<F: Frame> Shared<F> {
-    /// Classifies a frame, and fetches the index line of its flow. What comes from another worker
-    /// has no VLAN tag any more.
+    /// What a received frame is; fetches the index line of its flow.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
-    fn look_up_class(
-        &self,
-        frame: &mut F,
-        origin: Origin,
-        (v4, v6): (&ConnectionTable<V4>, &ConnectionTable<V6>),
-        looked: &mut Looked,
-    ) {
+    fn look_up_received(&self, frame: &mut F, tables: Tables<'_>, looked: &mut Looked) {
         let Some(port) = self.interfaces.port(frame.input()) else {
             return looked.drop(DropReason::NotForUs);
         };
-        let sides = if !port.has_vlans {
-            port.sides
-        } else if origin == Origin::Port {
-            return self.look_up_tagged(frame, port, (v4, v6), looked);
-        } else {
-            port.sides_of(frame.vlan())
-        };
-        let found = classify(frame, port.station, sides, &self.secret, &mut looked.packet);
-        match found {
-            Some(FlowHash::V4(hash)) => {
-                v4.prefetch_index(hash);
-                looked.hash = hash;
-            }
-            Some(FlowHash::V6(hash)) => {
-                v6.prefetch_index(hash);
-                looked.hash = hash;
-            }
-            None if looked.packet.class == Class::Drop(DropReason::UnknownVlan)
-                && origin == Origin::Port =>
-            {
-                self.look_up_tagged(frame, port, (v4, v6), looked);
-            }
-            None => {}
+        if port.has_vlans {
+            return self.look_up_tagged(frame, port, tables, looked);
+        }
+        let hash = self.look_up_class(frame, (port.station, port.sides), tables, looked);
+        if hash.is_none() && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
+            self.look_up_tagged(frame, port, tables, looked);
         }
     }
 
-    /// As [`Shared::look_up_class`], of a frame that may have a VLAN tag.
+    /// As [`Shared::look_up_received`], of a frame that may have a VLAN tag.
     #[inline(never)]
     fn look_up_tagged(
         &self,
         frame: &mut F,
         port: &PortInterfaces,
-        tables: (&ConnectionTable<V4>, &ConnectionTable<V6>),
+        tables: Tables<'_>,
         looked: &mut Looked,
     ) {
         match vlan::take_off(frame, port) {
-            Ok(()) => self.look_up_class(frame, Origin::Worker, tables, looked),
+            Ok(()) => {
+                let sides = port.sides_of(frame.vlan());
+                self.look_up_class(frame, (port.station, sides), tables, looked);
+            }
             Err(reason) => looked.drop(reason),
         }
+    }
+
+    /// As [`Shared::look_up_received`], of a frame that another worker received: it has no VLAN tag
+    /// any more, and what that worker found it to be is believed.
+    #[inline]
+    fn look_up_handed_over(&self, frame: &mut F, tables: Tables<'_>, looked: &mut Looked) {
+        let Some(port) = self.interfaces.port(frame.input()) else {
+            return looked.drop(DropReason::NotForUs);
+        };
+        let sides = if port.has_vlans { port.sides_of(frame.vlan()) } else { port.sides };
+        let packet = &mut looked.packet;
+        if let Some(hash) = frame.plain_hash()
+            && read_again(frame.octets(), hash, &self.secret, packet).is_some()
+        {
+            packet.sides = sides;
+            return looked.expect(hash, tables);
+        }
+        self.look_up_again(frame, (port.station, sides), tables, looked);
+    }
+
+    #[inline(never)]
+    fn look_up_again(
+        &self,
+        frame: &mut F,
+        link: (Station, Sides),
+        tables: Tables<'_>,
+        looked: &mut Looked,
+    ) {
+        self.look_up_class(frame, link, tables, looked);
+    }
+
+    /// Classifies a frame without a VLAN tag. The hash of its flow, if it is of one.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
+    fn look_up_class(
+        &self,
+        frame: &mut F,
+        (station, sides): (Station, Sides),
+        tables: Tables<'_>,
+        looked: &mut Looked,
+    ) -> Option<FlowHash> {
+        let hash = classify(frame, station, sides, &self.secret, &mut looked.packet)?;
+        looked.expect(hash, tables);
+        Some(hash)
     }
 }

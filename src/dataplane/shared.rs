@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::classify::FlowHash;
 use super::conn::Connection;
 use super::datagrams::FragmentKey;
 use super::family::Family;
@@ -54,6 +55,19 @@ pub(super) struct Shared<F> {
     pub(super) template_sweep: TemplateSweep,
     /// What reads the text of control connections.
     pub(super) helpers: Helpers,
+}
+
+/// Gives a packet to another worker, with the hash of its flow if it is plain.
+#[inline]
+pub(super) fn hand_over<F: Frame>(
+    worker: WorkerId,
+    mut frame: F,
+    plain_hash: Option<FlowHash>,
+    outlet: &mut impl Outlet<F>,
+) {
+    // Always: what a driver has left there is not to be believed.
+    frame.set_plain_hash(plain_hash);
+    outlet.hand_over(worker, frame);
 }
 
 impl<F: Frame> Shared<F> {

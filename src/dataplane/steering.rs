@@ -77,11 +77,12 @@ impl Steering {
     /// that the outside party is its source; otherwise it is the destination.
     #[inline]
     pub fn owner<A: Address>(&self, key: &FlowKey<A>, to_us: bool) -> WorkerId {
-        if to_us {
-            self.worker_of(self.hash(&key.source, key.source_port))
+        let (outside, port) = if to_us {
+            (&key.source, key.source_port)
         } else {
-            self.worker_of(self.hash(&key.destination, key.destination_port))
-        }
+            (&key.destination, key.destination_port)
+        };
+        self.worker_of(self.hash(outside, port))
     }
 
     /// The hash of the outside party.

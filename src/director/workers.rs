@@ -47,6 +47,7 @@ struct Common {
     interfaces: Arc<Interfaces>,
     steering: Steering,
     expectations: Arc<Expectations>,
+    table_secret: HashSecret,
 }
 
 /// The workers that run.
@@ -113,7 +114,8 @@ impl Shop<'_> {
         let interfaces = Arc::new(self.interfaces(&ports));
         let steering = self.steering.clone();
         let expectations = Expectations::for_workers(self.worker_number(self.count()), secret()?);
-        let common = Common { interfaces, steering, expectations: Arc::new(expectations) };
+        let expectations = Arc::new(expectations);
+        let common = Common { interfaces, steering, expectations, table_secret: secret()? };
         let hands = self.hands(&mut ports)?;
         let epoch = tsc::now();
         let mut crew =
@@ -205,6 +207,7 @@ impl Shop<'_> {
         let each = config.director.connections.div_ceil(workers);
         let v6 = u64::from(each) * u64::from(config.director.ipv6_share) / 100;
         let v6 = u32::try_from(v6).unwrap_or(each);
+        let [port_seed, ..] = secret()?;
         Ok(PipelineSettings {
             worker,
             interfaces: Arc::clone(&common.interfaces),
@@ -215,7 +218,8 @@ impl Shop<'_> {
             errors_per_second: config.director.errors_per_second,
             connections: (each - v6, v6),
             huge_pages: if config.dpdk.hugepages { HugePages::Try } else { HugePages::Never },
-            table_secret: secret()?,
+            table_secret: common.table_secret,
+            port_seed,
             steering: common.steering.clone(),
             services: Arc::clone(self.table),
             loads: Arc::clone(self.loads),

@@ -22,7 +22,7 @@ use crate::wire::address::{Address, V4, V6};
 use crate::wire::checksum::Delta;
 use crate::wire::flow_key::FlowKey;
 use crate::wire::ipv4::protocol;
-use crate::wire::prefix::{AddressFilter, Prefix};
+use crate::wire::prefix::{AddressFilter, AddressSet, Prefix};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -179,10 +179,10 @@ pub struct FamilyServices<A: Address> {
     masquerades: Vec<MasqueradeRule<A>>,
     /// VIPs, single destinations of firewall marks, and the addresses of masquerades.
     external: Set<A>,
-    /// These, and those of earlier tables that connections may have.
-    ever_external: Set<A>,
-    /// Of these, and so of all the others.
+    /// Of these.
     filter: AddressFilter,
+    /// These, and those of earlier tables that connections may have.
+    ever_external: AddressSet<A>,
     /// Networks that are destinations of firewall marks, by this table or an earlier one.
     ever_networks: Vec<Prefix<A>>,
     /// The services of real servers that answer one-packet services, by the server's endpoint.
@@ -213,7 +213,7 @@ impl<A: Address> FamilyServices<A> {
             vips: Set::default(),
             masquerades: Vec::new(),
             external: Set::default(),
-            ever_external: Set::default(),
+            ever_external: AddressSet::from_iter([]),
             filter: AddressFilter::default(),
             ever_networks: Vec::new(),
             one_packet: Map::default(),
@@ -289,8 +289,7 @@ impl<A: Address> FamilyServices<A> {
     /// addresses are not the director's.
     #[inline]
     pub fn was_external(&self, address: &A) -> bool {
-        self.filter.may_contain(*address) && self.ever_external.contains(address)
-            || is_within(&self.ever_networks, *address)
+        self.ever_external.contains(*address) || is_within(&self.ever_networks, *address)
     }
 
     /// The rule by which an inside host may open connections to the outside.
@@ -398,7 +397,7 @@ impl<A: Address> FamilyServices<A> {
     fn remember_externals(&mut self, slots: &SlotRegistry) {
         self.ever_networks = slots.external_networks().filter_map(Prefix::of).collect();
         self.ever_external = slots.externals().filter_map(A::from_ip).collect();
-        self.filter.extend(self.ever_external.iter().copied());
+        self.filter.extend(self.external.iter().copied());
     }
 }
 

@@ -93,7 +93,8 @@ impl<A: Address> FlowKey<A> {
 
     /// A 5-tuple and its hash: of the addresses, and of ports and protocol as little-endian
     /// words of what stands in the packet.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; a key that a call returns is copied")]
     pub fn with_hash(
         addresses: A::Words,
         ports: [u8; 4],

@@ -86,6 +86,64 @@ impl<A: Address> Extend<A> for AddressFilter {
     }
 }
 
+/// A few addresses of one family that are asked for with every packet: a table of which a quarter
+/// is full at most, so that an answer nearly always takes one look. Who configures the addresses
+/// decides where they lie, nobody else.
+#[derive(Clone, Debug)]
+pub struct AddressSet<A> {
+    /// As many as a power of two; the unspecified address where there is none.
+    places: Box<[A]>,
+    shift: u32,
+}
+
+impl<A: Address> AddressSet<A> {
+    /// The place where the search for an address begins.
+    #[inline]
+    fn first(&self, address: A) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "a place in memory")]
+        let place = (address.spread() >> self.shift) as usize;
+        place
+    }
+
+    /// Whether an address is among them. The unspecified one never is.
+    #[inline]
+    pub fn contains(&self, address: A) -> bool {
+        let mut place = self.first(address);
+        loop {
+            match self.places.get(place & (self.places.len() - 1)) {
+                Some(other) if *other == A::default() => return false,
+                Some(other) if *other == address => return true,
+                Some(_) => place += 1,
+                None => return false,
+            }
+        }
+    }
+
+    fn insert(&mut self, address: A) {
+        let mut place = self.first(address);
+        while let Some(other) = self.places.get_mut(place & (self.places.len() - 1)) {
+            if *other == A::default() || *other == address {
+                *other = address;
+                return;
+            }
+            place += 1;
+        }
+    }
+}
+
+impl<A: Address> FromIterator<A> for AddressSet<A> {
+    fn from_iter<I: IntoIterator<Item = A>>(addresses: I) -> Self {
+        let addresses: Vec<A> = addresses.into_iter().collect();
+        let places = (addresses.len() * 4).next_power_of_two().max(2);
+        let shift = u64::BITS - places.trailing_zeros();
+        let mut set = Self { places: vec![A::default(); places].into(), shift };
+        for address in addresses {
+            set.insert(address);
+        }
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -134,6 +192,23 @@ mod tests {
                 assert_eq!(is_in, network.contains(&address), "{address} in {network}");
             }
         }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_nothing_else() {
+        let inside: Vec<V4> = (0..=255).map(|host| [192, 0, 2, host]).collect();
+        for count in [0, 1, 2, 3, 40, 256] {
+            let set: AddressSet<V4> =
+                inside.iter().copied().take(count).cycle().take(300).collect();
+            for host in 0..=u16::MAX {
+                let [high, low] = host.to_be_bytes();
+                let is_in = high == 2 && usize::from(low) < count;
+                assert_eq!(set.contains([192, 0, high, low]), is_in, "{host:x} of {count}");
+            }
+            assert!(!set.contains([0; 4]));
+        }
+        let set: AddressSet<V6> = (1..=9).map(|host| [host; 16]).chain([[0; 16]]).collect();
+        assert!((0..=u8::MAX).all(|host| set.contains([host; 16]) == (1..=9).contains(&host)));
     }
 
     #[test]

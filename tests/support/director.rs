@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use pointsman::clock::Tick;
 use pointsman::control::config::{Config, Listing, Machine, Role, parse};
+use pointsman::dataplane::classify::FlowHash;
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
 use pointsman::dataplane::helper::Expectations;
@@ -332,8 +333,8 @@ impl Common {
             errors_per_second: setup.config.director.errors_per_second,
             connections: setup.connections,
             huge_pages: HugePages::Never,
-            table_secret: [1 + u64::from(number), 2, 3, 4]
-                .map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            table_secret: [1, 2, 3, 4].map(|s: u64| s.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            port_seed: (1 + u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             steering: setup
                 .steering
                 .clone()
@@ -451,7 +452,10 @@ impl TestDirector {
         let mut burst = FrameBurst::new();
         for octets in frames {
             let input = self.ports[interface.index()];
-            burst.push(BufferFrame { octets: octets.clone(), input, ..BufferFrame::default() });
+            // Drivers leave anything there.
+            let plain_hash = Some(FlowHash::V4(0xd41f_7e25));
+            let octets = octets.clone();
+            burst.push(BufferFrame { octets, input, plain_hash, ..BufferFrame::default() });
         }
         let this = &mut self.workers[worker];
         this.stats.received.add(burst.len() as u64);

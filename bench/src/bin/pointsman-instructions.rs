@@ -1,6 +1,6 @@
-//! Counts the instructions that a packet of an established flow costs, and a whole connection, by
-//! callgrind: the same on every machine, whatever else it does. `make instructions`;
-//! bench/README.md tells how.
+//! Counts the instructions that a packet of an established flow costs, at its worker and by way of
+//! another one, and a whole connection, by callgrind: the same on every machine, whatever else it
+//! does. `make instructions`; bench/README.md tells how.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use pointsman::wire::tcp::flags;
 use pointsman_bench::counts::Counts;
 use pointsman_bench::flows::{Random, Traffic};
 use pointsman_bench::template::Template;
-use pointsman_bench::world::{Exit, Plan, World, input};
+use pointsman_bench::world::{Exit, Plan, World, flows_of, input};
 
 /// Established flows.
 const FLOWS: u32 = 1024;
@@ -74,6 +74,12 @@ enum Action {
         /// Family and protocol.
         traffic: Traffic,
     },
+    /// Forwards packets that arrive at another worker than their flow's: what runs under callgrind.
+    #[command(hide = true)]
+    HandOver {
+        /// Protocol, over IPv4.
+        traffic: Traffic,
+    },
 }
 
 fn main() -> Result<()> {
@@ -88,6 +94,7 @@ fn main() -> Result<()> {
         }
         Action::Forward { traffic } => forward(traffic),
         Action::Connect { traffic } => connect(traffic),
+        Action::HandOver { traffic } => hand_over(traffic),
     }
 }
 
@@ -117,17 +124,18 @@ fn check(file: &Path) -> Result<()> {
 fn count() -> Result<Counts> {
     let rustc = Command::new("rustc").arg("--version").output().context("rustc")?;
     let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
-    let each = |action, things| {
-        let count = |traffic: Traffic| {
-            Ok((traffic.name().to_owned(), under_callgrind(action, traffic, things)?))
+    let each = |action, all: &[Traffic], things| {
+        let count = |traffic: &Traffic| {
+            Ok((traffic.name().to_owned(), under_callgrind(action, *traffic, things)?))
         };
-        TRAFFIC.map(count).into_iter().collect::<Result<BTreeMap<_, _>>>()
+        all.iter().map(count).collect::<Result<BTreeMap<_, _>>>()
     };
     let packets = u32::try_from(BURSTS * BURST)?;
     Ok(Counts {
         rustc,
-        instructions_per_packet: each("forward", packets)?,
-        instructions_per_connection: each("connect", CONNECTIONS)?,
+        instructions_per_packet: each("forward", &TRAFFIC, packets)?,
+        instructions_per_packet_handed_over: each("hand-over", &TRAFFIC[..2], packets)?,
+        instructions_per_connection: each("connect", &TRAFFIC, CONNECTIONS)?,
     })
 }
 
@@ -156,6 +164,8 @@ fn under_callgrind(action: &str, traffic: Traffic, things: u32) -> Result<f64> {
 struct Tray {
     frames: Vec<BufferFrame>,
     sent: usize,
+    /// For the other worker.
+    handed_over: FrameBurst<BufferFrame>,
 }
 
 impl Outlet<BufferFrame> for Tray {
@@ -169,8 +179,9 @@ impl Outlet<BufferFrame> for Tray {
         self.sent += 1;
     }
 
+    #[inline]
     fn hand_over(&mut self, _worker: WorkerId, frame: BufferFrame) {
-        self.frames.push(frame);
+        self.handed_over.push(frame);
     }
 
     fn discard(&mut self, frame: BufferFrame) {
@@ -193,39 +204,98 @@ fn round_that_counts(
     world.round(burst, Origin::Port, now, tray);
 }
 
-/// Establishes flows, then forwards their packets in random order.
-fn forward(traffic: Traffic) -> Result<()> {
+/// As [`round_that_counts`], of packets that the first worker receives and the second one has the
+/// flows of.
+#[inline(never)]
+fn both_round_that_counts(
+    [receiver, owner]: [&mut World<BufferFrame>; 2],
+    burst: &mut FrameBurst<BufferFrame>,
+    now: Tick,
+    tray: &mut Tray,
+) {
+    receiver.round(burst, Origin::Port, now, tray);
+    std::mem::swap(burst, &mut tray.handed_over);
+    owner.round(burst, Origin::Worker, now, tray);
+}
+
+/// Buffers for a burst.
+fn tray() -> Tray {
     let mut tray = Tray::default();
     tray.frames.resize(BURST, BufferFrame::default());
-    let plan = Plan { huge_pages: HugePages::Never, ..Plan::new(traffic, FLOWS) };
-    let (mut world, _) = World::new(&plan, &mut tray)?;
+    tray
+}
+
+/// A worker, one of so many, and its flows, which are established.
+fn established(
+    traffic: Traffic,
+    worker: (u16, u16),
+    flows: &[u32],
+    tray: &mut Tray,
+) -> Result<World<BufferFrame>> {
+    let plan = Plan { huge_pages: HugePages::Never, worker, ..Plan::new(traffic, FLOWS) };
+    let (mut world, _) = World::new(&plan, tray)?;
     let mut burst = FrameBurst::new();
     let opening: Vec<_> = traffic.life().into_iter().take(3).collect();
-    for first in (0..FLOWS).step_by(BURST) {
+    for flows in flows.chunks(BURST) {
         for template in &opening {
-            fill(&mut burst, &mut tray, template, first..)?;
-            world.round(&mut burst, Origin::Port, Tick(0), &mut tray);
+            fill(&mut burst, tray, template, flows.iter().copied())?;
+            world.round(&mut burst, Origin::Port, Tick(0), tray);
         }
     }
     tray.sent = 0;
+    Ok(world)
+}
+
+/// Forwards packets of flows in random order, burst by burst by `round`.
+fn in_bursts(
+    traffic: Traffic,
+    flows: &[u32],
+    mut tray: Tray,
+    mut round: impl FnMut(&mut FrameBurst<BufferFrame>, Tick, &mut Tray),
+) -> Result<()> {
     let packet = Template::new(traffic, Direction::Inbound, flags::ACK);
+    let mut burst = FrameBurst::new();
     let mut random = Random::new(1);
     for number in 0..BURSTS {
-        let flows = std::iter::repeat_with(|| random.below(FLOWS));
+        let places = std::iter::repeat_with(|| random.below(FLOWS) as usize);
+        let flows = places.filter_map(|place| flows.get(place).copied());
         fill(&mut burst, &mut tray, &packet, flows)?;
         // 20 million packets a second.
         let now = Tick(u32::try_from(number * BURST / 20_000)?);
-        round_that_counts(black_box(&mut world), &mut burst, now, &mut tray);
+        round(&mut burst, now, &mut tray);
     }
     ensure!(tray.sent == BURSTS * BURST, "{} packets came through", tray.sent);
+    Ok(())
+}
+
+/// Establishes flows, then forwards their packets.
+fn forward(traffic: Traffic) -> Result<()> {
+    let mut tray = tray();
+    let flows: Vec<_> = (0..FLOWS).collect();
+    let mut world = established(traffic, (0, 1), &flows, &mut tray)?;
+    in_bursts(traffic, &flows, tray, |burst, now, tray| {
+        round_that_counts(black_box(&mut world), burst, now, tray);
+    })?;
     world.lost_nothing()
+}
+
+/// Establishes flows at one worker, then forwards their packets, which another one receives.
+fn hand_over(traffic: Traffic) -> Result<()> {
+    let mut tray = tray();
+    let flows = flows_of(1, 2, FLOWS);
+    let mut owner = established(traffic, (1, 2), &flows, &mut tray)?;
+    let mut receiver = established(traffic, (0, 2), &[], &mut tray)?;
+    in_bursts(traffic, &flows, tray, |burst, now, tray| {
+        both_round_that_counts(black_box([&mut receiver, &mut owner]), burst, now, tray);
+    })?;
+    receiver.lost_nothing()?;
+    owner.lost_nothing()
 }
 
 /// Begins connections and ends them, 64 at a time, while time goes so fast that as many are
 /// forgotten as begin.
 fn connect(traffic: Traffic) -> Result<()> {
-    let mut tray = Tray::default();
-    tray.frames.resize(BURST, BufferFrame::default());
+    let mut tray = tray();
     // What has timed out waits for its slot of the timer wheel to come up.
     let plan = Plan { huge_pages: HugePages::Never, ..Plan::new(traffic, LIVE * 5 / 4) };
     let (mut world, _) = World::new(&plan, &mut tray)?;

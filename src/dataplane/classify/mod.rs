@@ -4,6 +4,7 @@
 mod plain;
 
 pub use plain::Station;
+pub(super) use plain::{hash_of as plain_hash, read_again};
 
 use zerocopy::FromBytes;
 

@@ -14,9 +14,13 @@ use crate::wire::{ipv6, tcp, udp};
 /// TCP have alike.
 const V4_END: usize = ethernet::HEADER + ipv4::HEADER;
 const V4_HEAD: usize = V4_END + udp::HEADER;
+const V4_TRANSPORT: u16 = 34;
+const _: () = assert!(V4_TRANSPORT as usize == V4_END);
 /// The same over IPv6.
 const V6_END: usize = ethernet::HEADER + ipv6::HEADER;
 const V6_HEAD: usize = V6_END + udp::HEADER;
+const V6_TRANSPORT: u16 = 54;
+const _: () = assert!(V6_TRANSPORT as usize == V6_END);
 
 /// The EtherType and what begins the IP header, as read by [`word`].
 const V4_KIND: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
@@ -110,19 +114,27 @@ fn inspect_v4(
     {
         return None;
     }
-    let [ttl, protocol] = at::<22, 2, _>(head);
+    let [protocol] = at::<23, 1, _>(head);
     let payload = ip_end.checked_sub(V4_END)?;
     let length = u16::from_be_bytes(at::<{ V4_END + 4 }, 2, _>(head));
     let control = control::<{ V4_END + 12 }>(protocol, length, octets, payload)?;
+    Some(describe_v4(head, control, secret, packet))
+}
+
+/// Writes to `packet` what a plain frame over IPv4 is. The hash of its flow.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, whose loads it has in common")]
+fn describe_v4(head: &[u8; V4_HEAD], control: u8, secret: &HashSecret, packet: &mut Packet) -> u64 {
+    let [ttl, protocol] = at::<22, 2, _>(head);
     let addresses = u64::from_ne_bytes(at::<26, 8, _>(head));
     let ports = at::<V4_END, 4, _>(head);
     let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
     packet.class = Class::FlowV4(key);
-    packet.transport = 34;
-    packet.ip_octets = ip_octets;
+    packet.transport = V4_TRANSPORT;
+    packet.ip_octets = u16::from_be_bytes(at::<16, 2, _>(head));
     packet.ttl = ttl;
     packet.control = control;
-    Some(hash)
+    hash
 }
 
 #[inline(always)]
@@ -148,17 +160,89 @@ fn inspect_v6(
     {
         return None;
     }
-    let [protocol, ttl] = at::<20, 2, _>(head);
+    let [protocol] = at::<20, 1, _>(head);
     let length = u16::from_be_bytes(at::<{ V6_END + 4 }, 2, _>(head));
     let control = control::<{ V6_END + 12 }>(protocol, length, octets, usize::from(payload))?;
+    Some(describe_v6(head, (ip_octets, control), secret, packet))
+}
+
+/// As [`describe_v4`], over IPv6.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path, whose loads it has in common")]
+fn describe_v6(
+    head: &[u8; V6_HEAD],
+    (ip_octets, control): (u16, u8),
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> u64 {
+    let [protocol, ttl] = at::<20, 2, _>(head);
+    let addresses: [u64; 4] = zerocopy::transmute!(at::<22, 32, _>(head));
     let ports = at::<V6_END, 4, _>(head);
     let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
     packet.class = Class::FlowV6(key);
-    packet.transport = 54;
+    packet.transport = V6_TRANSPORT;
     packet.ip_octets = ip_octets;
     packet.ttl = ttl;
     packet.control = control;
-    Some(hash)
+    hash
+}
+
+/// The hash of a packet's flow, if [`read_again`] can read all else from its frame.
+#[inline]
+pub(in crate::dataplane) fn hash_of(packet: &Packet, hash: u64) -> Option<FlowHash> {
+    let has_ports = |protocol| matches!(protocol, protocol::TCP | protocol::UDP);
+    match &packet.class {
+        Class::FlowV4(key) => {
+            let is_plain = packet.transport == V4_TRANSPORT && has_ports(key.protocol);
+            is_plain.then_some(FlowHash::V4(hash))
+        }
+        Class::FlowV6(key) => {
+            let is_plain = packet.transport == V6_TRANSPORT && has_ports(key.protocol);
+            is_plain.then_some(FlowHash::V6(hash))
+        }
+        Class::Arp
+        | Class::Icmp
+        | Class::Icmpv6
+        | Class::ErrorV4
+        | Class::ErrorV6
+        | Class::FragmentV4
+        | Class::FragmentV6
+        | Class::Drop(_) => None,
+    }
+}
+
+/// Writes to `packet` what a frame is that was found to be plain, by [`hash_of`], and has not
+/// changed: nothing is checked again, nor hashed. `None`: it is too short to be that.
+#[inline]
+pub(in crate::dataplane) fn read_again(
+    octets: &[u8],
+    hash: FlowHash,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<()> {
+    let (known, read) = match hash {
+        FlowHash::V4(known) => {
+            let head = octets.first_chunk::<V4_HEAD>()?;
+            let [protocol] = at::<23, 1, _>(head);
+            let control = control_again::<{ V4_END + 13 }>(protocol, octets)?;
+            (known, describe_v4(head, control, secret, packet))
+        }
+        FlowHash::V6(known) => {
+            let head = octets.first_chunk::<V6_HEAD>()?;
+            let [protocol] = at::<20, 1, _>(head);
+            let control = control_again::<{ V6_END + 13 }>(protocol, octets)?;
+            let ip_octets = u16::from_be_bytes(at::<18, 2, _>(head)).wrapping_add(40);
+            (known, describe_v6(head, (ip_octets, control), secret, packet))
+        }
+    };
+    debug_assert_eq!(known, read, "all workers hash by the same secret");
+    Some(())
+}
+
+/// As [`control`], of a packet that it has seen before.
+#[inline]
+fn control_again<const PLACE: usize>(protocol: u8, octets: &[u8]) -> Option<u8> {
+    if protocol == protocol::TCP { octets.get(PLACE).copied() } else { Some(0) }
 }
 
 /// The control bits of a TCP segment, 0 for UDP; `None`: it is neither, or not whole. `length` is

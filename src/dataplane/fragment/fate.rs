@@ -17,8 +17,7 @@ use crate::dataplane::local;
 use crate::dataplane::nat;
 use crate::dataplane::next_hop::AdjacencyId;
 use crate::dataplane::own_error::{self, Refusal};
-use crate::dataplane::pipeline::Origin;
-use crate::dataplane::shared::Shared;
+use crate::dataplane::shared::{Shared, hand_over};
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
 use crate::wire::ethernet;
@@ -60,21 +59,13 @@ pub(super) fn settle_first<A: Family, F: Frame>(
     };
     let owner = shared.owner(&flow_key);
     if owner != shared.worker {
-        outlet.hand_over(owner, frame);
+        hand_over(owner, frame, None, outlet);
         return Fate::HandOver(owner);
     }
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
     let packet = Packet { class: Class::Drop(DropReason::Malformed), transport, control, ..packet };
     let hash = table.hash(&flow_key);
-    let flow = Flow {
-        packet: &packet,
-        key: &flow_key,
-        hash,
-        origin: Origin::Worker,
-        now,
-        turn: None,
-        interface: None,
-    };
+    let flow = Flow { packet: &packet, key: &flow_key, hash, now, turn: None, interface: None };
     match shared.translate_first(table, &flow, &mut frame) {
         Ok(hop) => {
             let fate = fate_of(table, &flow_key, hash, frame.octets());
@@ -175,7 +166,7 @@ pub(super) fn settle_later<A: Family, F: Frame>(
 ) {
     match fate {
         Fate::Waiting => shared.drop(frame, DropReason::FragmentQueueFull, outlet),
-        Fate::HandOver(worker) => outlet.hand_over(worker, frame),
+        Fate::HandOver(worker) => hand_over(worker, frame, None, outlet),
         Fate::Drop(reason) => shared.drop(frame, reason, outlet),
         Fate::Echo => {
             if A::turn(&mut frame).is_some() {
