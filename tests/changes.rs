@@ -63,10 +63,8 @@ fn request(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -
 }
 
 fn failure(error: ClientError) -> Failure {
-    match error {
-        ClientError::Refused(failure) => *failure,
-        other => panic!("{other}"),
-    }
+    let ClientError::Refused(failure) = error else { panic!("{error}") };
+    *failure
 }
 
 #[test]

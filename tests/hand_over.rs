@@ -1,6 +1,7 @@
 //! Packets that arrive at another worker than their flow's: what becomes of them is what becomes of
 //! them where there is one worker alone.
 #![allow(
+    clippy::excessive_nesting,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

@@ -20,9 +20,8 @@ const VIP6: &str = "[2001:db8:1::100]:80";
 fn text(on_removal: &str, servers: &[u8]) -> String {
     let list = |network: &str, end: &str| {
         let servers = servers.iter();
-        servers
-            .map(|last| format!("{{ address = \"{network}{last}{end}:8080\" }}, "))
-            .collect::<String>()
+        let one = |last| format!("{{ address = \"{network}{last}{end}:8080\" }}");
+        servers.map(one).collect::<Vec<_>>().join(", ")
     };
     let (v4, v6) = (list("10.0.0.", ""), list("[fd00::", "]"));
     let service = |name: &str, listen: &str, servers: &str| {

@@ -28,6 +28,7 @@ outlasts a reload and a restart of the director. Exit code 0: it is empty; 1: it
 something went wrong.";
 
 /// Empty a real server: no new connections, wait for the others to end.
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Drain {
@@ -59,10 +60,8 @@ impl Drain {
     pub(super) fn run(self) -> ExitCode {
         let Self { server, service, timeout, remove, cancel, no_wait, socket, json } = self;
         let Some(server) = server else {
-            return socket.ask(async move |client| {
-                let drains = client.drains().await?;
-                if json { super::json(&drains) } else { Ok(render(&drains)) }
-            });
+            let shown = if json { |drains: &Vec<_>| super::json(drains) } else { shown };
+            return socket.ask(async move |client| shown(&client.drains().await?));
         };
         if cancel {
             let call = ChangeCall::cancel_drain(&server, service.as_deref());
@@ -79,9 +78,10 @@ impl Drain {
         socket.ask(async move |client| {
             let begun = client.change(ChangeCall::drain(&spec)).await?;
             let mine: Vec<_> = begun.plan.iter().map(|step| step.subject.clone()).collect();
-            let left = match no_wait {
-                true => of(&mine, client.drains().await?),
-                false => wait(&client, &mine, timeout).await?,
+            let left = if no_wait {
+                of(&mine, client.drains().await?)
+            } else {
+                wait(&client, &mine, timeout).await?
             };
             match (json, no_wait || left.iter().all(|server| server.connections == 0)) {
                 (true, _) => self::json(&left),
@@ -115,6 +115,11 @@ async fn wait(
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+#[allow(clippy::unnecessary_wraps, clippy::ptr_arg, reason = "as `json` is called")]
+fn shown(drains: &Vec<DrainingServer>) -> Result<String, ClientError> {
+    Ok(render(drains))
 }
 
 fn render(drains: &[DrainingServer]) -> String {

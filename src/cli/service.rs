@@ -52,7 +52,7 @@ enum Action {
     Add {
         /// Its name, unique.
         name: String,
-        /// Where clients connect to: tcp://203.0.113.10:80, udp://[2001:db8::10]:53.
+        /// Where clients connect to: `tcp://203.0.113.10:80`, `udp://[2001:db8::10]:53`.
         listen: String,
         /// More keys of the service.
         #[arg(value_name = "KEY=VALUE")]

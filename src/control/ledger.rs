@@ -64,10 +64,10 @@ impl Ledger {
         for slot in slots {
             let total = counted(*slot);
             let own = self.server(*slot, total);
-            for account in self.services.values_mut() {
-                if account.departed.remove(slot) {
-                    account.carried = account.carried.plus(own);
-                }
+            let mut accounts = self.services.values_mut();
+            if let Some(account) = accounts.find(|account| account.departed.contains(slot)) {
+                account.departed.remove(slot);
+                account.carried = account.carried.plus(own);
             }
             self.begun.insert(*slot, total);
             self.zeros.remove(slot);

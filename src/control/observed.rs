@@ -133,14 +133,23 @@ impl Observed {
     }
 
     /// These services are in force now.
-    pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
-        let old = std::mem::replace(&mut *self.inventory.get(), Arc::clone(&inventory));
-        self.ledger.get().adopt(&old, &inventory);
+    pub(super) fn set_inventory(&self, inventory: &Arc<Inventory>) {
+        let old = std::mem::replace(&mut *self.inventory.get(), Arc::clone(inventory));
+        self.ledger.get().adopt(&old, inventory);
     }
 
     /// What has become of changes.
     pub(super) fn changes(&self) -> ChangeCounts {
         *self.changes.get()
+    }
+
+    /// Counts a change that the last worker has taken over.
+    pub(super) fn count_acknowledged(&self, took: Duration) {
+        self.count_change(|counts| {
+            counts.acknowledged += 1;
+            counts.seconds += took;
+            counts.last = took;
+        });
     }
 
     /// Counts what has become of a change.

@@ -262,13 +262,8 @@ impl Control {
                 Event::Connections { worker, page } => deliver(owed, worker, page),
                 Event::Installed { worker, version, retired } => {
                     tracing::debug!(%worker, %version, "services installed");
-                    acknowledgements.installed(now, worker, version, |took| {
-                        observed.count_change(|counts| {
-                            counts.acknowledged += 1;
-                            counts.seconds += took;
-                            counts.last = took;
-                        });
-                    });
+                    let counts = |took| observed.count_acknowledged(took);
+                    acknowledgements.installed(now, worker, version, counts);
                     drop(retired);
                 }
             }
@@ -336,11 +331,8 @@ impl Control {
                 let (now, version) = (self.now(), self.state.version());
                 let (acknowledged, answer) = oneshot::channel();
                 self.acknowledgements.wait(now, version, changed, acknowledged);
-                tokio::spawn(async move {
-                    if let Ok(changed) = answer.await {
-                        reply.send(Ok(changed)).ok();
-                    }
-                });
+                // Who asked may have given up.
+                tokio::spawn(async move { answer.await.map(|changed| reply.send(Ok(changed))) });
             }
             Ok((changed, false)) => drop(reply.send(Ok(changed))),
             Err(why) => drop(reply.send(Err(why))),
@@ -394,7 +386,7 @@ impl Control {
     fn install(&mut self, table: &Arc<ServiceTable>) {
         table.set_thresholds(&self.observed.loads);
         self.outbox.send_all(|| Command::InstallServices(Arc::clone(table)));
-        self.observed.set_inventory(Arc::clone(self.state.inventory()));
+        self.observed.set_inventory(self.state.inventory());
     }
 
     /// Servers that start slowly get a larger share; those that are drained and empty, or have no

@@ -136,9 +136,10 @@ pub(super) fn tell<A: Family, F: Frame>(
     let closed = shared.services.policy().closed_ports;
     let to_us = shared.is_ours(key.destination);
     let Some(answer) = answer_to(refusal, (closed, to_us), key, packet) else { return };
-    let limit = match refusal.reason {
-        DropReason::ServerRemoved => shared.sweep.answers(),
-        _ => &mut shared.error_limit,
+    let limit = if refusal.reason == DropReason::ServerRemoved {
+        shared.sweep.answers()
+    } else {
+        &mut shared.error_limit
     };
     if !limit.allows(now) {
         return shared.stats.errors_suppressed.increment();

@@ -324,15 +324,17 @@ mod tests {
         ) {
             let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
             let [o0, o1, o2, ..] = octets;
-            let ip: IpAddr = match ipv6 {
-                true => [&[0x20], &octets[..15]].concat().try_into().map(<[u8; 16]>::into).unwrap(),
-                false => [10, o0, o1, o2].into(),
+            let ip: IpAddr = if ipv6 {
+                [&[0x20], &octets[..15]].concat().try_into().map(<[u8; 16]>::into).unwrap()
+            } else {
+                [10, o0, o1, o2].into()
             };
             let ports = PortRange::new(ends.0.min(ends.1), ends.0.max(ends.1)).unwrap_or(PortRange::ALL);
             let protocol = protocols[usize::from(o2) % 3];
-            let listen = match is_mark {
-                true => Listen::Mark { mark: number.try_into().unwrap(), ipv6 },
-                false => Listen::Vip { protocol, ip, ports },
+            let listen = if is_mark {
+                Listen::Mark { mark: number.try_into().unwrap(), ipv6 }
+            } else {
+                Listen::Vip { protocol, ip, ports }
             };
             prop_assert_eq!(listen.to_string().parse(), Ok(listen));
         }

@@ -47,6 +47,7 @@ pub struct Server<A> {
 impl<A: Address> Server<A> {
     /// The server of a connection to one of many addresses or ports.
     #[cold]
+    #[must_use]
     pub fn of_many(&self, (vip, port): (A, U16)) -> Self {
         let server_port = if self.port.get() == 0 { port } else { self.port };
         Self {
@@ -60,6 +61,7 @@ impl<A: Address> Server<A> {
 
 /// A virtual service, ready to be found.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Service<A: Address> {
     /// Its slot.
     pub id: ServiceId,
@@ -148,7 +150,7 @@ impl<A: Address> Service<A> {
     #[cold]
     fn connections(&self, loads: &ServerLoads) -> u64 {
         let loads = self.servers.iter().filter_map(|server| loads.of(server.slot));
-        loads.map(|load| load.connections()).map(|(a, b)| u64::from(a) + u64::from(b)).sum()
+        loads.map(super::ServerLoad::connections).map(|(a, b)| u64::from(a) + u64::from(b)).sum()
     }
 
     /// Whether replies of a server of a one-packet service tell by its address and port what they

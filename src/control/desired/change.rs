@@ -42,7 +42,16 @@ impl Change {
             Self::RemoveServer { service, server, connections: Some(removal) } => {
                 (service, Some(*server), *removal)
             }
-            _ => return Vec::new(),
+            Self::RemoveService { connections: None, .. }
+            | Self::RemoveServer { connections: None, .. }
+            | Self::AddService(_)
+            | Self::SetService { .. }
+            | Self::ReplaceServices(_)
+            | Self::AddServer { .. }
+            | Self::SetServer { .. }
+            | Self::SetTimeouts(_)
+            | Self::Drain(_)
+            | Self::Reload { .. } => return Vec::new(),
         };
         let services = config.services.iter().filter(|service| service.name == *name);
         let of_service = |service: &VirtualService| {
@@ -65,7 +74,9 @@ impl Change {
             Self::RemoveService { service, .. } => wanted.remove_service(service)?,
             Self::ReplaceServices(services) => {
                 wanted.clear_services();
-                services.iter().for_each(|keys| wanted.add_service(keys));
+                for keys in services {
+                    wanted.add_service(keys);
+                }
             }
             Self::AddServer { service, keys } => wanted.add_server(service, keys)?,
             Self::SetServer { service, server, keys } => {

@@ -54,15 +54,8 @@ impl Document {
         }
         for key in LIVE {
             let wanted = self.0.get("director").and_then(|director| director.get(key)).cloned();
-            let Some(director) = mixed.0.get_mut("director").and_then(Item::as_table_like_mut)
-            else {
-                if let Some(item) = wanted {
-                    let mut director = Table::new();
-                    director.insert(key, item);
-                    mixed.0.insert("director", Item::Table(director));
-                }
-                continue;
-            };
+            let director = mixed.0.entry("director").or_insert_with(|| Table::new().into());
+            let Some(director) = director.as_table_like_mut() else { continue };
             match wanted {
                 Some(item) => drop(director.insert(key, item)),
                 None => drop(director.remove(key)),

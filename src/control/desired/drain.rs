@@ -143,13 +143,10 @@ impl Drains {
     pub(in crate::control) fn over(&self, services: &[VirtualService]) -> Vec<VirtualService> {
         let mut services = services.to_vec();
         for service in &mut services {
-            let mut servers = std::mem::take(&mut service.servers);
-            for server in &mut servers {
-                if self.of(service, server).is_some() {
-                    server.weight = 0;
-                }
-            }
-            service.servers = servers;
+            let is_drained = |server: &RealServer| self.of(service, server).is_some();
+            let drained: Vec<_> = service.servers.iter().map(is_drained).collect();
+            let servers = service.servers.iter_mut().zip(drained);
+            servers.filter(|(_, drained)| *drained).for_each(|(server, _)| server.weight = 0);
         }
         services
     }

@@ -242,23 +242,23 @@ impl DesiredState {
     /// The removals of servers that were drained for that and are empty, or have no more time.
     /// `now`: seconds since 1970.
     pub(super) fn drained(&self, now: u64, loads: &ServerLoads) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for InventoryService { service, servers } in &self.inventory.services {
-            for entry in servers {
-                let Some(drain) = entry.drain.as_ref().filter(|drain| drain.remove) else {
-                    continue;
-                };
-                let overdue = drain.deadline.is_some_and(|deadline| now >= deadline);
-                if overdue || entry.connections(loads) == 0 {
-                    changes.push(Change::RemoveServer {
-                        service: service.name.clone(),
-                        server: ServerName::of(entry.server.address),
-                        connections: None,
-                    });
-                }
-            }
-        }
-        changes
+        let is_due = |entry: &InventoryServer| {
+            let drain = entry.drain.as_ref().filter(|drain| drain.remove);
+            drain.is_some_and(|drain| {
+                drain.deadline.is_some_and(|deadline| now >= deadline)
+                    || entry.connections(loads) == 0
+            })
+        };
+        let of_service = |InventoryService { service, servers }: &InventoryService| {
+            let removal = |entry: &InventoryServer| Change::RemoveServer {
+                service: service.name.clone(),
+                server: ServerName::of(entry.server.address),
+                connections: None,
+            };
+            let due = servers.iter().filter(|entry| is_due(entry));
+            due.map(removal).collect::<Vec<_>>()
+        };
+        self.inventory.services.iter().flat_map(of_service).collect()
     }
 
     /// A table of what is to be in force, and its inventory.
@@ -302,7 +302,7 @@ impl DesiredState {
         // Defaults there depend on the services: what was chosen at the start stays.
         config.director = in_force.director.clone();
         config.interfaces.clone_from(&in_force.interfaces);
-        self.check_families(&config)?;
+        Self::check_families(&config)?;
         drains.keep_known(&config);
         plan.splice(0..0, plan::between(in_force, &config));
         plan.extend(plan::of_drains(&self.drains, &drains, &config));
@@ -324,7 +324,7 @@ impl DesiredState {
     }
 
     /// Connection tables are made at the start: a family that had no room then has none now.
-    fn check_families(&self, config: &Config) -> Result<(), Refused> {
+    fn check_families(config: &Config) -> Result<(), Refused> {
         let share = config.director.ipv6_share;
         let without_room = config
             .services

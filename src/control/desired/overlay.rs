@@ -33,19 +33,18 @@ impl Ramps {
             let server = service.servers.iter().find(|server| server.address == address)?;
             Some(server.weight)
         };
-        let mut ramps = HashMap::new();
-        for service in after {
-            for server in service.servers.iter().filter(|server| server.weight > 0) {
-                let Some(time) = server.slow_start else { continue };
-                let key = (service.listen, server.address);
-                let comes = weight_before(&service.listen, server.address).unwrap_or(0) == 0;
-                let began = if comes { Some(now) } else { self.0.get(&key).copied() };
-                if let Some(began) = began.filter(|began| now < *began + time) {
-                    ramps.insert(key, began);
-                }
-            }
-        }
-        self.0 = ramps;
+        let ramp = |service: &VirtualService, server: &RealServer| {
+            let time = server.slow_start.filter(|_| server.weight > 0)?;
+            let comes = weight_before(&service.listen, server.address).unwrap_or(0) == 0;
+            let began = if comes { Some(now) } else { self.began(service, server) };
+            let began = began.filter(|began| now < *began + time)?;
+            Some(((service.listen, server.address), began))
+        };
+        let of_service = |service: &VirtualService| {
+            let servers = service.servers.iter();
+            servers.filter_map(|server| ramp(service, server)).collect::<Vec<_>>()
+        };
+        self.0 = after.iter().flat_map(of_service).collect();
     }
 
     /// Whether a server starts slowly at the moment.

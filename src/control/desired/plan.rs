@@ -195,10 +195,7 @@ fn changes(old: &Written, new: &Written) -> Vec<KeyChange> {
 /// The keys of a serialised value but `without`.
 fn written<T: Serialize>(value: &T, without: &[&str]) -> Written {
     let Ok(Json::Object(keys)) = serde_json::to_value(value) else { return Written::new() };
-    let text = |json: Json| match json {
-        Json::String(text) => text,
-        other => other.to_string(),
-    };
+    let text = |json: Json| json.as_str().map_or_else(|| json.to_string(), str::to_owned);
     let keys = keys.into_iter().filter(|(key, _)| !without.contains(&key.as_str()));
     keys.map(|(key, json)| (key, text(json))).collect()
 }

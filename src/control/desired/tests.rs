@@ -53,6 +53,7 @@ fn state() -> DesiredState {
     state_of(FILE)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers make it on the spot")]
 fn keys(json: serde_json::Value) -> Keys {
     json.as_object().unwrap().clone()
 }
@@ -61,6 +62,7 @@ fn name(text: &str) -> ServerName {
     ServerName::parse(text).unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers make it on the spot")]
 fn set_server(service: &str, server: &str, new: serde_json::Value) -> Change {
     Change::SetServer { service: service.into(), server: name(server), keys: keys(new) }
 }

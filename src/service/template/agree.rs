@@ -48,31 +48,46 @@ impl Templates {
         let mut earlier = None;
         for _ in 0..ROUNDS {
             let Some(look) = self.look(start, owner, ask, &accepts) else { continue };
-            if let Some((number, word)) = look.good {
-                let is_alone = look.proposed.is_none_or(|(other, word)| self.undo(other, word));
-                let place = self.places.get(number)?;
-                if is_alone && Self::extend(place, word, ask) {
-                    return Some(word.slot());
+            let decided = match look {
+                Look { good: Some((number, word)), proposed, .. } => {
+                    let is_alone = proposed.is_none_or(|(other, word)| self.undo(other, word));
+                    let place = self.places.get(number)?;
+                    (is_alone && Self::extend(place, word, ask)).then_some(word)
                 }
-                continue;
-            }
-            if let Some((number, word)) = look.proposed {
-                if !accepts(word.slot()) {
-                    self.undo(number, word);
-                } else if earlier == Some((number, word)) && self.settle(loads, ask, number, word) {
-                    return Some(word.slot());
-                } else {
-                    earlier = look.proposed;
+                Look { proposed: Some(proposed), .. } => {
+                    let was_there = earlier.replace(proposed) == Some(proposed);
+                    self.take_up(loads, ask, &accepts, proposed, was_there)
                 }
-                continue;
-            }
-            let (number, before) = look.stale.or(look.free)?;
-            let proposal = owner.propose(scheduled, before);
-            if self.replace(loads, number, before, proposal) {
-                earlier = Some((number, proposal));
+                Look { stale, free, .. } => {
+                    let (number, before) = stale.or(free)?;
+                    let proposal = owner.propose(scheduled, before);
+                    let is_made = self.replace(loads, number, before, proposal);
+                    earlier = is_made.then_some((number, proposal)).or(earlier);
+                    None
+                }
+            };
+            if let Some(word) = decided {
+                return Some(word.slot());
             }
         }
         None
+    }
+
+    /// A proposal that is the only one: undone if its server takes nothing new, put in force if it
+    /// was there before this look. What is in force then.
+    fn take_up(
+        &self,
+        loads: &ServerLoads,
+        ask: &Ask,
+        accepts: impl Fn(ServerSlot) -> bool,
+        (number, word): (usize, Word),
+        was_there: bool,
+    ) -> Option<Word> {
+        if !accepts(word.slot()) {
+            self.undo(number, word);
+            return None;
+        }
+        (was_there && self.settle(loads, ask, number, word)).then_some(word)
     }
 
     /// Looks through a window. `None`: something changed on the way.
@@ -87,25 +102,19 @@ impl Templates {
         for (number, place) in self.window(start) {
             let word = place.word();
             let at = Some((number, word));
-            if word.is_free() {
-                look.free = look.free.or(at);
-            } else if word.is_proposed() {
-                if !word.may_be_of(owner) {
-                    continue;
-                }
-                if look.proposed.is_none() {
-                    look.proposed = at;
-                } else if !self.undo(number, word) {
-                    return None;
-                }
-            } else if Self::is_of(place, word, owner, &ask.key)? {
-                if place.lives(word, ask.now) && accepts(word.slot()) {
-                    look.good = look.good.or(at);
-                } else {
-                    look.stale = look.stale.or(at);
-                }
-            } else if place.is_over(word, ask.now) {
-                look.free = look.free.or(at);
+            if word.is_proposed() {
+                // One that is not this key's is nothing; of several the first counts.
+                let mine = at.filter(|_| word.may_be_of(owner));
+                let is_another = mine.is_some() && look.proposed.is_some();
+                (!is_another || self.undo(number, word)).then_some(())?;
+                look.proposed = look.proposed.or(mine);
+            } else if word.is_free() || !Self::is_of(place, word, owner, &ask.key)? {
+                let is_free = word.is_free() || place.is_over(word, ask.now);
+                look.free = look.free.or(at.filter(|_| is_free));
+            } else if place.lives(word, ask.now) && accepts(word.slot()) {
+                look.good = look.good.or(at);
+            } else {
+                look.stale = look.stale.or(at);
             }
         }
         Some(look)

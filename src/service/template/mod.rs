@@ -325,10 +325,10 @@ impl Templates {
     pub fn forget(&self, loads: &ServerLoads, is_meant: impl Fn(ServiceId, ServerSlot) -> bool) {
         for (number, place) in self.places.iter().enumerate() {
             let mut word = place.word();
-            while !word.is_free() && is_meant(word.service(), word.slot()) {
-                if self.replace(loads, number, word, word.freed()) {
-                    break;
-                }
+            while !word.is_free()
+                && is_meant(word.service(), word.slot())
+                && !self.replace(loads, number, word, word.freed())
+            {
                 word = place.word();
             }
         }

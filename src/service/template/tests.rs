@@ -196,6 +196,7 @@ proptest! {
 
 /// Workers schedule the same clients at the same time, each with turns of its own: each client
 /// has one server. Between rounds time passes, so that places are taken over and cleared.
+#[allow(clippy::excessive_nesting, reason = "threads, rounds and clients")]
 fn agree(workers: u16, capacity: usize, clients: u32, rounds: u32) {
     let loads = loads(capacity);
     let start = Barrier::new(workers.into());

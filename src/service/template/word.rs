@@ -61,7 +61,7 @@ impl Word {
 
     /// No template any more.
     pub(super) const fn freed(self) -> Self {
-        Self((self.turn() + 1 & ((1 << TURN_BITS) - 1)) << STATE_BITS)
+        Self(((self.turn() + 1) & ((1 << TURN_BITS) - 1)) << STATE_BITS)
     }
 
     /// Whether it is no template; so is the word 0.
