@@ -458,7 +458,7 @@ fn schedule<A: Family>(
         let end = (server.address, chosen.server.port);
         let (local, reply_hash) = locals.endpoint(table, end, client, key.protocol)?;
         let by_template = bound.by_template && server.slot == turn.slot;
-        Some(Chosen { local, reply_hash, by_template, ..chosen })
+        Some(Chosen { by_template, local, reply_hash, ..chosen })
     });
     chosen.ok_or_else(|| DropReason::ReplyTupleTaken.into())
 }
