@@ -353,7 +353,7 @@ fn the_owner_knows_by_which_interface_a_packet_came() {
                 let syn = PacketBuilder::tcp(&format!("{client}:{port}"), "192.0.2.120:80");
                 let syn = if interface == IN { syn.macs(SERVER_SIDE, INSIDE) } else { syn };
                 // Some have options, and are no plain packets.
-                let syn = if port % 4 == 0 { syn.ip_options(&[1; 8]) } else { syn };
+                let syn = if port.is_multiple_of(4) { syn.ip_options(&[1; 8]) } else { syn };
                 let mut frame = syn.flags(SYN).build();
                 tag(&mut frame, vlans[interface.index()]);
                 frame
