@@ -1,5 +1,6 @@
 //! Services of many ports and of firewall marks, through the whole director.
 #![allow(
+    clippy::excessive_nesting,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
