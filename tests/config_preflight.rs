@@ -106,7 +106,7 @@ fn too_little_memory_is_named_with_its_remedy() {
     let message = "512 MiB are asked for, 100 MiB are available";
     obstacle("net_null", "hugepages = false", &host, message, "smaller");
     let host = TestHost { memory_mib: Some(600), ..TestHost::default() };
-    let message = "tables take up to 153 MiB beside 512 MiB for packets; 600 MiB are available";
+    let message = "tables take up to 161 MiB beside 512 MiB for packets; 600 MiB are available";
     obstacle("net_null", "hugepages = false", &host, message, "fewer connections");
 }
 

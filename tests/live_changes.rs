@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use pointsman::dataplane::stats::DropReason;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use support::director::{IN, OUT, Sent, Setup, TestDirector};
+use support::director::{IN, OUT, Sent, Setup, TOPOLOGY, TestDirector};
 use support::packet::{ACK, PacketBuilder, SYN, ends};
 
 /// What nobody changes.
@@ -150,7 +150,7 @@ fn no_packet_of_a_connection_is_lost_that_no_change_names() {
             let place = usize::from(other.place);
             let port = 9000 + other.place;
             others[place] = stays.then_some(other);
-            director.install(&text(&others));
+            director.install(&format!("{TOPOLOGY}{}", text(&others)));
             let client = format!("203.0.113.{}:{}", client % 200 + 10, 1024 + client / 2);
             let vip = format!("192.0.2.100:{port}");
             director.receive(OUT, &PacketBuilder::tcp(&client, &vip).flags(SYN).build());
@@ -164,8 +164,14 @@ fn no_packet_of_a_connection_is_lost_that_no_change_names() {
         }
         (0..lives.0.len()).for_each(|which| lives.go_on(&mut director, which));
         director.check_books();
-        // What is dropped are new connections for which there is nobody.
-        let named = [DropReason::NoService, DropReason::NoServer, DropReason::ServerRemoved];
+        // What is dropped are new connections for which there is nobody: no service, no server, or
+        // one that the link does not know.
+        let named = [
+            DropReason::NoService,
+            DropReason::NoServer,
+            DropReason::ServerRemoved,
+            DropReason::NeighborQueueFull,
+        ];
         let all: u64 = director.drops().values().sum();
         let expected: u64 = named.iter().map(|reason| director.dropped(*reason)).sum();
         prop_assert_eq!(all, expected, "{:?}", director.drops());

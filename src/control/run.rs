@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot};
 
 use super::acknowledgements::Acknowledgements;
 use super::api::message::{Changed, Failure, Saved};
-use super::desired::{Change, DesiredState, NotSaved, Outcome, Refused, STEP, Step};
+use super::desired::{
+    Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
+};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
@@ -18,7 +21,7 @@ use super::outbox::Outbox;
 use super::thread::Signals;
 use super::{Neighbor, Plant, StartError, api, metrics, ownership};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
-use crate::ids::{InterfaceId, WorkerId};
+use crate::ids::{InterfaceId, ServerSlot, WorkerId};
 use crate::service::ServiceTable;
 
 /// Pause between two turns while something happens, and while nothing does.
@@ -104,6 +107,8 @@ pub(super) struct Control {
     announcements: Announcements,
     next_sample: Duration,
     next_step: Duration,
+    /// The states of servers when they were last looked at.
+    states: HashMap<ServerSlot, &'static str>,
     busy_until: Duration,
     stop: Arc<AtomicBool>,
     stopping: bool,
@@ -195,6 +200,7 @@ impl Control {
             announcements: Announcements::of(addresses, now),
             next_sample: now,
             next_step: now,
+            states: HashMap::new(),
             busy_until: BUSY_FOR,
             stop: plant.stop,
             stopping: false,
@@ -244,6 +250,7 @@ impl Control {
         if now >= self.next_sample {
             self.next_sample = now + SAMPLE_EVERY;
             self.observed.sample(now);
+            self.log_states();
         }
         self.observed.beat(now, &self.neighbors);
     }
@@ -407,11 +414,30 @@ impl Control {
             Ok(None) => {}
             Err(cause) => tracing::error!(%cause, "cannot make the next step of a slow start"),
         }
-        for change in self.state.drained(unix_seconds(), &self.observed.loads) {
+        for change in self.state.drained(unix_seconds(), &self.observed.loads, acknowledged) {
             if let Err(why) = self.change(&change, None, false, "drain") {
                 tracing::error!(?change, ?why, "cannot remove a drained server");
             }
         }
+    }
+
+    /// Says which servers are in another state than a second ago, and why.
+    fn log_states(&mut self) {
+        let inventory = self.state.inventory();
+        let loads = &self.observed.loads;
+        let mut states = HashMap::new();
+        for InventoryService { service, servers } in &inventory.services {
+            for entry in servers {
+                let (state, reason) = entry.state(loads);
+                let (name, server) = (&service.name, entry.server.address);
+                let before = self.states.get(&entry.slot).copied();
+                if before.is_some_and(|before| before != state) {
+                    tracing::info!(service = %name, %server, from = before, to = state, %reason, "a server's state has changed");
+                }
+                states.insert(entry.slot, state);
+            }
+        }
+        self.states = states;
     }
 
     /// What else follows from what is in force now.

@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use super::message::{
     Changed, DrainSpec, DrainingServer, Failure, Saved, ServerSpec, ServiceSpec, Services,
     TimeoutsSpec,
 };
-use super::server::{Refusal, unavailable};
+use super::server::{Asked, Refusal, unavailable};
 use super::spec::timeouts_spec;
 use crate::control::desired::{Change, DrainOrder, Emptying, Keys, Refused, ServerName};
 use crate::control::observed::unix_seconds;
@@ -25,23 +25,21 @@ use crate::control::run::{ChangeRequest, NotChanged, Request, SaveRequest};
 use crate::service::Removal;
 
 /// What every change may be asked for.
-#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Manner {
     /// Only tell what would change.
     #[serde(default)]
     dry_run: bool,
-}
-
-/// What becomes of the connections of what is removed.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Ending {
-    /// finish, reset or forget; absent: what `on_removal` of the service says.
+    /// Of a removal, what becomes of the connections: finish, reset or forget; absent: what
+    /// `on_removal` of the service says.
     connections: Option<String>,
+    /// Of a cancelled drain, the service; absent: all.
+    service: Option<String>,
 }
 
-impl Ending {
+impl Manner {
     fn removal(&self) -> Result<Option<Removal>, Refusal> {
         let Some(word) = &self.connections else { return Ok(None) };
         let known = Removal::ALL.into_iter().find(|removal| removal.name() == word);
@@ -90,7 +88,7 @@ pub(super) async fn get_service(
 )]
 pub(super) async fn add_service(
     State(doors): State<Doors>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -105,7 +103,7 @@ pub(super) async fn add_service(
 )]
 pub(super) async fn replace_services(
     State(doors): State<Doors>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -122,7 +120,7 @@ pub(super) async fn replace_services(
 pub(super) async fn set_service(
     State(doors): State<Doors>,
     Path(service): Path<String>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -132,17 +130,16 @@ pub(super) async fn set_service(
 
 /// Remove a service and its servers.
 #[utoipa::path(
-    delete, path = "/v1/services/{service}", params(("service" = String, Path), Ending, Manner),
+    delete, path = "/v1/services/{service}", params(("service" = String, Path), Manner),
     responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
 )]
 pub(super) async fn remove_service(
     State(doors): State<Doors>,
     Path(service): Path<String>,
-    Query(ending): Query<Ending>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let change = Change::RemoveService { service, connections: ending.removal()? };
+    let change = Change::RemoveService { service, connections: manner.removal()? };
     doors.change(change, manner, &headers).await
 }
 
@@ -155,7 +152,7 @@ pub(super) async fn remove_service(
 pub(super) async fn add_server(
     State(doors): State<Doors>,
     Path(service): Path<String>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -172,7 +169,7 @@ pub(super) async fn add_server(
 pub(super) async fn set_server(
     State(doors): State<Doors>,
     Path((service, server)): Path<(String, String)>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -183,17 +180,16 @@ pub(super) async fn set_server(
 /// Remove a server from a service.
 #[utoipa::path(
     delete, path = "/v1/services/{service}/servers/{server}",
-    params(("service" = String, Path), ("server" = String, Path), Ending, Manner),
+    params(("service" = String, Path), ("server" = String, Path), Manner),
     responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
 )]
 pub(super) async fn remove_server(
     State(doors): State<Doors>,
     Path((service, server)): Path<(String, String)>,
-    Query(ending): Query<Ending>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let (server, connections) = (server_name(&server)?, ending.removal()?);
+    let (server, connections) = (server_name(&server)?, manner.removal()?);
     let change = Change::RemoveServer { service, server, connections };
     doors.change(change, manner, &headers).await
 }
@@ -212,7 +208,7 @@ pub(super) async fn get_timeouts(State(doors): State<Doors>) -> Response {
 )]
 pub(super) async fn set_timeouts(
     State(doors): State<Doors>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -246,7 +242,7 @@ pub(super) async fn list_drains(State(doors): State<Doors>) -> Response {
 )]
 pub(super) async fn drain(
     State(doors): State<Doors>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
@@ -264,26 +260,18 @@ pub(super) async fn drain(
     doors.change(Change::Drain(order), manner, &headers).await
 }
 
-/// Whose drain is cancelled.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct OfService {
-    /// Of this service alone; absent: of all services.
-    service: Option<String>,
-}
-
 /// Let drained servers take connections again.
 #[utoipa::path(
-    delete, path = "/v1/drains/{server}", params(("server" = String, Path), OfService, Manner),
+    delete, path = "/v1/drains/{server}", params(("server" = String, Path), Manner),
     responses((status = 200, body = Changed), (status = 404, body = Failure), (status = 412, body = Failure))
 )]
 pub(super) async fn cancel_drain(
     State(doors): State<Doors>,
     Path(server): Path<String>,
-    Query(OfService { service }): Query<OfService>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let service = manner.service.clone();
     let order = DrainOrder { server: server_name(&server)?, service, how: None };
     doors.change(Change::Drain(order), manner, &headers).await
 }
@@ -295,7 +283,7 @@ pub(super) async fn cancel_drain(
 )]
 pub(super) async fn reload(
     State(doors): State<Doors>,
-    Query(manner): Query<Manner>,
+    Asked(manner): Asked<Manner>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let path = doors.path.as_path();
@@ -309,6 +297,7 @@ pub(super) async fn reload(
 /// How the file is written.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Saving {
     /// Whatever has been written into it meanwhile.
     #[serde(default)]
@@ -322,7 +311,7 @@ pub(super) struct Saving {
 )]
 pub(super) async fn save(
     State(doors): State<Doors>,
-    Query(Saving { force }): Query<Saving>,
+    Asked(Saving { force }): Asked<Saving>,
 ) -> Result<Json<Saved>, Refusal> {
     let (reply, answer) = oneshot::channel();
     let request = Request::Save(SaveRequest { force, reply });
@@ -338,7 +327,7 @@ impl Doors {
     async fn change(
         &self,
         change: Change,
-        Manner { dry_run }: Manner,
+        Manner { dry_run, .. }: Manner,
         headers: &HeaderMap,
     ) -> Result<Response, Refusal> {
         let expected = expected_version(headers)?;

@@ -82,6 +82,26 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// What a request asks for behind its path. Names that are not known are refused: a misspelt
+/// `dry_run` must not make the change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: serde::de::DeserializeOwned, S: Sync> axum::extract::FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Refusal> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        query.map(|Query(asked)| Self(asked)).map_err(|error| {
+            let hint = "/v1/openapi.json lists what this path takes behind the question mark";
+            Refusal::new(StatusCode::BAD_REQUEST, error.body_text(), hint)
+        })
+    }
+}
+
 /// The control loop does not answer.
 pub(super) fn unavailable() -> Refusal {
     let hint = "many requests are under way, or the director is stopping; try again";

@@ -2,13 +2,14 @@
 #![allow(unused_qualifications, reason = "utoipa's macros write the types of parameters out")]
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use hashbrown::HashMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Doors;
 use super::message::{Template, Templates};
+use super::server::Asked;
 
 /// Templates in one answer, when the client does not say.
 const LIMIT: usize = 10_000;
@@ -16,8 +17,9 @@ const LIMIT: usize = 10_000;
 /// How many are listed.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct AtMost {
-    /// At most so many.
+    /// At most so many; absent: 10,000.
     limit: Option<usize>,
 }
 
@@ -25,7 +27,7 @@ pub(super) struct AtMost {
 #[utoipa::path(get, path = "/v1/templates", params(AtMost), responses((status = 200, body = Templates)))]
 pub(super) async fn list(
     State(doors): State<Doors>,
-    Query(AtMost { limit }): Query<AtMost>,
+    Asked(AtMost { limit }): Asked<AtMost>,
 ) -> Json<Templates> {
     let inventory = doors.observed.inventory();
     let servers = inventory.services.iter().flat_map(|entry| {

@@ -257,6 +257,15 @@ impl std::fmt::Display for ServerName {
 
 fn set_keys(table: &mut dyn TableLike, keys: &Keys) {
     for (key, json) in keys {
+        if key == "persistence"
+            && json.is_object()
+            && let Some(Item::Value(old)) = table.get_mut(key)
+            && old.is_str()
+        {
+            // `persistence = "6m"` is short for a table.
+            let timeout = old.clone();
+            *old = Value::InlineTable([("timeout", timeout)].into_iter().collect());
+        }
         if let (Json::Object(inner), Some(old)) =
             (json, table.get_mut(key).and_then(Item::as_table_like_mut))
         {

@@ -136,7 +136,14 @@ impl DesiredState {
         let running = Document::of(&source.text);
         let drain_file = file_of(&config);
         let mut drains = Drains::load(&drain_file).unwrap_or_default();
+        let loaded = drains.clone();
         drains.keep_known(&config);
+        if drains != loaded {
+            // Servers that are gone must not be drained when they come again.
+            drains.store(&drain_file).unwrap_or_else(|cause| {
+                tracing::warn!(file = %drain_file.display(), %cause, "cannot forget drains");
+            });
+        }
         let ramps = Ramps::default();
         let weights = drains.over(&config.services);
         let inventory =
@@ -187,11 +194,9 @@ impl DesiredState {
     pub(super) fn apply(&mut self, change: &Change, now: Duration) -> Result<Outcome, Refused> {
         let before = Arc::clone(&self.inventory);
         let Prospect { wanted, config, drains, plan, warnings } = self.prospect(change)?;
-        if let Change::Reload { text } = change {
-            self.source.text.clone_from(text);
-        }
         if plan.iter().all(|step| step.deed == Deed::NeedsRestart) {
             self.wanted = wanted;
+            self.has_read(change);
             return Ok(Outcome { plan, warnings: self.news(&warnings), table: None });
         }
         let mut ramps = self.ramps.clone();
@@ -211,6 +216,7 @@ impl DesiredState {
         }
         (self.wanted, self.drains, self.ramps, self.warnings) = (wanted, drains, ramps, warnings);
         (self.table, self.inventory) = (table, inventory);
+        self.has_read(change);
         Ok(Outcome { plan, warnings: news, table: Some(Arc::clone(&self.table)) })
     }
 
@@ -241,12 +247,19 @@ impl DesiredState {
 
     /// The removals of servers that were drained for that and are empty, or have no more time.
     /// `now`: seconds since 1970.
-    pub(super) fn drained(&self, now: u64, loads: &ServerLoads) -> Vec<Change> {
+    pub(super) fn drained(
+        &self,
+        now: u64,
+        loads: &ServerLoads,
+        acknowledged: TableVersion,
+    ) -> Vec<Change> {
+        // Until all workers know of the drain, they may still send it connections.
+        let is_known = acknowledged.0 >= self.version().0;
         let is_due = |entry: &InventoryServer| {
             let drain = entry.drain.as_ref().filter(|drain| drain.remove);
             drain.is_some_and(|drain| {
                 drain.deadline.is_some_and(|deadline| now >= deadline)
-                    || entry.connections(loads) == 0
+                    || is_known && entry.connections(loads) == 0
             })
         };
         let of_service = |InventoryService { service, servers }: &InventoryService| {
@@ -274,9 +287,18 @@ impl DesiredState {
         let services = overlay::in_force(&config.services, drains, ramps, now);
         let rules = Rules { services: &services, ..config.rules() };
         let table = ServiceTable::compile(version, rules, &mut self.slots)?;
-        let overlays = (&services[..], drains, ramps);
+        // What is shown is what the operator knows, not what a slow start multiplies.
+        let shown = drains.over(&config.services);
+        let overlays = (&shown[..], drains, ramps);
         let inventory = Inventory::new((revision, version), config, &self.slots, overlays)?;
         Ok((Arc::new(table), Arc::new(inventory)))
+    }
+
+    /// A reload knows what is in the file now.
+    fn has_read(&mut self, change: &Change) {
+        if let Change::Reload { text } = change {
+            self.source.text.clone_from(text);
+        }
     }
 
     fn news(&self, warnings: &[Problem]) -> Vec<Problem> {

@@ -34,7 +34,8 @@ impl Ramps {
             Some(server.weight)
         };
         let ramp = |service: &VirtualService, server: &RealServer| {
-            let time = server.slow_start.filter(|_| server.weight > 0)?;
+            let shares = service.scheduler.shares_by_weight() && server.weight > 0;
+            let time = server.slow_start.filter(|_| shares)?;
             let comes = weight_before(&service.listen, server.address).unwrap_or(0) == 0;
             let began = if comes { Some(now) } else { self.began(service, server) };
             let began = began.filter(|began| now < *began + time)?;

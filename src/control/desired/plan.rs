@@ -250,9 +250,11 @@ fn masquerades(config: &Config) -> Written {
         let sources = list(rule.sources.iter().map(ToString::to_string).collect());
         let addresses = list(rule.addresses.iter().map(ToString::to_string).collect());
         let (first, last) = (rule.ports.start(), rule.ports.end());
-        (sources, format!("{addresses} ports {first}-{last}"))
+        format!("{sources} as {addresses} ports {first}-{last}")
     };
-    config.masquerades.iter().map(of).collect()
+    // In their order, since the first that has the source applies.
+    let rules = config.masquerades.iter().enumerate();
+    rules.map(|(place, rule)| (format!("rule {}", place + 1), of(rule))).collect()
 }
 
 /// The servers that are emptied from now on, or not any more.
