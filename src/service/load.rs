@@ -147,7 +147,18 @@ pub struct ServerLoads {
 impl ServerLoads {
     /// Loads for `capacity` servers, with room for few templates. For tests and measurements.
     pub fn new(capacity: usize) -> Self {
-        Self::with_templates(capacity, Templates::new(1024, [1, 2, 3, 4]))
+        Self::with_templates(
+            capacity,
+            Templates::new(
+                1024,
+                [
+                    0x9e37_79b9_7f4a_7c15,
+                    0xd1b5_4a32_d192_ed03,
+                    0x94d0_49bb_1331_11eb,
+                    0xbf58_476d_1ce4_e5b9,
+                ],
+            ),
+        )
     }
 
     /// Loads for `capacity` servers.

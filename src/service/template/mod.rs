@@ -215,7 +215,7 @@ impl Templates {
     }
 
     /// Whether a template in force is this key's. `None`: it changed meanwhile. While a template
-    /// is written, one that looks like it is taken for it: of two clients in 16 million.
+    /// is written, one that looks like it is taken for it: of two clients in a million.
     fn is_of(place: &Place, word: Word, owner: Word, key: &TemplateKey) -> Option<bool> {
         if !word.may_be_of(owner) {
             return Some(false);

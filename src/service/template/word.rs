@@ -20,8 +20,8 @@ enum State {
 
 const STATE_BITS: u32 = 2;
 /// So many that no worker is away from a place for as many changes of it.
-const TURN_BITS: u32 = 14;
-const TAG_BITS: u32 = 16;
+const TURN_BITS: u32 = 10;
+const TAG_BITS: u32 = 20;
 const TAG_SHIFT: u32 = STATE_BITS + TURN_BITS;
 const SLOT_SHIFT: u32 = TAG_SHIFT + TAG_BITS;
 const SERVICE_SHIFT: u32 = SLOT_SHIFT + 16;
