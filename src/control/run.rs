@@ -425,17 +425,18 @@ impl Control {
     fn log_states(&mut self) {
         let inventory = self.state.inventory();
         let loads = &self.observed.loads;
+        let servers =
+            inventory.services.iter().flat_map(|InventoryService { service, servers }| {
+                servers.iter().map(move |entry| (&service.name, entry))
+            });
         let mut states = HashMap::new();
-        for InventoryService { service, servers } in &inventory.services {
-            for entry in servers {
-                let (state, reason) = entry.state(loads);
-                let (name, server) = (&service.name, entry.server.address);
-                let before = self.states.get(&entry.slot).copied();
-                if before.is_some_and(|before| before != state) {
-                    tracing::info!(service = %name, %server, from = before, to = state, %reason, "a server's state has changed");
-                }
-                states.insert(entry.slot, state);
+        for (service, entry) in servers {
+            let (to, reason) = entry.state(loads);
+            let server = entry.server.address;
+            if let Some(from) = self.states.get(&entry.slot).filter(|from| **from != to) {
+                tracing::info!(%service, %server, from, to, %reason, "a server's state has changed");
             }
+            states.insert(entry.slot, to);
         }
         self.states = states;
     }
