@@ -53,6 +53,8 @@ fn servers_come_go_and_change_under_load_without_an_error() {
             tell(&lab, "server add other 10.0.0.12:8080");
             assert!(tell(&lab, "reload --dry-run").contains("- service other"));
             tell(&lab, "reload");
+            // A drain outlasts the director; sh and mh refuse clients of a drained server.
+            tell(&lab, "drain 10.0.0.12:8080 --cancel");
         });
         let metrics = director.balanced_metrics();
         nothing_was_lost(&metrics.drops());
