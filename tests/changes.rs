@@ -110,10 +110,11 @@ fn no_update_is_lost_where_versions_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let director = FakeDirector::start(directory.path());
     let client = Client::new(&director.socket);
-    let version = block_on(client.services()).unwrap().version;
+    let read = block_on(client.services()).unwrap();
+    let (version, etag) = (read.version, read.etag);
     let set = |weight| ChangeCall::set_server("web", "10.0.0.11:8080", json!({ "weight": weight }));
-    block_on(client.change(set(5).if_version(version))).unwrap();
-    let late = failure(block_on(client.change(set(6).if_version(version))).unwrap_err());
+    block_on(client.change(set(5).if_match(&etag))).unwrap();
+    let late = failure(block_on(client.change(set(6).if_match(&etag))).unwrap_err());
     assert_eq!(late.version, Some(version + 1), "{late:?}");
     assert_eq!(block_on(client.service("web")).unwrap().servers[0].weight, Some(5));
     // Of many who decide by one version one wins, each time.
@@ -121,8 +122,8 @@ fn no_update_is_lost_where_versions_are_named() {
         let try_it = |weight| {
             let client = client.clone();
             move || {
-                let read = block_on(client.services()).unwrap().version;
-                block_on(client.change(set(weight).if_version(read))).is_ok()
+                let read = block_on(client.services()).unwrap().etag;
+                block_on(client.change(set(weight).if_match(&read))).is_ok()
             }
         };
         let threads: Vec<_> = (10..18).map(|weight| scope.spawn(try_it(weight))).collect();
@@ -138,7 +139,7 @@ fn errors_name_the_field_the_value_and_what_would_be_right() {
     let directory = tempfile::tempdir().unwrap();
     let director = FakeDirector::start(directory.path());
     let socket = &director.socket;
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 10] = [
         (
             &["set", "web/10.0.0.11:8080", "weight=-3"],
             &["servers[10.0.0.11:8080].weight", "-3", "from 0 to"],
@@ -151,6 +152,8 @@ fn errors_name_the_field_the_value_and_what_would_be_right() {
             &["server", "remove", "web", "10.0.0.99:80"],
             &["10.0.0.99:80", "pointsman service show web"],
         ),
+        (&["server", "remove", "web", "10.0.0.11:80"], &["did you mean 10.0.0.11:8080"]),
+        (&["drain", "10.0.0.12:80"], &["did you mean 10.0.0.12:8080"]),
         (&["service", "add", "dns", "udp://10.0.0.2:53"], &["service[dns].listen", "inside"]),
         (&["timeout", "established=900"], &["timeouts.established", "\"900s\""]),
     ];
@@ -284,12 +287,49 @@ fn a_drained_server_is_removed_when_it_is_empty_or_its_time_is_over() {
     let socket = &director.socket;
     director.loads.of(ServerSlot(0)).unwrap().add(true);
     let text = told(socket, &["drain", "10.0.0.11:8080", "--remove", "--timeout", "10s"]);
-    assert!(text.contains("web 10.0.0.11:8080 is gone"), "{text}");
+    assert_eq!(text, "10.0.0.11:8080 of web is gone\n");
     told(socket, &["drain", "10.0.0.12:8080", "--remove", "--timeout", "1s", "--no-wait"]);
     wait_until("the removal", || {
         block_on(Client::new(socket).service("web")).unwrap().servers.is_empty()
     });
     assert_eq!(told(socket, &["drain"]), "no server is drained\n");
+    director.stop();
+}
+
+#[test]
+fn a_drain_that_does_not_end_as_it_should_is_no_success() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let socket = &director.socket;
+    director.loads.of(ServerSlot(0)).unwrap().add(true);
+    director.loads.of(ServerSlot(1)).unwrap().add(true);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| refused(socket, &["drain", "10.0.0.11:8080"]));
+        wait_until("the drain", || told(socket, &["drain"]).contains("10.0.0.11"));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        told(socket, &["drain", "10.0.0.11:8080", "--cancel"]);
+        let error = waiting.join().unwrap();
+        assert!(error.contains("10.0.0.11:8080 of web takes connections again"), "{error}");
+    });
+    let error = refused(socket, &["drain", "10.0.0.12:8080", "--remove", "--timeout", "1s"]);
+    assert!(error.contains("10.0.0.12:8080 of web was removed with 1 connections"), "{error}");
+    // The same again, within a second of the first.
+    for _ in 0..2 {
+        let error = refused(socket, &["drain", "10.0.0.11", "--timeout", "1s"]);
+        assert!(error.contains("1 connections left"), "{error}");
+    }
+    director.stop();
+}
+
+#[test]
+fn a_service_that_listens_elsewhere_keeps_its_drains() {
+    let directory = tempfile::tempdir().unwrap();
+    let director = FakeDirector::start(directory.path());
+    let socket = &director.socket;
+    told(socket, &["drain", "10.0.0.11:8080", "--no-wait"]);
+    told(socket, &["set", "web", "listen=tcp://203.0.113.10:8000"]);
+    let server = &block_on(Client::new(socket).status()).unwrap().services[0].servers[0];
+    assert_eq!((server.weight, &*server.state), (0, "draining"));
     director.stop();
 }
 
@@ -333,7 +373,8 @@ fn hostile_requests_are_answered_and_change_nothing() {
         ("PATCH", "/v1/services/web/servers/nobody", "", "{}", 400),
         ("PATCH", "/v1/timeouts", "", r#"{"established\n[x]\n": "1s"}"#, 422),
         ("DELETE", "/v1/services/web", "if-match: \"x\"\r\n", "", 400),
-        ("DELETE", "/v1/services/web", "if-match: \"99\"\r\n", "", 412),
+        ("DELETE", "/v1/services/web", "if-match: \"1\"\r\n", "", 400),
+        ("DELETE", "/v1/services/web", "if-match: \"0-1\"\r\n", "", 412),
         ("DELETE", "/v1/services/web?dry-run=true", "", "", 400),
         ("DELETE", "/v1/services/web?connections=kill", "", "", 400),
         ("POST", "/v1/reload?dry_run=perhaps", "", "", 400),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::{Socket, json};
+use super::{Socket, json, output};
 use crate::control::api::client::{ChangeCall, ClientError};
 use crate::control::api::message::Changed;
 
@@ -26,6 +26,18 @@ impl Manner {
     /// Whom to ask where nothing is to be changed, and whether for JSON.
     pub(super) fn into_socket(self) -> (Socket, bool) {
         (self.socket, self.json)
+    }
+
+    /// Makes a change by keys and shows what it came to.
+    pub(super) fn make_of(
+        self,
+        keys: impl IntoIterator<Item = KeyValue>,
+        call: impl FnOnce(Value) -> ChangeCall,
+    ) -> ExitCode {
+        match object(keys) {
+            Ok(keys) => self.make(call(Value::Object(keys))),
+            Err(error) => output::fail(&error),
+        }
     }
 
     /// Makes a change and shows what it came to.
@@ -70,6 +82,13 @@ pub(super) struct KeyValue {
     value: Value,
 }
 
+impl KeyValue {
+    /// A key of the object itself.
+    pub(super) fn new(key: &str, value: Value) -> Self {
+        Self { path: vec![key.to_owned()], value }
+    }
+}
+
 impl std::str::FromStr for KeyValue {
     type Err = String;
 
@@ -96,23 +115,23 @@ fn value_of(text: &str) -> Value {
 }
 
 /// Keys and values as an object.
-pub(super) fn object(pairs: impl IntoIterator<Item = KeyValue>) -> Map<String, Value> {
+fn object(pairs: impl IntoIterator<Item = KeyValue>) -> Result<Map<String, Value>, String> {
     let mut object = Map::new();
     for KeyValue { path, value } in pairs {
-        insert(&mut object, &path, value);
+        let twice = || format!("{} is set twice; say it once", path.join("."));
+        insert(&mut object, &path, value).ok_or_else(twice)?;
     }
-    object
+    Ok(object)
 }
 
-fn insert(object: &mut Map<String, Value>, path: &[String], value: Value) {
+/// `None`: there is something already.
+fn insert(object: &mut Map<String, Value>, path: &[String], value: Value) -> Option<()> {
     match path {
-        [] => {}
-        [key] => drop(object.insert(key.clone(), value)),
+        [] => None,
+        [key] => object.insert(key.clone(), value).is_none().then_some(()),
         [key, rest @ ..] => {
             let inner = object.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(inner) = inner {
-                insert(inner, rest, value);
-            }
+            inner.as_object_mut().and_then(|inner| insert(inner, rest, value))
         }
     }
 }
@@ -141,7 +160,12 @@ mod tests {
             "timeouts": { "established": "1h", "udp": "30s" }, "helper": null,
             "listen": "tcp://192.0.2.1:80",
         });
-        assert_eq!(Value::Object(object(pairs)), expected);
+        assert_eq!(Value::Object(object(pairs).unwrap()), expected);
+        for twice in [["persistence=1h", "persistence.prefix=24"], ["a.b=1", "a=2"], ["a=1", "a=2"]]
+        {
+            let pairs = twice.map(|pair| pair.parse::<KeyValue>().unwrap());
+            assert!(object(pairs).unwrap_err().contains("twice"), "{twice:?}");
+        }
         assert!("weight".parse::<KeyValue>().unwrap_err().contains("KEY=VALUE"));
         assert!(".x=1".parse::<KeyValue>().is_err());
     }

@@ -1,11 +1,12 @@
 //! `pointsman drain`: empty a real server.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Socket, json};
 use crate::control::api::client::{ChangeCall, Client, ClientError};
@@ -73,48 +74,119 @@ impl Drain {
                     .fold(String::new(), |text, step| text + &format!("{step}\n")))
             });
         }
-        let timeout_text = timeout.map(|timeout| humantime::format_duration(timeout).to_string());
-        let spec = DrainSpec { server, service, timeout: timeout_text, remove };
+        let timeout = timeout.map(|timeout| humantime::format_duration(timeout).to_string());
+        let meant = Meant::new(&server, service.as_deref());
+        let spec = DrainSpec { server, service, timeout, remove };
         socket.ask(async move |client| {
             let begun = client.change(ChangeCall::drain(&spec)).await?;
-            let mine: Vec<_> = begun.plan.iter().map(|step| step.subject.clone()).collect();
-            let left = if no_wait {
-                of(&mine, client.drains().await?)
+            if let [first, rest @ ..] = &begun.silent_workers[..] {
+                let workers = rest.iter().fold(first.to_string(), |all, id| format!("{all}, {id}"));
+                let text = "it is drained, but ".to_owned();
+                return Err(ClientError::NotTakenOver { text, workers });
+            }
+            let outcome = if no_wait {
+                Outcome { left: meant.of(client.drains().await?), gone: Vec::new() }
             } else {
-                wait(&client, &mine, timeout).await?
+                meant.wait(&client).await?
             };
-            match (json, no_wait || left.iter().all(|server| server.connections == 0)) {
-                (true, _) => self::json(&left),
-                (false, true) => Ok(render_end(&mine, &left)),
-                (false, false) => Err(ClientError::NotEmpty(render(&left))),
+            let is_done = no_wait || outcome.left.iter().all(|server| server.connections == 0);
+            match (json, is_done) {
+                (true, true) => self::json(&outcome.left),
+                (false, true) => Ok(outcome.gone.concat() + &render_some(&outcome.left)),
+                (_, false) => Err(ClientError::NotEmpty(render(&outcome.left))),
             }
         })
     }
 }
 
-/// Those of the drains that are of these subjects (`server SERVICE ADDRESS`).
-fn of(subjects: &[String], drains: Vec<DrainingServer>) -> Vec<DrainingServer> {
-    let is_mine = |drain: &DrainingServer| {
-        subjects.contains(&format!("server {} {}", drain.service, drain.server))
-    };
-    drains.into_iter().filter(is_mine).collect()
+/// The servers that are drained: an address with or without a port, of one service or of all.
+#[derive(Debug)]
+struct Meant {
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+    service: Option<String>,
 }
 
-/// What is left of the drains when they are empty or gone, or the time is over.
-async fn wait(
-    client: &Client,
-    subjects: &[String],
-    timeout: Option<Duration>,
-) -> Result<Vec<DrainingServer>, ClientError> {
-    let end = timeout.map(|timeout| Instant::now() + timeout);
-    loop {
-        let left = of(subjects, client.drains().await?);
-        let empty = left.iter().all(|server| server.connections == 0 && !server.remove);
-        if empty || end.is_some_and(|end| Instant::now() >= end) {
-            return Ok(left);
+/// What a drain came to.
+#[derive(Debug)]
+struct Outcome {
+    /// Servers that are drained still.
+    left: Vec<DrainingServer>,
+    /// A line for each that was removed.
+    gone: Vec<String>,
+}
+
+impl Meant {
+    fn new(server: &str, service: Option<&str>) -> Self {
+        let with_port = server.parse::<SocketAddr>().ok();
+        let bare = server.trim_start_matches('[').trim_end_matches(']').parse().ok();
+        Self {
+            ip: with_port.map(|address| address.ip()).or(bare),
+            port: with_port.map(|address| address.port()),
+            service: service.map(str::to_owned),
         }
-        sleep(LOOK_EVERY).await;
     }
+
+    /// Those that are meant. A server that states no port is meant whatever port is named.
+    fn of(&self, drains: Vec<DrainingServer>) -> Vec<DrainingServer> {
+        let is_meant = |drain: &DrainingServer| {
+            let address = drain.server.parse::<SocketAddr>().ok();
+            let same_port = |port| self.port.is_none_or(|named| port == 0 || named == port);
+            self.service.as_ref().is_none_or(|service| *service == drain.service)
+                && address.is_some_and(|address| {
+                    Some(address.ip()) == self.ip && same_port(address.port())
+                })
+        };
+        drains.into_iter().filter(is_meant).collect()
+    }
+
+    /// Waits until all are empty, or removed where they are to be, or have no more time.
+    async fn wait(&self, client: &Client) -> Result<Outcome, ClientError> {
+        let mut before: Vec<DrainingServer> = Vec::new();
+        let mut gone = Vec::new();
+        loop {
+            let left = self.of(client.drains().await?);
+            for drain in before.iter().filter(|drain| !left.iter().any(|one| one.is_same(drain))) {
+                gone.push(end_of(client, drain).await?);
+            }
+            let is_over = |drain: &DrainingServer| {
+                let no_time = drain.deadline.is_some_and(|deadline| unix_seconds() >= deadline);
+                !drain.remove && (drain.connections == 0 || no_time)
+            };
+            if left.iter().all(is_over) {
+                return Ok(Outcome { left, gone });
+            }
+            before = left;
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// How the drain of a server ended that is drained no more.
+async fn end_of(client: &Client, drain: &DrainingServer) -> Result<String, ClientError> {
+    let DrainingServer { service, server, connections, deadline, .. } = drain;
+    let listing = client.services().await?;
+    let specs = listing.services.iter().filter(|spec| spec.name == *service);
+    if specs.flat_map(|spec| &spec.servers).any(|spec| spec.address == *server) {
+        let text =
+            format!("{server} of {service} takes connections again: its drain was cancelled\n");
+        return Err(ClientError::NotEmpty(text));
+    }
+    let no_time = deadline.is_some_and(|deadline| unix_seconds() >= deadline);
+    if no_time && *connections > 0 {
+        let text = format!("{server} of {service} was removed with {connections} connections\n");
+        return Err(ClientError::NotEmpty(text));
+    }
+    Ok(format!("{server} of {service} is gone\n"))
+}
+
+/// Seconds since 1970.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn render_some(drains: &[DrainingServer]) -> String {
+    if drains.is_empty() { String::new() } else { render(drains) }
 }
 
 #[allow(clippy::unnecessary_wraps, clippy::ptr_arg, reason = "as `json` is called")]
@@ -131,14 +203,6 @@ fn render(drains: &[DrainingServer]) -> String {
         let removal = if *remove { ", to be removed" } else { "" };
         // Writing to a String does not fail.
         let _ = writeln!(text, "{server} of {service}: {connections} connections left{removal}");
-    }
-    text
-}
-
-fn render_end(subjects: &[String], left: &[DrainingServer]) -> String {
-    let mut text = render(left);
-    if left.is_empty() {
-        text = subjects.iter().fold(String::new(), |text, subject| text + subject + " is gone\n");
     }
     text
 }

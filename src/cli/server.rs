@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::change::{KeyValue, Manner, object};
+use super::change::{KeyValue, Manner};
 use crate::control::api::client::ChangeCall;
 
 const EXAMPLES: &str = "\
@@ -57,9 +57,9 @@ impl Server {
     pub(super) fn run(self) -> ExitCode {
         match self.action {
             Action::Add { service, address, keys, manner } => {
-                let mut object = object(keys);
-                object.insert("address".to_owned(), json!(address));
-                manner.make(ChangeCall::add_server(&service, Value::Object(object)))
+                let address = KeyValue::new("address", json!(address));
+                let keys = keys.into_iter().chain([address]);
+                manner.make_of(keys, |keys| ChangeCall::add_server(&service, keys))
             }
             Action::Remove { service, address, connections, manner } => manner.make(
                 ChangeCall::remove_server(&service, &address).connections(connections.as_deref()),

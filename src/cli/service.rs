@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::change::{KeyValue, Manner, object};
+use super::change::{KeyValue, Manner};
 use super::{Socket, output};
 use crate::control::api::client::ChangeCall;
 use crate::control::api::message::{Deed, ServiceSpec, Step};
@@ -85,10 +85,9 @@ impl Service {
                 if as_json { super::json(&service) } else { Ok(render_one(&service)) }
             }),
             Action::Add { name, listen, keys, manner } => {
-                let mut object = object(keys);
-                object.insert("name".to_owned(), json!(name));
-                object.insert("listen".to_owned(), json!(listen));
-                manner.make(ChangeCall::add_service(Value::Object(object)))
+                let stated = [("name", json!(name)), ("listen", json!(listen))];
+                let stated = stated.map(|(key, value)| KeyValue::new(key, value));
+                manner.make_of(keys.into_iter().chain(stated), ChangeCall::add_service)
             }
             Action::Remove { name, connections, manner } => {
                 manner.make(ChangeCall::remove_service(&name).connections(connections.as_deref()))

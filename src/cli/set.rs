@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::Value;
 
-use super::change::{KeyValue, Manner, object};
+use super::change::{KeyValue, Manner};
 use super::{Socket, output};
 use crate::control::api::client::ChangeCall;
 
@@ -33,8 +32,7 @@ pub(super) struct Set {
 impl Set {
     pub(super) fn run(self) -> ExitCode {
         let Self { what, keys, manner } = self;
-        let keys = Value::Object(object(keys));
-        manner.make(match what.split_once('/') {
+        manner.make_of(keys, |keys| match what.split_once('/') {
             Some((service, server)) => ChangeCall::set_server(service, server, keys),
             None => ChangeCall::set_service(&what, keys),
         })
@@ -67,7 +65,7 @@ impl Timeout {
         if keys.is_empty() {
             return show(manner.into_socket());
         }
-        manner.make(ChangeCall::set_timeouts(Value::Object(object(keys))))
+        manner.make_of(keys, ChangeCall::set_timeouts)
     }
 }
 

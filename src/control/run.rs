@@ -361,6 +361,7 @@ impl Control {
         if let Some(worker) = self.acknowledgements.straggler(self.state.version()) {
             return Err(NotChanged::Straggler(worker));
         }
+        self.reclaim();
         let outcome =
             if dry_run { self.state.preview(change) } else { self.state.apply(change, self.now()) };
         let Outcome { plan, warnings, table } = outcome.map_err(|refused| {
@@ -389,6 +390,13 @@ impl Control {
         Ok((changed, installs))
     }
 
+    /// Takes back the slots of servers that are gone, connections and all.
+    fn reclaim(&mut self) {
+        let acknowledged = self.acknowledgements.everywhere();
+        let returned = self.state.reclaim(&self.observed.loads, acknowledged);
+        self.observed.slots_returned(&returned);
+    }
+
     /// Tells the workers and the readers.
     fn install(&mut self, table: &Arc<ServiceTable>) {
         table.set_thresholds(&self.observed.loads);
@@ -406,9 +414,8 @@ impl Control {
         if self.acknowledgements.straggler(self.state.version()).is_some() {
             return;
         }
+        self.reclaim();
         let acknowledged = self.acknowledgements.everywhere();
-        let returned = self.state.reclaim(&self.observed.loads, acknowledged);
-        self.observed.slots_returned(&returned);
         match self.state.step(now) {
             Ok(Some(table)) => self.install(&table),
             Ok(None) => {}

@@ -7,6 +7,8 @@
 //! acknowledgement, and whatever else it sends for this connection, is answered with a reset whose
 //! sequence number is the very one that it awaits (RFC 5961 section 3.2).
 
+use std::ops::Range;
+
 use zerocopy::IntoBytes;
 
 use super::conn::tcp_state::ConnectionState;
@@ -34,13 +36,37 @@ const PER_SECOND: u32 = 10_000;
 /// How long a client has to answer, milliseconds: longer than packets take to come again.
 const PATIENCE_MS: u32 = 10_000;
 
-/// Where the search through one table is.
+/// Where the search through one table is. Records that begin to be used while it is under way hold
+/// connections of the table of services at hand, which are of no interest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Search {
     /// The next record.
     at: u32,
-    /// Records that are to be looked at. After the last one comes the first.
+    /// Records that are to be looked at: from `at` to the end, then from the first.
     left: u32,
+    /// Behind the last record.
+    end: u32,
+}
+
+impl Search {
+    /// All records before `end` are to be looked at. What is under way goes on where it is, so that
+    /// it gets round however often servers are removed.
+    fn begin(&mut self, end: u32) {
+        let at = if self.at < end { self.at } else { 0 };
+        *self = Self { at, left: end, end };
+    }
+
+    /// The next records, at most `budget`.
+    fn next(&self, budget: u32) -> Range<u32> {
+        let last = self.at.saturating_add(budget.min(self.left)).min(self.end);
+        self.at..last
+    }
+
+    /// All before `next` of those records have been looked at.
+    fn advance(&mut self, next: u32) {
+        self.left -= next - self.at;
+        self.at = if next < self.end { next } else { 0 };
+    }
 }
 
 /// The search for connections of removed servers.
@@ -77,11 +103,10 @@ enum Fate {
 struct NotNow;
 
 impl<F: Frame> Pipeline<F> {
-    /// Servers were removed: all connections of now are to be looked at. A search that is under
-    /// way goes on where it is, so that it gets round however often servers are removed.
+    /// Servers were removed: all connections of now are to be looked at.
     pub(super) fn begin_sweep(&mut self) {
-        self.shared.sweep.v4.left = self.v4.range(0, u32::MAX).0.end;
-        self.shared.sweep.v6.left = self.v6.range(0, u32::MAX).0.end;
+        self.shared.sweep.v4.begin(self.v4.range(0, u32::MAX).0.end);
+        self.shared.sweep.v6.begin(self.v6.range(0, u32::MAX).0.end);
     }
 
     /// Looks at some connections for those of removed servers.
@@ -101,18 +126,17 @@ impl<F: Frame> Shared<F> {
     fn sweep_table<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
-        Search { at, left }: Search,
+        mut search: Search,
         now: Tick,
         outlet: &mut impl Outlet<F>,
     ) -> Search {
-        let (records, next) = table.range(at, BUDGET.min(left));
+        let records = search.next(BUDGET);
         let mut probes = PROBES;
-        for record in records.clone() {
-            if self.judge(table, record, (now, &mut probes), outlet).is_err() {
-                return Search { at: record, left: left - (record - at) };
-            }
-        }
-        Search { at: next.unwrap_or(0), left: left - (records.end - records.start) }
+        let mut judged = records.clone();
+        let unjudged =
+            judged.find(|record| self.judge(table, *record, (now, &mut probes), outlet).is_err());
+        search.advance(unjudged.unwrap_or(records.end));
+        search
     }
 
     /// Deals with the connection in a record, if there is one.
@@ -261,4 +285,40 @@ fn write_probe<A: Family, F: Frame>(
         ether_type: U16::new(A::ETHER_TYPE),
     };
     link.write_to_prefix(frame.octets_mut()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is begun meanwhile, and however the table grows: every record that there was
+        /// when the last search began is looked at after that.
+        #[test]
+        fn a_search_sees_every_record_that_there_was_when_it_began(
+            steps in prop::collection::vec((0_u32..40, 0_u32..30, any::<bool>()), 1..40),
+        ) {
+            let mut search = Search::default();
+            let (mut fresh, mut unseen) = (0_u32, std::collections::BTreeSet::new());
+            for (growth, budget, begins) in steps {
+                fresh += growth;
+                if begins {
+                    search.begin(fresh);
+                    unseen = (0..fresh).collect();
+                }
+                let records = search.next(budget);
+                unseen.retain(|record| !records.contains(record));
+                search.advance(records.end);
+            }
+            while search.left > 0 {
+                let records = search.next(7);
+                prop_assert!(!records.is_empty());
+                unseen.retain(|record| !records.contains(record));
+                search.advance(records.end);
+            }
+            prop_assert!(unseen.is_empty(), "{:?}", unseen);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Changes of a running director under real load.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use pointsman::control::api::client::{ChangeCall, Client};
@@ -92,6 +94,44 @@ fn a_drained_server_empties_while_others_serve() {
     tell(&lab, "drain 10.0.0.12:8080 --cancel");
     assert_eq!(answers(&lab, VIPS[0], 30), shares([10, 10, 10]));
     nothing_was_lost(&director.balanced_metrics().drops());
+    director.stop();
+}
+
+/// Requests, half requests and garbage, 10,000 in all, while clients are served.
+#[test]
+fn ten_thousand_requests_do_not_disturb_forwarding() {
+    let lab = Lab::two_nic("requests");
+    let director = lab.direct(&lab.config("0, 1"));
+    let socket = lab.state().join("pointsman.sock");
+    let words: [&[u8]; 6] = [
+        b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /v1/services HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/services HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n{\"a\":",
+        b"DELETE /v1/services/nobody HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/services HTTP/1.1\r\ncontent-length: 900\r\n\r\n{",
+        b"\x16\x03\x01\x00\xff\x01 garbage",
+    ];
+    let ask = &|number: usize| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        // The director may close a connection that it does not like at once.
+        stream.write_all(words[number % words.len()]).ok();
+        if number % words.len() < 4 {
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).ok();
+            assert!(answer.starts_with(b"HTTP/1.1 "), "request {number} has no answer");
+        }
+    };
+    under_load(&lab, 20, "", || {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..2500).for_each(|number| ask(number * 4 + thread)));
+            }
+        });
+    });
+    let metrics = director.balanced_metrics();
+    nothing_was_lost(&metrics.drops());
+    assert_eq!(metrics.sum("port_missed_total", &[]), 0);
+    assert_eq!(metrics.sum("changes_total", &[("result", "applied")]), 0);
     director.stop();
 }
 

@@ -50,7 +50,7 @@ impl Remote {
         let mut attempts = 0;
         loop {
             let stated = self.stated()?;
-            let call = decide(&stated)?.if_version(stated.version).origin("ipvsadm");
+            let call = decide(&stated)?.if_match(&stated.etag).origin("ipvsadm");
             attempts += 1;
             match self.runtime.block_on(self.client.change(call)) {
                 Err(ClientError::Refused(failure))

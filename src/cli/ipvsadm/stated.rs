@@ -17,7 +17,7 @@ use crate::service::Protocol;
 /// `GET /v1/services`, as far as ipvsadm knows of such things.
 #[derive(Debug, Deserialize)]
 pub(super) struct Stated {
-    pub(super) version: u64,
+    pub(super) etag: String,
     pub(super) services: Vec<StatedService>,
 }
 

@@ -77,7 +77,7 @@ pub enum ClientError {
         workers: String,
     },
     /// The time of a drain is over.
-    #[error("the time is over and connections are left:\n{0}")]
+    #[error("not empty:\n{0}")]
     NotEmpty(String),
     /// The answer is not what this version understands.
     #[error("the director's answer is not understood ({0}); is it another version of pointsman?")]
@@ -108,7 +108,7 @@ pub struct ChangeCall {
     path: String,
     query: Option<String>,
     body: Option<serde_json::Value>,
-    version: Option<u64>,
+    etag: Option<String>,
     dry_run: bool,
     origin: &'static str,
 }
@@ -120,7 +120,7 @@ fn part(text: &str) -> impl fmt::Display + '_ {
 
 impl ChangeCall {
     fn new(method: Method, path: String, body: Option<serde_json::Value>) -> Self {
-        Self { method, path, query: None, body, version: None, dry_run: false, origin: "pointsman" }
+        Self { method, path, query: None, body, etag: None, dry_run: false, origin: "pointsman" }
     }
 
     /// One more service, whose keys are those of `[[service]]`.
@@ -188,10 +188,10 @@ impl ChangeCall {
         Self { query: query.or(self.query), ..self }
     }
 
-    /// Only if this version is in force.
+    /// Only if what is in force is what this ETag was given for.
     #[must_use]
-    pub fn if_version(self, version: u64) -> Self {
-        Self { version: Some(version), ..self }
+    pub fn if_match(self, etag: &str) -> Self {
+        Self { etag: Some(etag.to_owned()), ..self }
     }
 
     /// Only tell what would change.
@@ -265,15 +265,15 @@ impl Client {
 
     /// Makes a change; the answer comes when all workers have it, or have been waited for.
     pub async fn change(&self, call: ChangeCall) -> Result<Changed, ClientError> {
-        let ChangeCall { method, path, query, body, version, dry_run, origin } = call;
+        let ChangeCall { method, path, query, body, etag, dry_run, origin } = call;
         let queries = query.into_iter().chain(dry_run.then(|| "dry_run=true".to_owned()));
         let queries: Vec<_> = queries.collect();
         let path = if queries.is_empty() { path } else { format!("{path}?{}", queries.join("&")) };
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let mut request = Request::builder().method(method).uri(path);
         request = request.header(header::USER_AGENT, origin);
-        if let Some(version) = version {
-            request = request.header(header::IF_MATCH, format!("\"{version}\""));
+        if let Some(etag) = etag {
+            request = request.header(header::IF_MATCH, etag);
         }
         self.ask(request, body).await
     }

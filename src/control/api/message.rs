@@ -310,8 +310,10 @@ pub struct Connection {
 /// `GET /v1/services`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Services {
-    /// The version that this is, for `If-Match`.
+    /// The version that this is; it begins anew with the director.
     pub version: u64,
+    /// What `If-Match` takes for this version of this director's run: also the header `ETag`.
+    pub etag: String,
     /// In the order of the configuration.
     pub services: Vec<ServiceSpec>,
 }
@@ -376,6 +378,13 @@ pub struct DrainingServer {
 pub struct Zeroed {
     /// The service whose counters begin at 0 again; `null`: all.
     pub service: Option<String>,
+}
+
+impl DrainingServer {
+    /// Whether it is the same drain, however many connections are left.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.service, &self.server, self.since) == (&other.service, &other.server, other.since)
+    }
 }
 
 /// `POST /v1/save`

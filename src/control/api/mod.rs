@@ -4,6 +4,7 @@ pub mod client;
 pub mod message;
 pub mod spec;
 pub mod server;
+mod call;
 mod changes;
 mod connections;
 mod status;

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use super::Doors;
 use super::message::{Failure, Zeroed};
 use super::server::Refusal;
-use crate::control::desired::Refused;
+use crate::control::desired::no_service;
 
 /// Let the counters of every service begin at 0 again, as far as `since_zero` tells them.
 #[utoipa::path(post, path = "/v1/zero", responses((status = 200, body = Zeroed)))]
@@ -30,6 +30,9 @@ pub(super) async fn zero_service(
 fn zero(doors: &Doors, service: Option<String>) -> Result<Json<Zeroed>, Refusal> {
     match doors.observed.zero(service.as_deref()) {
         Some(()) => Ok(Json(Zeroed { service })),
-        None => Err(Refused::NoService { name: service.unwrap_or_default(), nearest: None }.into()),
+        None => {
+            let config = &doors.observed.inventory().config;
+            Err(no_service(&service.unwrap_or_default(), config).into())
+        }
     }
 }

@@ -158,9 +158,29 @@ impl Document {
         Err(Refused::NoService { name: name.to_owned(), nearest })
     }
 
+    /// The addresses of a service's servers, as they are stated.
+    fn server_names(&mut self, service: &str) -> Result<Vec<String>, Refused> {
+        let address = |server: &dyn TableLike| {
+            server.get("address").and_then(Item::as_str).map(str::to_owned)
+        };
+        Ok(match self.service(service)?.get("servers") {
+            Some(Item::ArrayOfTables(tables)) => {
+                tables.iter().filter_map(|table| address(table)).collect()
+            }
+            Some(Item::Value(Value::Array(tables))) => {
+                let tables = tables.iter().filter_map(Value::as_inline_table);
+                tables.filter_map(|table| address(table)).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
     fn server(&mut self, service: &str, server: ServerName) -> Result<&mut dyn TableLike, Refused> {
-        let missing =
-            || Refused::NoServer { service: service.to_owned(), server: server.to_string() };
+        let nearest = server.nearest(self.server_names(service)?);
+        let missing = || {
+            let server = server.to_string();
+            Refused::NoServer { service: service.to_owned(), server, nearest: nearest.clone() }
+        };
         let table = self.service(service)?;
         let server = server.or_port(port_of(table));
         let servers = table.get_mut("servers").ok_or_else(missing)?;
@@ -214,6 +234,12 @@ impl ServerName {
     /// The name of a server with this address.
     pub(super) fn of(address: SocketAddr) -> Self {
         Self { ip: address.ip(), port: Some(address.port()).filter(|port| *port != 0) }
+    }
+
+    /// The one of these that was probably meant: another port of the same address.
+    pub(super) fn nearest(self, known: Vec<String>) -> Option<String> {
+        let same = |known: &String| Self::parse(known).is_some_and(|known| known.ip == self.ip);
+        known.into_iter().find(same)
     }
 
     /// Whether it names the server with this address; one that states no port has `otherwise`.

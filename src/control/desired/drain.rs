@@ -126,7 +126,24 @@ impl Drains {
             return Ok(());
         }
         let service = service.clone().unwrap_or_else(|| "(any)".to_owned());
-        Err(Refused::NoServer { service, server: server.to_string() })
+        let all = config.services.iter().flat_map(|service| &service.servers);
+        let nearest = server.nearest(all.map(|known| known.address.to_string()).collect());
+        Err(Refused::NoServer { service, server: server.to_string(), nearest })
+    }
+
+    /// A service that listens elsewhere now, and is known by its name, keeps its drains.
+    pub(super) fn follow_services(&mut self, before: &Config, after: &Config) {
+        for drain in &mut self.0 {
+            let listens = |service: &&VirtualService| service.listen.to_string() == drain.listen;
+            if after.services.iter().any(|service| listens(&service)) {
+                continue;
+            }
+            let old = before.services.iter().find(listens);
+            let new = old.and_then(|old| after.services.iter().find(|new| new.name == old.name));
+            if let Some(new) = new {
+                drain.listen = new.listen.to_string();
+            }
+        }
     }
 
     /// Forgets those of servers that are gone.

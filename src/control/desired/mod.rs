@@ -194,7 +194,8 @@ impl DesiredState {
     pub(super) fn apply(&mut self, change: &Change, now: Duration) -> Result<Outcome, Refused> {
         let before = Arc::clone(&self.inventory);
         let Prospect { wanted, config, drains, plan, warnings } = self.prospect(change)?;
-        if plan.iter().all(|step| step.deed == Deed::NeedsRestart) {
+        let same = config == before.config && drains == self.drains;
+        if same && plan.iter().all(|step| step.deed == Deed::NeedsRestart) {
             self.wanted = wanted;
             self.has_read(change);
             return Ok(Outcome { plan, warnings: self.news(&warnings), table: None });
@@ -206,7 +207,8 @@ impl DesiredState {
         for (listen, server, removal) in change.retired(&before.config) {
             self.slots.retire(listen, server, removal);
         }
-        let (table, inventory) = self.compile(revision, config, &drains, &ramps, now)?;
+        let compiled = self.compile(revision, config, &drains, &ramps, now);
+        let (table, inventory) = compiled.inspect_err(|_| self.slots.keep_all())?;
         let news = self.news(&warnings);
         if self.drains != drains {
             drains.store(&self.drain_file).unwrap_or_else(|cause| {
@@ -325,6 +327,7 @@ impl DesiredState {
         config.director = in_force.director.clone();
         config.interfaces.clone_from(&in_force.interfaces);
         Self::check_families(&config)?;
+        drains.follow_services(in_force, &config);
         drains.keep_known(&config);
         plan.splice(0..0, plan::between(in_force, &config));
         plan.extend(plan::of_drains(&self.drains, &drains, &config));
@@ -417,7 +420,7 @@ impl Inventory {
 }
 
 /// That there is no such service, and which one was probably meant.
-fn no_service(name: &str, config: &Config) -> Refused {
+pub(super) fn no_service(name: &str, config: &Config) -> Refused {
     let names: Vec<_> = config.services.iter().map(|service| service.name.clone()).collect();
     let nearest = config::nearest(name, &names).map(str::to_owned);
     Refused::NoService { name: name.to_owned(), nearest }

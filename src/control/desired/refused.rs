@@ -26,6 +26,8 @@ pub enum Refused {
         service: String,
         /// The server.
         server: String,
+        /// The one that was probably meant.
+        nearest: Option<String>,
     },
     /// What would be in force is not valid.
     #[error("{}", .0.first().map_or("not valid", |problem| &*problem.message))]

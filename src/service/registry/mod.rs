@@ -142,6 +142,11 @@ impl SlotRegistry {
         listed.map(|entry| entry.own_removal = Some(removal)).is_some()
     }
 
+    /// What was said by [`Self::retire`] means nothing: the table was not compiled.
+    pub fn keep_all(&mut self) {
+        self.servers.values_mut().for_each(|entry| entry.own_removal = None);
+    }
+
     /// Frees the slots of servers that are gone from the table, that all workers have let go of
     /// (`acknowledged`: the oldest version that one of them has), and that have no connections or
     /// templates any more; and the numbers of their services. To be called by whoever compiles
