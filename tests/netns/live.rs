@@ -24,9 +24,10 @@ fn live(director: &Director<'_>, server: &str) -> u64 {
     of("server_active_connections") + of("server_inactive_connections")
 }
 
-/// wrk in the background for some seconds; `during` happens meanwhile. Its report has no errors.
-fn under_load(lab: &Lab, seconds: u32, more: &str, during: impl FnOnce()) {
-    let line = format!("wrk -t1 -c16 -d{seconds}s --timeout 5s {more} http://{VIP4}/");
+/// wrk in the background for some seconds, `with` arguments; `during` happens meanwhile. Its report
+/// has no errors.
+pub(crate) fn under_load(lab: &Lab, seconds: u32, with: &str, during: impl FnOnce()) {
+    let line = format!("wrk -t1 -c16 -d{seconds}s --timeout 5s {with}");
     lab.begin("client", "wrk", &line);
     std::thread::sleep(Duration::from_millis(300));
     during();
@@ -39,9 +40,10 @@ fn under_load(lab: &Lab, seconds: u32, more: &str, during: impl FnOnce()) {
 #[test]
 fn servers_come_go_and_change_under_load_without_an_error() {
     let lab = Lab::two_nic("live");
-    for more in ["", "-H 'Connection: close'"] {
+    for more in ["", "-H 'Connection: close' "] {
+        let load = format!("{more}http://{VIP4}/");
         let director = lab.direct(&lab.config("0, 1"));
-        under_load(&lab, 6, more, || {
+        under_load(&lab, 6, &load, || {
             tell(&lab, "server remove web 10.0.0.13:8080");
             tell(&lab, "set web/10.0.0.11:8080 weight=5");
             tell(&lab, "set web scheduler=wrr");
@@ -121,7 +123,7 @@ fn ten_thousand_requests_do_not_disturb_forwarding() {
             assert!(answer.starts_with(b"HTTP/1.1 "), "request {number} has no answer");
         }
     };
-    under_load(&lab, 20, "", || {
+    under_load(&lab, 20, &format!("http://{VIP4}/"), || {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 scope.spawn(move || (0..2500).for_each(|number| ask(number * 4 + thread)));

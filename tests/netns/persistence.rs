@@ -7,10 +7,13 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use crate::lab::{Lab, add_service, eventually, service};
+use crate::live::{tell, under_load};
+use crate::traffic::nothing_was_lost;
 
 const SERVERS: [&str; 3] = ["rs1", "rs2", "rs3"];
 /// In the outside network, nobody's address but for the mark's rule.
 const SHOP: &str = "192.0.2.101";
+const CLIENT: &str = "192.0.2.10";
 const SHOP6: &str = "[2001:db8:1::101]";
 
 /// An nginx on each server that answers HTTP and HTTPS with the server's name.
@@ -114,5 +117,33 @@ fn http_and_https_of_a_client_reach_one_server_over_two_workers() {
     }
     assert_eq!(metrics.sum("connection_templates", &[]), 12);
     assert_eq!(metrics.drops(), []);
+    director.stop();
+}
+
+#[test]
+fn a_drained_server_loses_its_persistent_clients_under_load_without_an_error() {
+    let lab = Lab::two_nic("sticky");
+    open_shops(&lab);
+    let director = lab.direct(&shop(&lab, "0, 1"));
+    let one = |rounds| {
+        let servers = who(&lab, CLIENT, SHOP, rounds);
+        assert_eq!(servers.len(), 1, "{servers:?}");
+        servers.into_iter().next().unwrap()
+    };
+    // wrk is that client too.
+    let first = one(1);
+    let address = first.replace("rs", "10.0.0.1");
+    let load = format!("-H 'Connection: close' http://{SHOP}/");
+    under_load(&lab, 5, &load, || {
+        // The template outlives the connections that it has made, and names a drained server.
+        assert_eq!(one(5), first);
+        tell(&lab, &format!("drain {address} --no-wait"));
+        let second = one(5);
+        assert_ne!(second, first);
+        tell(&lab, &format!("drain {address} --cancel"));
+        assert_eq!(one(5), second, "it stays where it is now");
+    });
+    let metrics = director.balanced_metrics();
+    nothing_was_lost(&metrics.drops());
     director.stop();
 }

@@ -14,6 +14,7 @@ mod saving;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -209,12 +210,9 @@ impl DesiredState {
         }
         let compiled = self.compile(revision, config, &drains, &ramps, now);
         let (table, inventory) = compiled.inspect_err(|_| self.slots.keep_all())?;
-        let news = self.news(&warnings);
+        let mut news = self.news(&warnings);
         if self.drains != drains {
-            drains.store(&self.drain_file).unwrap_or_else(|cause| {
-                let file = self.drain_file.display();
-                tracing::warn!(%file, %cause, "a restart will not know which servers are drained");
-            });
+            news.extend(drains.store(&self.drain_file).err().map(|cause| self.not_kept(&cause)));
         }
         (self.wanted, self.drains, self.ramps, self.warnings) = (wanted, drains, ramps, warnings);
         (self.table, self.inventory) = (table, inventory);
@@ -300,6 +298,18 @@ impl DesiredState {
     fn has_read(&mut self, change: &Change) {
         if let Change::Reload { text } = change {
             self.source.text.clone_from(text);
+        }
+    }
+
+    fn not_kept(&self, cause: &io::Error) -> Problem {
+        let file = self.drain_file.display();
+        tracing::warn!(%file, %cause, "a restart will not know which servers are drained");
+        Problem {
+            field: None,
+            message: format!(
+                "{file}: {cause}: a restart of the director will not know which servers are drained"
+            ),
+            help: Some("make the directory of the control socket writable".to_owned()),
         }
     }
 

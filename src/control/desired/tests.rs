@@ -274,6 +274,18 @@ fn a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn a_drain_that_a_restart_will_not_know_of_says_so() {
+    let socket = "[director]\nsocket = \"/proc/nowhere/pointsman.sock\"";
+    let mut state = state_of(&FILE.replace("[director]", socket));
+    let how = Some(Emptying { timeout: None, remove: false, now: 0 });
+    let order = DrainOrder { server: name("10.0.0.12"), service: None, how };
+    let outcome = state.apply(&Change::Drain(order), Duration::ZERO).unwrap();
+    assert!(outcome.table.is_some());
+    let [warning] = &outcome.warnings[..] else { panic!("{:?}", outcome.warnings) };
+    assert!(warning.message.starts_with("/proc/nowhere/pointsman.drains.json: "), "{warning}");
+}
+
+#[test]
 fn the_same_change_twice_installs_nothing_twice() {
     let mut state = state();
     let change = set_server("web", "10.0.0.12:8080", json!({ "weight": 7 }));
