@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ids",
             "clock",
             "dataplane::mailbox",
+            "dataplane::failover",
             "dataplane::stats",
             // The states of a connection, which stats and listings name.
             "dataplane::conn::tcp_state",

@@ -147,6 +147,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
         sides: if id == 0 { Sides::OUTSIDE } else { Sides::INSIDE },
         mss_clamp: None,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        floating: Vec::new(),
     }
 }
 
@@ -250,6 +251,7 @@ fn worker_in(
         expectations: Arc::new(Expectations::for_workers(workers, [3; 4])),
         stats: Arc::clone(&stats),
         mailbox: inner,
+        failover: None,
     };
     let mut pipeline = Pipeline::new(settings, Tick(0)).unwrap();
     for (interface, address, mac) in [

@@ -115,6 +115,7 @@ impl Plan {
             sides: if number == OUTSIDE { Sides::OUTSIDE } else { Sides::INSIDE },
             mss_clamp: None,
             addresses: addresses.to_vec(),
+            floating: Vec::new(),
         };
         Interfaces::new(vec![
             one(OUTSIDE, flows::OUTSIDE_MAC, outside),
@@ -225,6 +226,7 @@ impl<F: Frame> World<F> {
             expectations: Arc::new(Expectations::for_workers(workers, SECRET)),
             stats: Arc::clone(&stats),
             mailbox: inner,
+            failover: None,
         };
         let pipeline = Pipeline::new(settings, Tick(0)).context("the connection table")?;
         let mut world = Self { pipeline, stats, rounds: 0, is_watched: true, control };

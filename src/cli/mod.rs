@@ -5,6 +5,7 @@ mod completions;
 mod change;
 mod connections;
 mod drain;
+mod ha;
 pub mod ipvsadm;
 mod output;
 mod reload;
@@ -59,6 +60,7 @@ enum Command {
     Set(set::Set),
     Timeout(set::Timeout),
     Drain(drain::Drain),
+    Ha(ha::Ha),
     Reload(reload::Reload),
     Save(reload::Save),
     Ipvsadm(Ipvsadm),
@@ -104,6 +106,7 @@ impl Cli {
             Command::Set(set) => set.run(),
             Command::Timeout(timeout) => timeout.run(),
             Command::Drain(drain) => drain.run(),
+            Command::Ha(ha) => ha.run(),
             Command::Reload(reload) => reload.run(),
             Command::Save(save) => save.run(),
             Command::Ipvsadm(Ipvsadm { words }) => ipvsadm::run("ipvsadm", "ipvsadm", words),

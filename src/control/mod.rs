@@ -12,6 +12,7 @@ mod listeners;
 mod plant;
 mod ownership;
 mod desired;
+pub mod failover;
 mod acknowledgements;
 mod neighbor;
 mod outbox;
@@ -25,8 +26,11 @@ mod ledger;
 mod test_config;
 
 pub use desired::{Problem, Refused, at_start};
+pub use failover::{FailoverPlant, LinkSource};
 pub use listeners::{Listeners, StartError};
-pub use ownership::{essential_neighbors, next_hop, owned_addresses, static_neighbors};
+pub use ownership::{
+    essential_neighbors, moving_addresses, next_hop, owned_addresses, static_neighbors,
+};
 pub use plant::{
     BuildInfo, DeviceSource, HashCheck, Neighbor, Plant, PoolReport, PortCounters, PortReport,
     SteeringMode, WorkerHandle,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::api::message::Traffic;
 use super::config::Config;
 use super::desired::{Inventory, InventoryService};
+use super::failover::Failover;
 use super::ledger::Ledger;
 use super::neighbor::Neighbors;
 use super::rates::{Rates, Sample};
@@ -105,6 +106,8 @@ pub(super) struct Observed {
     pub(super) changes: Shared<ChangeCounts>,
     /// What belongs to whom of what the workers count.
     pub(super) ledger: Shared<Ledger>,
+    /// The failover thread; `None`: the director is alone.
+    pub(super) failover: Option<Failover>,
 }
 
 /// What has become of changes since the start.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::Listeners;
 use super::config::{Config, ConfigSource, MacAddress};
+use super::{FailoverPlant, Listeners};
 use crate::dataplane::mailbox::ControlMailbox;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, InterfaceId, WorkerId};
@@ -18,6 +18,8 @@ pub struct Plant {
     pub config: Config,
     /// The file that it comes from.
     pub source: ConfigSource,
+    /// What the failover thread needs; `None`: the director is alone.
+    pub failover: Option<FailoverPlant>,
     /// The workers, worker 0 first.
     pub workers: Vec<WorkerHandle>,
     /// Connections per real server, which the workers count.

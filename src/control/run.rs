@@ -14,6 +14,7 @@ use super::api::message::{Changed, Failure, Saved};
 use super::desired::{
     Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
 };
+use super::failover::{Failover, Transitions};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
@@ -113,6 +114,8 @@ pub(super) struct Control {
     stop: Arc<AtomicBool>,
     stopping: bool,
     socket_file: SocketFile,
+    /// Changes of the role in a pair.
+    transitions: Transitions,
 }
 
 /// The addresses to announce, and when.
@@ -166,6 +169,16 @@ impl Control {
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
+        let (failover, transitions) = match (plant.failover, &plant.config.failover) {
+            (Some(parts), Some(group)) => {
+                let stats = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
+                let (failover, transitions) = Failover::start(parts, (&plant.config, group), stats)
+                    .map_err(StartError::Thread)?;
+                failover.set_addresses(ownership::moving_addresses(&plant.config));
+                (Some(failover), Transitions::of(group, transitions))
+            }
+            (Some(_) | None, _) => (None, Transitions::default()),
+        };
         let observed = Arc::new(Observed {
             config: plant.config,
             workers: stats,
@@ -179,6 +192,7 @@ impl Control {
             health: Shared::default(),
             changes: Shared::default(),
             ledger: Shared::default(),
+            failover,
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let socket_file = plant.listeners.api.file;
@@ -205,6 +219,7 @@ impl Control {
             stop: plant.stop,
             stopping: false,
             socket_file,
+            transitions,
         })
     }
 
@@ -220,6 +235,7 @@ impl Control {
                 _ = &mut told => break,
                 signal = signals.next() => self.on_signal(signal),
                 Some(request) = self.requests.recv() => self.on_request(request),
+                transition = self.transitions.next() => self.transitions.tell(&transition),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -253,6 +269,9 @@ impl Control {
             self.log_states();
         }
         self.observed.beat(now, &self.neighbors);
+        if let Some(failover) = &self.observed.failover {
+            failover.beat();
+        }
     }
 
     fn take_events(&mut self, now: Duration, per_worker: usize) {
@@ -460,6 +479,9 @@ impl Control {
         self.neighbors.require(now, &ownership::essential_neighbors(config));
         let owned = ownership::owned_addresses(config);
         self.announcements.change(now, owned);
+        if let Some(failover) = &self.observed.failover {
+            failover.set_addresses(ownership::moving_addresses(config));
+        }
     }
 
     fn save(&mut self, force: bool) -> Result<Saved, Failure> {
@@ -520,7 +542,11 @@ impl Control {
         tracing::info!(signal = number, "stopping; a second signal exits at once");
         self.stopping = true;
         self.observed.stop();
-        self.stop.store(true, Release);
+        // In a pair the other director is told first.
+        let failover = self.observed.failover.as_ref();
+        if !failover.is_some_and(|failover| failover.stop(&self.stop)) {
+            self.stop.store(true, Release);
+        }
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn config() -> Config {
         masquerades: Vec::new(),
         timeouts: Timeouts::default(),
         policy: Policy::default(),
+        failover: None,
     }
 }
 

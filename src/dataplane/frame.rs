@@ -74,6 +74,12 @@ pub trait Outlet<F> {
     /// Sends a frame.
     fn transmit(&mut self, interface: InterfaceId, frame: F);
 
+    /// Sends a frame with all that waits to leave by the interface; whether it was taken.
+    fn transmit_now(&mut self, interface: InterfaceId, frame: F) -> bool {
+        self.transmit(interface, frame);
+        true
+    }
+
     /// Gives a frame to the worker that owns its flow.
     fn hand_over(&mut self, worker: WorkerId, frame: F);
 

@@ -47,6 +47,7 @@ impl<F: Frame> Pipeline<F> {
             let Some(command) = self.shared.mailbox.command() else { break };
             self.execute(command, now, outlet);
         }
+        self.run_errands(outlet);
         self.expire(now, EXPIRY_BUDGET);
         self.sweep(now, outlet);
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
@@ -306,6 +307,7 @@ mod tests {
             expectations: Arc::new(helper::Expectations::for_workers(1, [3; 4])),
             stats: Arc::new(WorkerStats::new(1)),
             mailbox,
+            failover: None,
         };
         (Pipeline::new(settings, Tick(0)).unwrap(), control)
     }

@@ -53,6 +53,8 @@ pub struct Interface {
     pub mss_clamp: Option<MssClamp>,
     /// Own addresses with their networks.
     pub addresses: Vec<IpNet>,
+    /// Addresses that the active director of a pair has.
+    pub floating: Vec<IpAddr>,
 }
 
 impl Interface {
@@ -79,6 +81,11 @@ impl Interface {
     pub fn owns(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|network| network.addr() == address)
             || self.link_local() == address
+    }
+
+    /// Whether an address is this interface's own and does not float.
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        self.owns(address) && !self.floating.contains(&address)
     }
 
     /// The own address to ask or answer a neighbour from: in its network, or else of its family.
@@ -155,7 +162,7 @@ pub struct Interfaces {
     list: Vec<Interface>,
     /// By port number.
     by_port: Vec<PortInterfaces>,
-    /// Every interface's own addresses, link-local ones included.
+    /// Every interface's own addresses, link-local and floating ones included.
     own: Vec<IpAddr>,
     /// Of these.
     own_filter: AddressFilter,
@@ -195,7 +202,8 @@ impl Interfaces {
             .iter()
             .flat_map(|interface| {
                 let configured = interface.addresses.iter().map(IpNet::addr);
-                configured.chain([interface.link_local()])
+                let floating = interface.floating.iter().copied();
+                configured.chain(floating).chain([interface.link_local()])
             })
             .collect();
         let mut own_filter = AddressFilter::default();
@@ -266,13 +274,24 @@ impl Interfaces {
         self.own_filter.may_contain(address) && self.own.contains(&address.to_ip())
     }
 
-    /// Whether ARP and ND on `interface` are answered for an address: its own ones, and VIPs in
-    /// its network; VIPs that are in no connected network on every outside interface.
-    pub fn answers(&self, interface: &Interface, address: IpAddr, services: &ServiceTable) -> bool {
+    /// Whether ARP and ND on `interface` are answered for an address: its own ones, and, by the
+    /// active director, floating ones and VIPs in its network; VIPs that are in no connected
+    /// network on every outside interface.
+    pub fn answers(
+        &self,
+        interface: &Interface,
+        address: IpAddr,
+        services: &ServiceTable,
+        is_active: bool,
+    ) -> bool {
+        if interface.floating.contains(&address) {
+            return is_active;
+        }
         if interface.owns(address) {
             return true;
         }
-        services.is_external(address)
+        is_active
+            && services.is_external(address)
             && match self.list.iter().find(|other| other.network_of(address).is_some()) {
                 Some(_) => interface.network_of(address).is_some(),
                 None => interface.sides.meet(Sides::OUTSIDE),

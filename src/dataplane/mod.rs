@@ -12,6 +12,7 @@ pub mod next_hop;
 pub mod steering;
 pub mod classify;
 mod family;
+pub mod failover;
 mod nat;
 mod icmp_error;
 mod own_error;

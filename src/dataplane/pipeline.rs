@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::classify::{Class, FlowHash, Packet, Station, classify, read_again};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
+use super::failover::FailoverChannel;
 use super::family::Family;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
@@ -70,6 +71,8 @@ pub struct PipelineSettings {
     pub stats: Arc<WorkerStats>,
     /// This worker's mailbox.
     pub mailbox: WorkerMailbox,
+    /// What it shares with the failover thread; `None`: the director is alone, and always active.
+    pub failover: Option<Arc<FailoverChannel>>,
 }
 
 /// Where a burst came from.
@@ -94,7 +97,7 @@ pub struct Pipeline<F> {
     /// Where the cycles go, of some rounds; the worker starts and stops it.
     pub stopwatch: Stopwatch,
     /// The packets of the burst at hand.
-    packets: [Looked; BURST],
+    pub(super) packets: [Looked; BURST],
 }
 
 /// What is known of a packet before its connection is looked at.
@@ -195,6 +198,9 @@ impl<F: Frame> Pipeline<F> {
                 sweep: Sweep::new(now),
                 template_sweep: TemplateSweep::default(),
                 helpers: Helpers::new(controls),
+                is_active: settings.failover.is_none(),
+                is_heard: true,
+                failover: settings.failover,
             },
             newcomers_v4: Newcomers::new(),
             newcomers_v6: Newcomers::new(),
@@ -213,6 +219,9 @@ impl<F: Frame> Pipeline<F> {
         now: Tick,
         outlet: &mut impl Outlet<F>,
     ) {
+        if !self.shared.is_active {
+            return self.stand_by(burst, origin, outlet);
+        }
         match origin {
             Origin::Port => self.look_up_received(burst),
             Origin::Worker => self.look_up_handed_over(burst),
@@ -247,6 +256,7 @@ impl<F: Frame> Pipeline<F> {
                 Class::FragmentV6 => {
                     fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
                 }
+                Class::Vrrp => shared.hear(packet, frame, outlet),
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
@@ -257,7 +267,7 @@ impl<F: Frame> Pipeline<F> {
 
     /// What each frame of a burst is that a port received.
     #[inline(never)]
-    fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
+    pub(super) fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
         burst.iter().for_each(Frame::prefetch);
         for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
             self.shared.look_up_received(frame, (&self.v4, &self.v6), looked);
@@ -266,7 +276,7 @@ impl<F: Frame> Pipeline<F> {
 
     /// What each frame of a burst is that another worker received.
     #[inline(never)]
-    fn look_up_handed_over(&mut self, burst: &mut FrameBurst<F>) {
+    pub(super) fn look_up_handed_over(&mut self, burst: &mut FrameBurst<F>) {
         burst.iter().take(MOVING).for_each(Frame::prefetch_moved);
         for (place, looked) in (0..burst.len()).zip(&mut self.packets) {
             if let Some(later) = burst.get(place + MOVING) {
@@ -292,6 +302,7 @@ impl<F: Frame> Pipeline<F> {
                 | Class::ErrorV6
                 | Class::FragmentV4
                 | Class::FragmentV6
+                | Class::Vrrp
                 | Class::Drop(_) => {}
             }
         }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::classify::FlowHash;
 use super::conn::Connection;
 use super::datagrams::FragmentKey;
+use super::failover::FailoverChannel;
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::helper::Helpers;
 use super::housekeeping::TemplateSweep;
-use super::interface::Interfaces;
+use super::interface::{Interface, Interfaces};
 use super::mailbox::{Event, WorkerMailbox};
 use super::next_hop::{NextHops, Reachability, Waiting};
 use super::own_error::RateLimit;
@@ -55,6 +56,12 @@ pub(super) struct Shared<F> {
     pub(super) template_sweep: TemplateSweep,
     /// What reads the text of control connections.
     pub(super) helpers: Helpers,
+    /// What is shared with the failover thread, if the director has a peer.
+    pub(super) failover: Option<Arc<FailoverChannel>>,
+    /// Whether this director is the active one.
+    pub(super) is_active: bool,
+    /// Whether all messages of the failover thread since its last lease have left.
+    pub(super) is_heard: bool,
 }
 
 /// Gives a packet to another worker, with the hash of its flow if it is plain.
@@ -170,8 +177,13 @@ impl<F: Frame> Shared<F> {
         }
     }
 
+    /// Whether ARP, ND and echo on an interface are answered for an address.
+    pub(super) fn answers(&self, interface: &Interface, address: IpAddr) -> bool {
+        self.interfaces.answers(interface, address, &self.services, self.is_active)
+    }
+
     /// Whether an address is a VIP, one that masquerades appear with, or one of the director's
-    /// own.
+    /// own, floating ones included.
     #[inline]
     pub(super) fn is_ours<A: Family>(&self, address: A) -> bool {
         A::services(&self.services).is_external(&address) || self.interfaces.own(address)

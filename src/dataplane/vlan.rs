@@ -74,6 +74,7 @@ mod tests {
             sides: crate::dataplane::interface::Sides::BOTH,
             mss_clamp: None,
             addresses: Vec::new(),
+            floating: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::failover::FailoverChannel;
 use super::frame::{FrameBurst, Outlet};
 use super::pipeline::{Origin, Pipeline};
 use super::stats::{DropReason, Stage, WorkerStats};
@@ -77,6 +78,8 @@ pub struct WorkerParts {
     pub stats: Arc<WorkerStats>,
     /// What to do when nothing comes.
     pub idle: IdlePolicy,
+    /// What it shares with the failover thread, as its pipeline.
+    pub failover: Option<Arc<FailoverChannel>>,
     /// Set when it is to end.
     pub stop: Arc<AtomicBool>,
     /// TSC when the director started.
@@ -98,6 +101,9 @@ struct Exits {
     discarded: Burst,
     pool: Mempool,
     stats: Arc<WorkerStats>,
+    failover: Option<Arc<FailoverChannel>>,
+    /// Whether this director was the active one when the round began.
+    is_active: bool,
 }
 
 /// A worker, ready to run on its lcore.
@@ -129,6 +135,8 @@ impl Worker {
                 discarded: Burst::new(),
                 pool: parts.pool,
                 stats: Arc::clone(&parts.stats),
+                failover: parts.failover,
+                is_active: false,
             },
             stats: parts.stats,
             idle: parts.idle,
@@ -153,6 +161,7 @@ impl Worker {
         let mut rounds: u32 = 0;
         while !self.stop.load(Relaxed) {
             let now = self.tick(before);
+            self.exits.is_active = self.pipeline.look_at_standing(before);
             if rounds.is_multiple_of(stopwatch::ROUNDS) {
                 self.pipeline.stopwatch.start();
             }
@@ -297,6 +306,20 @@ impl Outlet<Mbuf> for Exits {
         }
     }
 
+    fn transmit_now(&mut self, interface: InterfaceId, frame: Mbuf) -> bool {
+        self.flush_interface(interface.index());
+        let port = self.ports.get(interface.index()).copied().unwrap_or(usize::MAX);
+        let mut burst = Burst::new();
+        burst.push(frame);
+        let Some(Egress::Queue(queue)) = self.egress.get_mut(port) else {
+            give_up(&mut burst, DropReason::NoRoute, &self.stats);
+            return false;
+        };
+        let refused = self.stats.dropped.get(DropReason::TransmitFull);
+        send(queue, &mut burst, &self.stats);
+        self.stats.dropped.get(DropReason::TransmitFull) == refused
+    }
+
     #[inline]
     fn hand_over(&mut self, worker: WorkerId, frame: Mbuf) {
         let Some(burst) = self.hand_over.get_mut(worker.index()) else {
@@ -337,6 +360,10 @@ impl Exits {
         let Some(burst) = self.transmit.get_mut(interface) else { return };
         if burst.is_empty() {
             return;
+        }
+        if self.is_active && has_lapsed(self.failover.as_deref()) {
+            // It stood still: another director may be the active one by now.
+            return give_up(burst, DropReason::Standby, &self.stats);
         }
         let port = self.ports.get(interface).copied().unwrap_or(usize::MAX);
         let Some(egress) = self.egress.get_mut(port) else {
@@ -379,6 +406,12 @@ impl Exits {
         }
         packets
     }
+}
+
+/// Whether the lease of the active director has ended.
+#[inline]
+fn has_lapsed(failover: Option<&FailoverChannel>) -> bool {
+    failover.is_some_and(|channel| !channel.standing.is_active(tsc::now()))
 }
 
 /// Sends a burst; what the queue does not take is dropped.

@@ -1,14 +1,21 @@
 //! What the control thread may know of ports and pools.
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+
 use super::steering::PortCheck;
-use crate::control::config::{Config, MacAddress, PortConfig};
-use crate::control::{DeviceSource, HashCheck, PoolReport, PortCounters, PortReport, SteeringMode};
+use crate::control::config::{Config, Device, InterfaceConfig, MacAddress, PortConfig};
+use crate::control::{
+    DeviceSource, HashCheck, LinkSource, PoolReport, PortCounters, PortReport, SteeringMode,
+};
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::{Port, PortStatsReader};
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::Mac;
 
 /// One port's fixed facts and its counters.
 #[derive(Debug)]
-struct Device {
+struct PortFacts {
     interfaces: Vec<String>,
     driver: String,
     mac: MacAddress,
@@ -22,7 +29,7 @@ struct Device {
 /// All ports and the pool.
 #[derive(Debug)]
 pub(super) struct Devices {
-    ports: Vec<Device>,
+    ports: Vec<PortFacts>,
     pool: Mempool,
 }
 
@@ -36,7 +43,7 @@ impl Devices {
         type Parts<'p> = ((PortConfig<'p>, &'p Port), (SteeringMode, Option<PortCheck>));
         let device = |((wanted, port), (steering, hash_check)): Parts<'_>| {
             let granted = port.granted();
-            Device {
+            PortFacts {
                 interfaces: wanted
                     .interfaces
                     .iter()
@@ -58,9 +65,72 @@ impl Devices {
     }
 }
 
+/// The links of the interfaces.
+#[derive(Debug)]
+pub(super) struct Links {
+    /// By interface.
+    interfaces: Vec<Option<LinkOf>>,
+}
+
+/// What tells of the link of an interface.
+#[derive(Debug)]
+struct LinkOf {
+    port: PortStatsReader,
+    /// The kernel's interface behind a port whose driver does not look at it.
+    kernel: Option<String>,
+}
+
+impl LinkOf {
+    fn is_up(&self) -> bool {
+        let is_up = self.port.link().is_none_or(|link| link.up);
+        is_up && self.kernel.as_deref().is_none_or(runs)
+    }
+}
+
+/// Whether an interface of the kernel is up and has a carrier; one that is gone has none.
+fn runs(name: &str) -> bool {
+    let Ok(mut all) = getifaddrs() else { return true };
+    let working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    all.any(|known| known.interface_name == name && known.flags.contains(working))
+}
+
+impl Links {
+    pub(super) fn new(config: &Config, ports: &[Port]) -> Self {
+        let configured = config.ports();
+        let of = |interface: &InterfaceConfig| {
+            let place = configured.iter().position(|port| *port.device == interface.device)?;
+            let kernel = match &interface.device {
+                Device::Vdev { name, args } if name.starts_with("net_af_packet") => {
+                    args.split(',').find_map(|arg| arg.strip_prefix("iface=")).map(str::to_owned)
+                }
+                Device::Vdev { .. } | Device::Pci(_) => None,
+            };
+            Some(LinkOf { port: ports.get(place)?.stats_reader(), kernel })
+        };
+        Self { interfaces: config.interfaces.iter().map(of).collect() }
+    }
+}
+
+impl LinkSource for Links {
+    fn is_up(&self, interface: InterfaceId) -> bool {
+        self.interfaces.get(interface.index()).and_then(Option::as_ref).is_none_or(LinkOf::is_up)
+    }
+}
+
+/// The Ethernet address of every interface.
+pub(super) fn macs(config: &Config, ports: &[Port]) -> Vec<Mac> {
+    let configured = config.ports();
+    let of = |interface: &InterfaceConfig| {
+        let place = configured.iter().position(|port| *port.device == interface.device);
+        let port = place.and_then(|place| ports.get(place));
+        interface.mac.map(|mac| mac.0).or(port.map(Port::mac)).unwrap_or_default()
+    };
+    config.interfaces.iter().map(of).collect()
+}
+
 impl DeviceSource for Devices {
     fn ports(&self) -> Vec<PortReport> {
-        let report = |device: &Device| {
+        let report = |device: &PortFacts| {
             let stats = device.reader.read().unwrap_or_default();
             let link = device.reader.link().unwrap_or_default();
             PortReport {

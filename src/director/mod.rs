@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
-use crate::control::{self, BuildInfo, Listeners, Plant};
+use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant};
+use crate::dataplane::failover::FailoverChannel;
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
 use crate::dpdk::mempool::Mempool;
@@ -48,6 +49,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let pool = ports::packet_pool(&eal, &config)?;
     let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
+    let channel = config.failover.is_some().then(Arc::<FailoverChannel>::default);
     let shop = workers::Shop {
         eal: &eal,
         config: &config,
@@ -56,9 +58,17 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
         loads: &loads,
         stop: &stop,
         steering: &steered.steering,
+        failover: channel.as_ref(),
     };
     let devices = devices::Devices::new(&config, &ports, steered.ports, &pool);
     let (ports, crew) = shop.launch(ports)?;
+    let failover = channel.map(|channel| FailoverPlant {
+        channel,
+        macs: devices::macs(&config, &ports),
+        links: Box::new(devices::Links::new(&config, &ports)),
+        clock: tsc::now,
+        hz: tsc::hz(),
+    });
     let plant = Plant {
         workers: crew.handles,
         loads,
@@ -71,6 +81,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
         build: build_info(&eal),
         config,
         source,
+        failover,
     };
     // Workers run until the control thread raises the stop flag; without one they stop at once.
     let control = control::spawn(reins, plant).inspect_err(|_| stop.store(true, Relaxed));

@@ -8,6 +8,7 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
+use crate::dataplane::failover::FailoverChannel;
 use crate::dataplane::helper::{self, Expectations};
 use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
@@ -40,6 +41,8 @@ pub(super) struct Shop<'d> {
     pub(super) loads: &'d Arc<ServerLoads>,
     pub(super) stop: &'d Arc<AtomicBool>,
     pub(super) steering: &'d Steering,
+    /// What workers share with the failover thread.
+    pub(super) failover: Option<&'d Arc<FailoverChannel>>,
 }
 
 /// What is the same for all workers.
@@ -165,6 +168,7 @@ impl Shop<'_> {
         let pool = self.pool.clone();
         let stop = Arc::clone(self.stop);
         let ports = self.places();
+        let failover = self.failover.cloned();
         let idle = match self.config.director.idle {
             Idle::Busy => IdlePolicy::Busy,
             Idle::Adaptive(pause) => {
@@ -186,6 +190,7 @@ impl Shop<'_> {
                 pool,
                 stats,
                 idle,
+                failover,
                 stop,
                 epoch,
             });
@@ -227,6 +232,7 @@ impl Shop<'_> {
             expectations: Arc::clone(&common.expectations),
             stats,
             mailbox,
+            failover: self.failover.cloned(),
         })
     }
 
@@ -244,6 +250,7 @@ impl Shop<'_> {
             },
             mss_clamp: config.mss_clamp,
             addresses: config.addresses.clone(),
+            floating: self.config.failover.iter().flat_map(|group| group.floating_of(id)).collect(),
         };
         let places = self.places();
         let configured = (0..).map(InterfaceId).zip(&self.config.interfaces).zip(places);

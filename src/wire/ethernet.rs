@@ -45,6 +45,13 @@ pub const fn is_group(mac: &Mac) -> bool {
     mac[0] & 1 == 1
 }
 
+/// The group address of an IPv4 multicast address (RFC 1112 section 6.4).
+#[inline]
+pub const fn ipv4_group(address: &[u8; 4]) -> Mac {
+    let [_, b, c, d] = *address;
+    [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+}
+
 /// The group address of an IPv6 multicast address (RFC 2464 section 7).
 #[inline]
 pub const fn ipv6_group(address: &[u8; 16]) -> Mac {

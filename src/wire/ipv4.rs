@@ -64,6 +64,8 @@ pub mod protocol {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// VRRP.
+    pub const VRRP: u8 = 112;
     /// SCTP.
     pub const SCTP: u8 = 132;
 

@@ -20,5 +20,6 @@ pub mod sctp;
 pub mod tcp;
 pub mod toeplitz;
 pub mod udp;
+pub mod vrrp;
 
 pub use zerocopy::network_endian::{U16, U32};

@@ -291,6 +291,7 @@ fn interfaces(setup: &Setup) -> Interfaces {
                 },
                 mss_clamp: interface.mss_clamp,
                 addresses: interface.addresses.clone(),
+                floating: Vec::new(),
             })
             .collect(),
     )
@@ -345,6 +346,7 @@ impl Common {
             expectations: Arc::clone(&self.expectations),
             stats: Arc::new(WorkerStats::new(256)),
             mailbox: inner,
+            failover: None,
         };
         (settings, outer)
     }

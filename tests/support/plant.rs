@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use pointsman::control::config::{self, Config, Loaded, MacAddress, Machine};
 use pointsman::control::{
-    self, BuildInfo, ControlThread, DeviceSource, HashCheck, Listeners, Plant, PoolReport,
-    PortCounters, PortReport, SteeringMode, WorkerHandle,
+    self, BuildInfo, ControlThread, DeviceSource, FailoverPlant, HashCheck, LinkSource, Listeners,
+    Plant, PoolReport, PortCounters, PortReport, SteeringMode, WorkerHandle,
 };
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
+use pointsman::dataplane::failover::{FailoverChannel, HeardMessage};
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
-use pointsman::ids::{CpuId, ServerSlot, TableVersion, WorkerId};
+use pointsman::ids::{CpuId, InterfaceId, ServerSlot, TableVersion, WorkerId};
 use pointsman::service::{Rules, ServerLoads, ServiceTable, SlotRegistry};
+use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
 
 /// What a test wants to be different.
 #[derive(Clone, Debug)]
@@ -31,11 +33,20 @@ pub struct Wishes {
     /// Whether the gateway and the servers answer ARP.
     pub answering: bool,
     pub link_up: bool,
+    /// Whether it is one of a pair, and has heard the other one.
+    pub paired: bool,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { workers: 2, connections: 3, silent: None, answering: true, link_up: true }
+        Self {
+            workers: 2,
+            connections: 3,
+            silent: None,
+            answering: true,
+            link_up: true,
+            paired: false,
+        }
     }
 }
 
@@ -90,6 +101,17 @@ servers = [
     )
 }
 
+/// What makes it one of a pair.
+const PAIR: &str = r#"
+[[failover]]
+name = "pair"
+router_id = 51
+floating = [
+  { interface = "outside", address = "203.0.113.10" },
+  { interface = "inside", address = "10.0.0.1" },
+]
+"#;
+
 /// The same, written to a file there and read.
 pub fn loaded(directory: &Path) -> Loaded {
     let path = directory.join("pointsman.toml");
@@ -100,6 +122,46 @@ pub fn loaded(directory: &Path) -> Loaded {
 /// The same as a director has it.
 pub fn config(directory: &Path) -> Config {
     loaded(directory).config
+}
+
+#[derive(Debug)]
+struct FakeLinks(bool);
+
+impl LinkSource for FakeLinks {
+    fn is_up(&self, _: InterfaceId) -> bool {
+        self.0
+    }
+}
+
+/// The channel of a pair by which the other director has been heard.
+fn failover() -> FailoverPlant {
+    let channel = Arc::<FailoverChannel>::default();
+    let ends = Ends { source: [203, 0, 113, 3].into(), destination: [224, 0, 0, 18].into() };
+    let head = Advertisement {
+        version: Version::V3,
+        router_id: 51,
+        priority: 200,
+        count: 0,
+        interval: 4000,
+        password: None,
+    };
+    let sending = Sending { head, addresses: &[], ends, pseudo_header: false };
+    let message = HeardMessage {
+        interface: InterfaceId(0),
+        source: ends.source,
+        destination: ends.destination,
+        hop_limit: 255,
+        payload: sending.write().unwrap(),
+    };
+    assert!(channel.hear(message));
+    let macs = vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+    FailoverPlant {
+        channel,
+        macs,
+        links: Box::new(FakeLinks(true)),
+        clock: || 0,
+        hz: 1_000_000_000,
+    }
 }
 
 /// Ports and a pool with fixed figures, all different.
@@ -147,7 +209,10 @@ impl FakeDirector {
 
     /// Starts one.
     pub fn start_with(directory: &Path, wishes: &Wishes) -> Self {
-        let loaded = loaded(directory);
+        let path = directory.join("pointsman.toml");
+        let more = if wishes.paired { PAIR } else { "" };
+        std::fs::write(&path, text(directory) + more).unwrap();
+        let loaded = config::load_for(&path, &Machine::with_cpus(2)).expect("it is valid");
         let listeners = Listeners::bind(&loaded.config).expect("the listeners are free");
         Self::launch(loaded, listeners, wishes)
     }
@@ -196,6 +261,7 @@ impl FakeDirector {
                 devices: Box::new(FakeDevices { link_up: wishes.link_up }),
                 listeners,
                 stop: Arc::default(),
+                failover: wishes.paired.then(failover),
                 tsc_hz: 1_000_000_000,
                 build: BuildInfo {
                     version: "1.2.3".into(),

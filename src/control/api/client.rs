@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::message::{
-    Changed, Connections, DrainSpec, DrainingServer, Failure, Saved, ServiceSpec, Services, Status,
-    Templates, TimeoutsSpec, Zeroed,
+    Changed, Connections, DrainSpec, DrainingServer, FailoverStatus, Failure, Saved, ServiceSpec,
+    Services, Status, Templates, TimeoutsSpec, Zeroed,
 };
 
 /// Time for a whole request.
@@ -276,6 +276,21 @@ impl Client {
             request = request.header(header::IF_MATCH, etag);
         }
         self.ask(request, body).await
+    }
+
+    /// `GET /v1/failover`: the pair.
+    pub async fn failover(&self) -> Result<FailoverStatus, ClientError> {
+        self.get("/v1/failover").await
+    }
+
+    /// `POST /v1/failover/release`: the other director is to take over.
+    pub async fn release(&self) -> Result<FailoverStatus, ClientError> {
+        self.ask(Request::post("/v1/failover/release"), String::new()).await
+    }
+
+    /// `POST /v1/failover/takeover`: this director is to take over.
+    pub async fn take_over(&self) -> Result<FailoverStatus, ClientError> {
+        self.ask(Request::post("/v1/failover/takeover"), String::new()).await
     }
 
     /// `POST /v1/zero`: counters of a service, or of all, begin at 0 again.

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 pub use super::spec::{ServerSpec, ServiceSpec, TimeoutsSpec};
 pub use crate::control::desired::{Deed, KeyChange, Problem, Step};
+pub use crate::control::failover::{FailoverStatus, LinkStatus, PeerStatus};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

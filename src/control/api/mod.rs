@@ -7,6 +7,7 @@ pub mod server;
 mod call;
 mod changes;
 mod connections;
+mod failover;
 mod status;
 mod templates;
 mod zero;

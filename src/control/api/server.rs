@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::message::{Connections, Failure, Status};
-use super::{Doors, changes, connections, status, templates, zero};
+use super::{Doors, changes, connections, failover, status, templates, zero};
 use crate::control::http;
 
 /// Starts to serve the control socket. Needs the context of a tokio runtime.
@@ -53,6 +53,9 @@ fn described() -> (Router<Doors>, OpenApi) {
         .routes(routes!(changes::get_timeouts, changes::set_timeouts))
         .routes(routes!(changes::list_drains, changes::drain))
         .routes(routes!(changes::cancel_drain))
+        .routes(routes!(failover::get_failover))
+        .routes(routes!(failover::release))
+        .routes(routes!(failover::take_over))
         .routes(routes!(zero::zero_all))
         .routes(routes!(zero::zero_service))
         .routes(routes!(changes::reload))

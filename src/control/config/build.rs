@@ -9,6 +9,7 @@ use super::draft::{
     DirectorDraft, DpdkDraft, Draft, InterfaceDraft, MarkDraft, MasqueradeDraft, PersistenceDraft,
     ServiceDraft, Value,
 };
+use super::failover;
 use super::machine::Machine;
 use super::model::{Config, DirectorConfig, DpdkConfig, Idle, InterfaceConfig, LogConfig, Route};
 use super::validate;
@@ -39,6 +40,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
     let marks: Option<Vec<_>> =
         draft.marks.into_iter().map(|rule| mark(rule, &interfaces)).collect();
+    let failover = failover::build(draft.failovers, &interfaces);
     Some(Config {
         director,
         dpdk: dpdk(draft.dpdk),
@@ -48,6 +50,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         masquerades: draft.masquerades.into_iter().map(masquerade).collect(),
         timeouts: draft.timeouts,
         policy,
+        failover: failover?,
     })
 }
 

@@ -11,6 +11,7 @@ mod reader;
 mod value;
 mod device;
 mod draft;
+mod failover;
 mod machine;
 mod validate;
 mod build;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub use failover::{Announcements, FailoverConfig, Floating, Preempt};
 pub(super) use field::field_at;
 pub use machine::Machine;
 pub use memory::{MemoryNeed, RING};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::failover::FailoverConfig;
 use crate::ids::{CpuId, VlanId};
 use crate::service::{
     MarkRule, Masquerade, MssClamp, NonSyn, Policy, Rules, Timeouts, VirtualService,
@@ -34,6 +35,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What holds for all traffic.
     pub policy: Policy,
+    /// The pair; `None`: the director is alone.
+    pub failover: Option<FailoverConfig>,
 }
 
 impl Config {

@@ -236,14 +236,6 @@ impl<'a> Section<'a> {
         entries
     }
 
-    /// Refuses a key that a later version will know.
-    pub(super) fn not_yet(&mut self, key: &'static str, help: &str) {
-        let Some((found, _)) = self.table.get_key_value(key) else { return };
-        let message = format!("`{key}` is not supported by this version of pointsman");
-        self.problems.add(Finding::error(found.span(), message).help(help));
-        self.asked.push(key);
-    }
-
     /// Notes the keys that nobody asked for.
     pub(super) fn finish(self) {
         for key in self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())) {

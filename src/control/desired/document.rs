@@ -14,7 +14,7 @@ use crate::service::Listen;
 pub(in crate::control) type Keys = Map<String, Json>;
 
 /// What only a start reads.
-const FIXED: [&str; 3] = ["director", "dpdk", "interface"];
+const FIXED: [&str; 4] = ["director", "dpdk", "interface", "failover"];
 /// Keys of `[director]` that are about traffic and can change at run time.
 pub(super) const LIVE: [&str; 3] = ["non_syn", "closed_ports", "routing"];
 

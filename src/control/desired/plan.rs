@@ -314,6 +314,12 @@ pub(super) fn needing_restart(running: &str, wanted: &str) -> Vec<Step> {
     for name in &all {
         compare(&format!("[interface.{name}]"), &["interface", name]);
     }
+    let groups = |table: &toml::Table| table.get("failover").map(ToString::to_string);
+    let (before, after) = (groups(&running), groups(&wanted));
+    if before != after {
+        let change = KeyChange { key: String::new(), from: before, to: after };
+        steps.push(step(Deed::NeedsRestart, "[[failover]]".to_owned(), vec![change]));
+    }
     for step in &mut steps {
         // The key is named by the subject.
         for change in &mut step.keys {

@@ -7,6 +7,7 @@ use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
 use crate::control::desired::{InventoryServer, InventoryService};
+use crate::control::failover::{FailoverStatus, Role};
 use crate::control::observed::{ChangeCounts, Observed, Worker};
 use crate::control::rates::{Rates, float};
 use crate::dataplane::conn::tcp_state::ConnectionState;
@@ -131,6 +132,33 @@ fn collect_director(observed: &Observed, samples: &mut Samples) {
     samples.count(Metric::ChangesAcknowledged, &[], acknowledged);
     samples.put(Metric::ChangeSeconds, &[], seconds.as_secs_f64());
     samples.put(Metric::LastChangeSeconds, &[], last.as_secs_f64());
+    if let Some(failover) = &observed.failover {
+        collect_failover(&failover.status(), samples);
+    }
+}
+
+fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
+    let group = &*status.name;
+    for role in [Role::Master, Role::Backup, Role::Fault] {
+        let has = u64::from(role.name() == status.role);
+        samples.count(Metric::FailoverRole, &[group, role.name()], has);
+    }
+    samples.count(Metric::FailoverTransitions, &[group], status.transitions);
+    samples.count(Metric::FailoverPriority, &[group], status.priority.into());
+    samples.count(Metric::AdvertisementsSent, &[group], status.advertisements_sent);
+    samples.count(Metric::AdvertisementsReceived, &[group], status.advertisements_received);
+    for refused in &status.advertisements_refused {
+        let labels = [group, &*refused.reason];
+        samples.count(Metric::AdvertisementsRefused, &labels, refused.count);
+    }
+    samples.count(Metric::AnnouncementsSent, &[group], status.announcements);
+    for link in &status.links {
+        let labels = [group, &*link.interface, &*link.family];
+        samples.count(Metric::FailoverLinkUp, &labels, link.up.into());
+        if let Some(peer) = &link.peer {
+            samples.put(Metric::PeerHeard, &labels, peer.heard_seconds_ago);
+        }
+    }
 }
 
 fn collect_packets(worker: &Worker, samples: &mut Samples) {

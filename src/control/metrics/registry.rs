@@ -76,6 +76,16 @@ metrics! {
     ChangeSeconds Counter "change_acknowledge_seconds_total" "seconds" [] "Time from those changes to the last worker's acknowledgement, in all.";
     LastChangeSeconds Gauge "last_change_acknowledge_seconds" "seconds" [] "The same of the last change.";
 
+    FailoverRole Gauge "failover_role" "1" ["group", "role"] "Whether the director has this role in its pair: 1 for one of master, backup, fault.";
+    FailoverTransitions Counter "failover_transitions_total" "changes" ["group"] "Changes of the role since the start.";
+    FailoverPriority Gauge "failover_priority" "1" ["group"] "The VRRP priority that it sends.";
+    AdvertisementsSent Counter "failover_advertisements_sent_total" "packets" ["group"] "VRRP advertisements sent.";
+    AdvertisementsReceived Counter "failover_advertisements_received_total" "packets" ["group"] "VRRP advertisements of other directors of the group.";
+    AdvertisementsRefused Counter "failover_advertisements_refused_total" "packets" ["group", "reason"] "VRRP packets that did not count: forwarded (hop_limit), malformed, of another router (router_id), of another version, interval or password, or from no peer (sender).";
+    AnnouncementsSent Counter "failover_announcements_total" "packets" ["group"] "Gratuitous ARP and unsolicited Neighbor Advertisements for moving addresses.";
+    PeerHeard Gauge "failover_peer_heard_seconds" "seconds" ["group", "interface", "family"] "Time since another director was heard; absent: never.";
+    FailoverLinkUp Gauge "failover_link_up" "1" ["group", "interface", "family"] "Whether the interface has a link, as failover sees it.";
+
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
     PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";

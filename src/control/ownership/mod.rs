@@ -16,7 +16,7 @@ fn numbered(config: &Config) -> impl Iterator<Item = (InterfaceId, &InterfaceCon
 }
 
 /// Every address that the director answers ARP, Neighbor Discovery and echo for, with its
-/// interface: the interfaces' own, the VIPs, single destinations of firewall marks, and those that
+/// interface: floating ones, the interfaces' own, the VIPs, single destinations of firewall marks, and those that
 /// masquerades appear with.
 ///
 /// A VIP, or another of these, belongs to the interfaces in whose network it lies; a VIP in no
@@ -25,8 +25,12 @@ fn numbered(config: &Config) -> impl Iterator<Item = (InterfaceId, &InterfaceCon
 /// director: it does not claim every address of them, for other hosts may be among them.
 pub fn owned_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
     let mut owned = Vec::new();
+    for floating in config.failover.iter().flat_map(|group| &group.floating) {
+        owned.push((floating.interface, floating.address));
+    }
     for (id, interface) in numbered(config) {
-        owned.extend(interface.addresses.iter().map(|network| (id, network.addr())));
+        let own = interface.addresses.iter().map(|network| (id, network.addr()));
+        owned.extend(own.filter(|address| !owned.contains(address)).collect::<Vec<_>>());
     }
     for vip in config.external_addresses() {
         let on_link = |interface: &InterfaceConfig| {
@@ -45,6 +49,20 @@ pub fn owned_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
         }
     }
     owned
+}
+
+/// Of the addresses that the director answers for, those that the active director of a pair has:
+/// all that are no interface's own, and floating ones.
+pub fn moving_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
+    let Some(group) = &config.failover else { return Vec::new() };
+    let stays = |(interface, address): &(InterfaceId, IpAddr)| {
+        let mut own = config.interfaces.iter().flat_map(|interface| &interface.addresses);
+        let floats = group.floating_of(*interface).any(|floating| floating == *address);
+        !floats && own.any(|network| network.addr() == *address)
+    };
+    let mut moving = owned_addresses(config);
+    moving.retain(|address| !stays(address));
+    moving
 }
 
 /// How a next hop is known; among prefixes of one length, the later wins.
@@ -90,6 +108,9 @@ pub fn essential_neighbors(config: &Config) -> BTreeSet<Neighbor> {
         for address in section.gateways.iter().copied().chain(routers) {
             neighbors.insert(Neighbor { interface, address });
         }
+    }
+    for peer in config.failover.iter().flat_map(|group| &group.peers) {
+        neighbors.extend(next_hop(config, *peer));
     }
     for service in &config.services {
         let servers = service.servers.iter().map(|server| server.address.ip());

@@ -46,6 +46,8 @@ pub enum Class {
     FragmentV4,
     /// An IPv6 fragment; `transport` is where the fragment header begins.
     FragmentV6,
+    /// A VRRP packet; its addresses have not been looked at.
+    Vrrp,
     /// To be dropped.
     Drop(DropReason),
 }
@@ -140,6 +142,7 @@ pub fn inspect_any(
         | Class::ErrorV6
         | Class::FragmentV4
         | Class::FragmentV6
+        | Class::Vrrp
         | Class::Drop(_) => None,
     }
 }
@@ -198,10 +201,6 @@ fn inspect_v4(
     if is_martian_v4(ip) {
         return Err(DropReason::Martian);
     }
-    if ethernet::is_group(&link.destination) {
-        // Unicast in a group frame is what RFC 1122 section 3.3.6 has dropped.
-        return Err(DropReason::NotForUs);
-    }
     let payload = Payload {
         octets: octets.get(header_length..).unwrap_or_default(),
         length: total_length - header_length,
@@ -209,6 +208,13 @@ fn inspect_v4(
         offset: ethernet::HEADER + header_length,
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
+    if ip.protocol == protocol::VRRP && !ip.is_fragment() {
+        return payload.packet(Class::Vrrp, common, 0, packet);
+    }
+    if ethernet::is_group(&link.destination) {
+        // Unicast in a group frame is what RFC 1122 section 3.3.6 has dropped.
+        return Err(DropReason::NotForUs);
+    }
     if ip.is_fragment() {
         return payload.packet(Class::FragmentV4, common, 0, packet);
     }
@@ -283,6 +289,9 @@ fn inspect_v6(
     }
     if addresses.0 == unspecified {
         return Err(DropReason::Martian);
+    }
+    if payload.protocol == protocol::VRRP {
+        return payload.packet(Class::Vrrp, common, 0, packet);
     }
     if destination == 0xff || ethernet::is_group(&link.destination) {
         return Err(DropReason::NotForUs);

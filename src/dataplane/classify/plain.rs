@@ -207,6 +207,7 @@ pub(in crate::dataplane) fn hash_of(packet: &Packet, hash: u64) -> Option<FlowHa
         | Class::ErrorV6
         | Class::FragmentV4
         | Class::FragmentV6
+        | Class::Vrrp
         | Class::Drop(_) => None,
     }
 }

@@ -38,8 +38,12 @@ pub(super) fn receive<F: Frame>(
     }
     let sender = IpAddr::from(packet.sender_ip);
     let target = IpAddr::from(packet.target_ip);
-    let for_us = shared.interfaces.answers(interface, target, &shared.services);
+    let for_us = shared.answers(interface, target);
     if shared.is_ours(packet.sender_ip) {
+        if !shared.is_active && !interface.owns(sender) {
+            // The active director.
+            return Outcome::Consumed;
+        }
         // Someone else claims an address of ours: never learnt.
         return Outcome::Dropped(DropReason::BadNeighborMessage);
     }

@@ -51,7 +51,8 @@ pub(super) fn receive<F: Frame>(
         | Class::ErrorV4
         | Class::ErrorV6
         | Class::FragmentV4
-        | Class::FragmentV6 => Outcome::Dropped(DropReason::NoConnection),
+        | Class::FragmentV6
+        | Class::Vrrp => Outcome::Dropped(DropReason::NoConnection),
         Class::Drop(reason) => Outcome::Dropped(reason),
     };
     match outcome {
@@ -82,8 +83,21 @@ pub(super) fn solicit<F: Frame>(
     });
 }
 
-/// Tells a link that an address is ours.
+/// Tells a link that an address is ours, if it is.
 pub(super) fn announce<F: Frame>(
+    shared: &Shared<F>,
+    interface: InterfaceId,
+    address: IpAddr,
+    outlet: &mut impl Outlet<F>,
+) {
+    let is_kept = || shared.interfaces.get(interface).is_some_and(|link| link.keeps(address));
+    if shared.is_active || is_kept() {
+        tell(shared, interface, address, outlet);
+    }
+}
+
+/// Tells a link that an address is ours, whatever is thought of that here.
+pub(super) fn tell<F: Frame>(
     shared: &Shared<F>,
     interface: InterfaceId,
     address: IpAddr,

@@ -104,7 +104,7 @@ fn solicited<F: Frame>(
     frame: &mut F,
 ) -> Outcome {
     let target = received.message.target;
-    let for_us = shared.interfaces.answers(interface, target.to_ip(), &shared.services);
+    let for_us = shared.answers(interface, target.to_ip());
     if let Some(mac) = received.source_mac.filter(|_| !shared.is_ours(received.source)) {
         shared.neighbor_seen(interface.id, received.source.to_ip(), mac, for_us);
     }

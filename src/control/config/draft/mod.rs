@@ -17,6 +17,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::control::config::device::device;
 use crate::control::config::diagnostic::{Finding, Span};
+use crate::control::config::failover::FailoverDraft;
 use crate::control::config::model::{Device, Idle, LogFormat, MacAddress, Role};
 use crate::control::config::reader::{List, Problems, Section, Wrong};
 use crate::control::config::value;
@@ -42,6 +43,7 @@ pub(super) struct Draft {
     pub(super) marks: Vec<MarkDraft>,
     pub(super) masquerades: Vec<MasqueradeDraft>,
     pub(super) timeouts: Timeouts,
+    pub(super) failovers: Vec<FailoverDraft>,
 }
 
 pub(super) enum Workers {
@@ -139,9 +141,20 @@ impl Draft {
         let masquerades = masquerades.map(MasqueradeDraft::read).collect();
         let timeouts = file.section("timeouts").map(TimeoutsDraft::read).unwrap_or_default();
         let timeouts = timeouts.over(&Timeouts::default());
-        file.not_yet("failover", "remove it: this version runs as a single director");
+        let failovers = file.tables("failover", "[[failover]]").items.into_iter();
+        let failovers = failovers.map(Spanned::into_inner).map(FailoverDraft::read).collect();
         file.finish();
-        Self { director, dpdk, interfaces, any_interface, services, marks, masquerades, timeouts }
+        Self {
+            director,
+            dpdk,
+            interfaces,
+            any_interface,
+            services,
+            marks,
+            masquerades,
+            timeouts,
+            failovers,
+        }
     }
 }
 

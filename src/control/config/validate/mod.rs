@@ -15,6 +15,7 @@ pub use services::MAX_SERVERS;
 
 use super::diagnostic::Span;
 use super::draft::Draft;
+use super::failover;
 use super::machine::Machine;
 use super::reader::Problems;
 use networks::Networks;
@@ -28,4 +29,5 @@ pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
     services::check(draft, &networks, problems);
     marks::check(draft, &networks, problems);
     masquerades::check(draft, &networks, problems);
+    failover::check(draft, problems);
 }

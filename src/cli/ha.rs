@@ -1,0 +1,97 @@
+//! `pointsman ha`: the pair, and its maintenance.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+
+use super::{Socket, json, output};
+use crate::control::api::message::{FailoverStatus, LinkStatus, PeerStatus};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo pointsman ha                      who is the master, since when and why
+  sudo pointsman ha release              give up before maintenance: the other one takes over
+  sudo pointsman ha takeover             take over now, whatever the priorities are";
+
+/// Show the pair of directors, or have the floating addresses move.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Ha {
+    #[command(subcommand)]
+    order: Option<Order>,
+    #[command(flatten)]
+    socket: Socket,
+    /// Print JSON, as the control socket gives it.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Order {
+    /// Give up, and leave it to the other director as long as there is one.
+    Release,
+    /// Take over from the other director.
+    Takeover,
+}
+
+impl Ha {
+    pub(super) fn run(self) -> ExitCode {
+        let Self { order, socket, json: as_json } = self;
+        socket.ask(async move |client| {
+            let status = match order {
+                None => client.failover().await?,
+                Some(Order::Release) => client.release().await?,
+                Some(Order::Takeover) => client.take_over().await?,
+            };
+            if as_json { json(&status) } else { Ok(text(&status)) }
+        })
+    }
+}
+
+fn text(status: &FailoverStatus) -> String {
+    let FailoverStatus { name, role, since, reason, on_failure, links, .. } = status;
+    let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(*since));
+    let mut text = format!("{name}: {role} since {since}: {reason}\n{on_failure}\n");
+    // Writing to a string does not fail.
+    writeln!(
+        text,
+        "VRRP {} router {}, priority {}, every {} ms, takeover after {} ms, {} transitions",
+        status.version,
+        status.router_id,
+        status.priority,
+        milliseconds(status.interval_seconds),
+        milliseconds(status.takeover_seconds),
+        status.transitions,
+    )
+    .ok();
+    let head = ["interface", "family", "link", "source", "floating", "other director"];
+    let mut table = output::table(&head, head.len());
+    for link in links {
+        table.add_row(row(link));
+    }
+    text + &table.trim_fmt() + "\n"
+}
+
+fn row(link: &LinkStatus) -> Vec<String> {
+    let peer = link.peer.as_ref().map_or_else(
+        || "never heard".to_owned(),
+        |PeerStatus { address, priority, heard_seconds_ago }| {
+            let ago = milliseconds(*heard_seconds_ago);
+            format!("{address} priority {priority}, {ago} ms ago")
+        },
+    );
+    vec![
+        link.interface.clone(),
+        link.family.clone(),
+        if link.up { "up" } else { "down" }.to_owned(),
+        link.source.clone(),
+        link.floating.join(" "),
+        peer,
+    ]
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.0}", seconds * 1000.0)
+}

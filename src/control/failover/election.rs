@@ -1,0 +1,500 @@
+//! Who of the directors is the active one: VRRP's state machine (RFC 9568 section 6.4) for a whole
+//! sync group. Events and the time come in, actions go out; it knows no clock and no packet.
+//!
+//! A *link* is a virtual router of the group: one address family on one interface. All links of a
+//! group have one role. It becomes the master when no link hears another one, so that a link that
+//! is broken between the directors does not make two; and it is none any more when any link hears a
+//! better one. So no director is ever the master of one side alone.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::control::config::Preempt;
+use crate::wire::vrrp::{OWNER, RESIGNED, Version};
+
+/// Advertisements that may be missed before another takes over (RFC 9568 section 6.1).
+const PATIENCE: u32 = 3;
+
+/// What a director of a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It waits until no other one is heard.
+    Backup,
+    /// It has the floating addresses.
+    Master,
+    /// Something that it needs is broken: it takes no part.
+    Fault,
+    /// It has ended.
+    Stopped,
+}
+
+impl Role {
+    /// Its name, as it is logged and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Master => "master",
+            Self::Fault => "fault",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What the operator wants of an election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The protocol.
+    pub version: Version,
+    /// This director's.
+    pub priority: u8,
+    /// How often the master says that it is there.
+    pub interval: Duration,
+    /// Whether this director takes over from a worse one.
+    pub preempt: Preempt,
+    /// This director's address on each link.
+    pub links: Vec<IpAddr>,
+}
+
+/// Why a role was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The director has started.
+    Started,
+    /// It owns the addresses.
+    Owner,
+    /// No other one was heard in time.
+    Silence,
+    /// The master has given up.
+    Resigned {
+        /// Who that was.
+        from: IpAddr,
+    },
+    /// The master is a worse one, and this one preempts.
+    Preempts {
+        /// The worse one.
+        from: IpAddr,
+        /// Its priority.
+        priority: u8,
+    },
+    /// A better one was heard.
+    Better {
+        /// The better one.
+        from: IpAddr,
+        /// Its priority.
+        priority: u8,
+    },
+    /// Something that is needed is broken.
+    Broken(String),
+    /// What was broken works again.
+    Repaired,
+    /// The operator said so.
+    Operator,
+    /// Nothing was said for longer than others wait.
+    Stalled {
+        /// For so long.
+        silent: Duration,
+    },
+    /// The director ends.
+    Stops,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started => f.write_str("the director has started"),
+            Self::Owner => f.write_str("the addresses are its own"),
+            Self::Silence => f.write_str("no other director was heard in time"),
+            Self::Resigned { from } => write!(f, "{from} has given up"),
+            Self::Preempts { from, priority } => {
+                write!(f, "it is better than {from} with priority {priority}")
+            }
+            Self::Better { from, priority } => {
+                write!(f, "{from} is there with priority {priority}")
+            }
+            Self::Broken(what) => f.write_str(what),
+            Self::Repaired => f.write_str("what was broken works again"),
+            Self::Operator => f.write_str("the operator said so"),
+            Self::Stalled { silent } => {
+                write!(f, "it stood still for {} ms", silent.as_millis())
+            }
+            Self::Stops => f.write_str("the director ends"),
+        }
+    }
+}
+
+/// An advertisement of another director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who sent it.
+    pub from: IpAddr,
+    /// Its priority.
+    pub priority: u8,
+    /// How often it sends.
+    pub interval: Duration,
+}
+
+/// What the operator may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Give up, and leave it to another one as long as there is one.
+    Release,
+    /// Take over.
+    TakeOver,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send an advertisement.
+    Advertise {
+        /// On this link.
+        link: usize,
+        /// With this priority.
+        priority: u8,
+    },
+    /// The role is another one now.
+    Enter(Role, Cause),
+    /// Tell everybody on this link again where the floating addresses are.
+    Announce {
+        /// The link.
+        link: usize,
+    },
+}
+
+/// What is known of a link.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    own: IpAddr,
+    /// How often the master sends (Active_Adver_Interval).
+    interval: Duration,
+    /// The master is gone then (Active_Down_Timer).
+    down_at: Duration,
+    /// The last one that was heard, and when.
+    heard: Option<(Heard, Duration)>,
+    /// Since when a worse master has been heard.
+    worse_since: Option<Duration>,
+    /// When the last advertisement was sent because a worse one was heard.
+    asserted: Option<Duration>,
+}
+
+/// One director's part in the election. All times are since its start.
+#[derive(Clone, Debug)]
+pub struct Election {
+    rules: Rules,
+    role: Role,
+    since: Duration,
+    cause: Cause,
+    links: Vec<Link>,
+    /// The master's next advertisement.
+    advertise_at: Duration,
+    /// When the last one was sent.
+    advertised: Duration,
+    /// When the time was told last.
+    told: Duration,
+    /// What the operator wants.
+    order: Option<Order>,
+    fault: Option<String>,
+}
+
+impl Election {
+    /// A director that has just started.
+    pub fn new(rules: Rules, now: Duration, actions: &mut Vec<Action>) -> Self {
+        let link = |own: &IpAddr| Link {
+            own: *own,
+            interval: rules.interval,
+            down_at: now,
+            heard: None,
+            worse_since: None,
+            asserted: None,
+        };
+        let links = rules.links.iter().map(link).collect();
+        let mut election = Self {
+            rules,
+            role: Role::Stopped,
+            since: now,
+            cause: Cause::Started,
+            links,
+            advertise_at: now,
+            advertised: now,
+            told: now,
+            order: None,
+            fault: None,
+        };
+        election.begin(now, Cause::Started, actions);
+        election
+    }
+
+    /// What it is, since when, and why.
+    pub fn state(&self) -> (Role, Duration, &Cause) {
+        (self.role, self.since, &self.cause)
+    }
+
+    /// The last advertisement that a link has heard, and when.
+    pub fn heard(&self, link: usize) -> Option<(Heard, Duration)> {
+        self.links.get(link)?.heard
+    }
+
+    /// The priority that it sends.
+    pub fn priority(&self) -> u8 {
+        match self.order {
+            // More than any but an owner.
+            Some(Order::TakeOver) => self.rules.priority.max(OWNER - 1),
+            Some(Order::Release) | None => self.rules.priority,
+        }
+    }
+
+    /// How long others wait at least after an advertisement of this one: until then it is the
+    /// master, whatever happens.
+    pub fn lease(&self) -> Duration {
+        self.rules.interval * PATIENCE
+    }
+
+    /// How long it waits at most for an advertisement.
+    pub fn longest_patience(&self) -> Duration {
+        let links = 0..self.links.len();
+        links.map(|link| self.patience(link)).max().unwrap_or_default()
+    }
+
+    /// What is broken; `None`: nothing.
+    pub fn set_fault(&mut self, now: Duration, fault: Option<&str>, actions: &mut Vec<Action>) {
+        if self.fault.as_deref() == fault || self.role == Role::Stopped {
+            return;
+        }
+        self.fault = fault.map(str::to_owned);
+        match (fault, self.role) {
+            (Some(what), Role::Master | Role::Backup) => {
+                self.resign(actions);
+                self.enter(now, Role::Fault, Cause::Broken(what.to_owned()), actions);
+            }
+            (None, Role::Fault) => self.begin(now, Cause::Repaired, actions),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Does as the operator says.
+    ///
+    /// # Errors
+    /// What is broken, so that it cannot take over.
+    pub fn obey(
+        &mut self,
+        now: Duration,
+        order: Order,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), String> {
+        if let (Order::TakeOver, Some(fault)) = (order, &self.fault) {
+            return Err(fault.clone());
+        }
+        self.order = Some(order);
+        match (order, self.role) {
+            (Order::Release, Role::Master) => {
+                self.resign(actions);
+                self.wait(now);
+                self.enter(now, Role::Backup, Cause::Operator, actions);
+            }
+            (Order::TakeOver, Role::Backup) => self.rule(now, Cause::Operator, actions),
+            (Order::Release | Order::TakeOver, _) => {}
+        }
+        Ok(())
+    }
+
+    /// The director ends.
+    pub fn stop(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.resign(actions);
+        self.enter(now, Role::Stopped, Cause::Stops, actions);
+    }
+
+    /// An advertisement was heard.
+    pub fn hear(&mut self, now: Duration, link: usize, heard: Heard, actions: &mut Vec<Action>) {
+        let Some(known) = self.links.get_mut(link) else { return };
+        known.heard = Some((heard, now));
+        self.step_down_if_stalled(now, actions);
+        match self.role {
+            Role::Backup => self.hear_as_backup(now, link, heard),
+            Role::Master => self.hear_as_master(now, link, heard, actions),
+            Role::Fault | Role::Stopped => {}
+        }
+    }
+
+    fn hear_as_backup(&mut self, now: Duration, link: usize, heard: Heard) {
+        let is_better = self.priority() > heard.priority && self.order != Some(Order::Release);
+        let skew = self.skew(link);
+        let preempt = self.rules.preempt;
+        let Some(known) = self.links.get_mut(link) else { return };
+        if heard.priority == RESIGNED {
+            known.down_at = now + skew;
+            return;
+        }
+        if is_better && let Preempt::After(delay) = preempt {
+            let since = *known.worse_since.get_or_insert(now);
+            if now.saturating_sub(since) >= delay {
+                return;
+            }
+        } else {
+            known.worse_since = None;
+        }
+        if self.rules.version == Version::V3 {
+            known.interval = heard.interval;
+        }
+        let patience = self.patience(link);
+        if let Some(known) = self.links.get_mut(link) {
+            known.down_at = now + patience;
+        }
+    }
+
+    fn hear_as_master(
+        &mut self,
+        now: Duration,
+        link: usize,
+        heard: Heard,
+        actions: &mut Vec<Action>,
+    ) {
+        let priority = self.priority();
+        let interval = self.rules.interval;
+        let Some(known) = self.links.get_mut(link) else { return };
+        let Heard { from, priority: other, interval: _ } = heard;
+        if (other, from) > (priority, known.own) {
+            if self.rules.version == Version::V3 {
+                known.interval = heard.interval;
+            }
+            // So that the better one knows that others may have been told otherwise.
+            self.advertise(now, priority, actions);
+            self.wait(now);
+            self.enter(now, Role::Backup, Cause::Better { from, priority: other }, actions);
+            return;
+        }
+        // One that floods us with these is not answered each time.
+        let is_due = known.asserted.is_none_or(|at| now.saturating_sub(at) >= interval / 4);
+        if is_due {
+            known.asserted = Some(now);
+            actions.push(Action::Advertise { link, priority });
+            if other != RESIGNED {
+                actions.push(Action::Announce { link });
+            }
+        }
+    }
+
+    /// The time is `now`. `is_watching`: since it was told last, what came in was looked at.
+    pub fn tick(&mut self, now: Duration, is_watching: bool, actions: &mut Vec<Action>) {
+        let passed = now.saturating_sub(self.told);
+        self.told = now;
+        match self.role {
+            Role::Master => {
+                self.step_down_if_stalled(now, actions);
+                if self.role == Role::Master && now >= self.advertise_at {
+                    self.advertise(now, self.priority(), actions);
+                }
+            }
+            Role::Backup => {
+                // Who does not look cannot say that nobody was there.
+                if !is_watching || passed > self.rules.interval {
+                    self.links.iter_mut().for_each(|link| link.down_at += passed);
+                }
+                if self.links.iter().all(|link| link.down_at <= now) {
+                    let cause = self.why_now();
+                    self.rule(now, cause, actions);
+                }
+            }
+            Role::Fault | Role::Stopped => {}
+        }
+    }
+
+    /// A master that was silent for longer than others wait is none any more.
+    fn step_down_if_stalled(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let silent = now.saturating_sub(self.advertised);
+        if self.role == Role::Master && silent > self.lease() {
+            self.wait(now);
+            self.enter(now, Role::Backup, Cause::Stalled { silent }, actions);
+        }
+    }
+
+    /// Why nobody else is the master.
+    fn why_now(&self) -> Cause {
+        let heard = self.links.iter().rev().filter_map(|link| link.heard);
+        let last = heard.max_by_key(|(_, at)| *at);
+        match last {
+            Some((Heard { from, priority: RESIGNED, .. }, _)) => Cause::Resigned { from },
+            Some((Heard { from, priority, .. }, at))
+                if self.told.saturating_sub(at) < self.lease() =>
+            {
+                Cause::Preempts { from, priority }
+            }
+            Some(_) | None => Cause::Silence,
+        }
+    }
+
+    /// Takes part from the beginning.
+    fn begin(&mut self, now: Duration, cause: Cause, actions: &mut Vec<Action>) {
+        if self.rules.priority == OWNER {
+            return self.rule(now, Cause::Owner, actions);
+        }
+        self.wait(now);
+        self.enter(now, Role::Backup, cause, actions);
+    }
+
+    /// Waits for a master as long as one may be silent.
+    fn wait(&mut self, now: Duration) {
+        self.told = now;
+        for link in 0..self.links.len() {
+            let patience = self.patience(link);
+            if let Some(known) = self.links.get_mut(link) {
+                known.down_at = now + patience;
+                known.worse_since = None;
+            }
+        }
+    }
+
+    /// Becomes the master.
+    fn rule(&mut self, now: Duration, cause: Cause, actions: &mut Vec<Action>) {
+        if self.order == Some(Order::Release) {
+            // Nobody else is there: what the operator wanted is no use any more.
+            self.order = None;
+        }
+        for link in &mut self.links {
+            link.interval = self.rules.interval;
+            link.asserted = None;
+        }
+        self.enter(now, Role::Master, cause, actions);
+        self.advertise(now, self.priority(), actions);
+    }
+
+    fn enter(&mut self, now: Duration, role: Role, cause: Cause, actions: &mut Vec<Action>) {
+        if role != Role::Master && self.order == Some(Order::TakeOver) {
+            self.order = None;
+        }
+        (self.role, self.since, self.cause) = (role, now, cause.clone());
+        actions.push(Action::Enter(role, cause));
+    }
+
+    fn advertise(&mut self, now: Duration, priority: u8, actions: &mut Vec<Action>) {
+        let links = 0..self.links.len();
+        actions.extend(links.map(|link| Action::Advertise { link, priority }));
+        self.advertised = now;
+        // At the same pace, unless some are missed.
+        let next = self.advertise_at + self.rules.interval;
+        self.advertise_at = if next > now { next } else { now + self.rules.interval };
+    }
+
+    /// The master says that it gives up.
+    fn resign(&self, actions: &mut Vec<Action>) {
+        if self.role == Role::Master {
+            let links = 0..self.links.len();
+            actions.extend(links.map(|link| Action::Advertise { link, priority: RESIGNED }));
+        }
+    }
+
+    /// By how much later worse ones take over (Skew_Time).
+    fn skew(&self, link: usize) -> Duration {
+        let unit = match self.rules.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.links.get(link).map_or(self.rules.interval, |link| link.interval),
+        };
+        unit * (256 - u32::from(self.priority())) / 256
+    }
+
+    /// How long a master may be silent (Active_Down_Interval).
+    fn patience(&self, link: usize) -> Duration {
+        let interval = self.links.get(link).map_or(self.rules.interval, |link| link.interval);
+        interval * PATIENCE + self.skew(link)
+    }
+}

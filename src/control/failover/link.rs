@@ -1,0 +1,217 @@
+//! The links of the pair: where advertisements leave and come in, and what they say.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::election::Heard;
+use crate::control::config::{Config, FailoverConfig};
+use crate::dataplane::failover::{HeardMessage, MESSAGE, Message};
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::Mac;
+use crate::wire::ipv4::protocol;
+use crate::wire::ipv6;
+use crate::wire::vrrp::{
+    AUTHENTICATION, Advertisement, Ends, GROUP_V4, GROUP_V6, HOP_LIMIT, Sending, Version,
+};
+
+/// One virtual router of the group: an address family on an interface.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) interface: InterfaceId,
+    /// The interface's name.
+    pub(super) name: String,
+    /// The director's address there.
+    pub(super) own: IpAddr,
+    /// The floating addresses.
+    pub(super) floating: Vec<IpAddr>,
+    /// The other directors; empty: the multicast group.
+    peers: Vec<IpAddr>,
+}
+
+/// Why an advertisement does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unheard {
+    /// It was forwarded.
+    HopLimit,
+    /// It is none, or was changed.
+    Malformed,
+    /// It is of another virtual router.
+    RouterId,
+    /// It is of the other version.
+    Version,
+    /// Version 2: its sender sends more or less often.
+    Interval,
+    /// Version 2: another password.
+    Password,
+    /// It is from none of the peers, or not to us.
+    Sender,
+}
+
+impl Unheard {
+    pub(super) const ALL: [Self; 7] = [
+        Self::HopLimit,
+        Self::Malformed,
+        Self::RouterId,
+        Self::Version,
+        Self::Interval,
+        Self::Password,
+        Self::Sender,
+    ];
+
+    /// The word in status and metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::HopLimit => "hop_limit",
+            Self::Malformed => "malformed",
+            Self::RouterId => "router_id",
+            Self::Version => "version",
+            Self::Interval => "interval",
+            Self::Password => "password",
+            Self::Sender => "sender",
+        }
+    }
+}
+
+impl Link {
+    /// The links of a group. `macs`: of the interfaces.
+    pub(super) fn all(config: &Config, group: &FailoverConfig, macs: &[Mac]) -> Vec<Self> {
+        let mut links = Vec::new();
+        for ((id, interface), mac) in (0..).map(InterfaceId).zip(&config.interfaces).zip(macs) {
+            for is_v6 in [false, true] {
+                let floating: Vec<_> =
+                    group.floating_of(id).filter(|ip| ip.is_ipv6() == is_v6).collect();
+                let Some(first) = floating.first() else { continue };
+                let mut networks = interface.addresses.iter();
+                let own = if is_v6 {
+                    // RFC 9568 section 5.1.2.1.
+                    Some(IpAddr::from(ipv6::link_local(mac)))
+                } else {
+                    networks.find(|net| net.contains(first)).map(ipnet::IpNet::addr)
+                };
+                let on_link = |peer: &&IpAddr| {
+                    let is_near = match peer {
+                        IpAddr::V6(v6) if v6.is_unicast_link_local() => true,
+                        _ => interface.addresses.iter().any(|net| net.contains(*peer)),
+                    };
+                    peer.is_ipv6() == is_v6 && is_near
+                };
+                let Some(own) = own else { continue };
+                links.push(Self {
+                    interface: id,
+                    name: interface.name.clone(),
+                    own,
+                    peers: group.peers.iter().filter(on_link).copied().collect(),
+                    floating,
+                });
+            }
+        }
+        links
+    }
+
+    /// IPv4 or IPv6.
+    pub(super) const fn family(&self) -> &'static str {
+        if self.own.is_ipv4() { "ipv4" } else { "ipv6" }
+    }
+
+    /// The advertisements of this priority: one, or one for each peer.
+    pub(super) fn advertisements(
+        &self,
+        group: &FailoverConfig,
+        priority: u8,
+    ) -> impl Iterator<Item = Message> {
+        let multicast: IpAddr = if self.own.is_ipv4() { GROUP_V4.into() } else { GROUP_V6.into() };
+        let to = if self.peers.is_empty() { vec![multicast] } else { self.peers.clone() };
+        to.into_iter().filter_map(move |destination| self.message(group, priority, destination))
+    }
+
+    fn message(
+        &self,
+        group: &FailoverConfig,
+        priority: u8,
+        destination: IpAddr,
+    ) -> Option<Message> {
+        let head = Advertisement {
+            version: group.version,
+            router_id: group.router_id,
+            priority,
+            count: u8::try_from(self.floating.len()).ok()?,
+            interval: hundredths(group.interval),
+            password: password(group),
+        };
+        let ends = Ends { source: self.own, destination };
+        // What does not fit one packet is left out: who has the first has all.
+        let width = if self.own.is_ipv4() { 4 } else { 16 };
+        let room = (MESSAGE - AUTHENTICATION * 2) / width;
+        let addresses = self.floating.get(..room).unwrap_or(&self.floating);
+        let sending = Sending { head, addresses, ends, pseudo_header: group.pseudo_header };
+        let payload: ArrayVec<u8, MESSAGE> = sending.write()?;
+        Some(Message {
+            interface: self.interface,
+            source_mac: None,
+            source: self.own,
+            destination,
+            protocol: protocol::VRRP,
+            hop_limit: HOP_LIMIT,
+            payload,
+        })
+    }
+
+    /// Whether a message came in by this link.
+    pub(super) fn is_of(&self, message: &HeardMessage) -> bool {
+        message.interface == self.interface && message.source.is_ipv4() == self.own.is_ipv4()
+    }
+
+    /// What an advertisement says, by the checks of RFC 9568 section 7.1 and RFC 3768 section 7.1.
+    pub(super) fn read(
+        &self,
+        group: &FailoverConfig,
+        message: &HeardMessage,
+    ) -> Result<Heard, Unheard> {
+        if message.hop_limit != HOP_LIMIT {
+            return Err(Unheard::HopLimit);
+        }
+        let ends = Ends { source: message.source, destination: message.destination };
+        let head = Advertisement::parse(&message.payload, ends).map_err(|_| Unheard::Malformed)?;
+        if head.router_id != group.router_id {
+            return Err(Unheard::RouterId);
+        }
+        let is_for_us = if self.peers.is_empty() {
+            message.destination.is_multicast()
+        } else {
+            message.destination == self.own && self.peers.contains(&message.source)
+        };
+        if !is_for_us || message.source == self.own {
+            return Err(Unheard::Sender);
+        }
+        if head.version != group.version {
+            return Err(Unheard::Version);
+        }
+        if head.version == Version::V2 {
+            if head.password != password(group) {
+                return Err(Unheard::Password);
+            }
+            if head.interval != hundredths(group.interval) {
+                return Err(Unheard::Interval);
+            }
+        }
+        let interval = Duration::from_millis(u64::from(head.interval) * 10);
+        // Nobody sends without a pause.
+        let interval = interval.max(Duration::from_millis(10));
+        Ok(Heard { from: message.source, priority: head.priority, interval })
+    }
+}
+
+fn hundredths(interval: Duration) -> u16 {
+    u16::try_from(interval.as_millis() / 10).unwrap_or(u16::MAX)
+}
+
+fn password(group: &FailoverConfig) -> Option<[u8; AUTHENTICATION]> {
+    let text = group.password.as_ref()?;
+    let mut password = [0; AUTHENTICATION];
+    for (to, from) in password.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    Some(password)
+}

@@ -1,0 +1,346 @@
+//! The pair: a thread of its own that nothing delays, with the election, the announcements and a
+//! look at what a director needs to do its work.
+//!
+//! The thread shares a [`FailoverChannel`] with the workers: they bring what they hear of other
+//! directors, and one of them sends what is to be said. The control side is told of transitions
+//! ([`Transition`]), logs them and runs the operator's program.
+
+mod announcer;
+mod election;
+mod health;
+mod link;
+mod status;
+mod transitions;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+
+use super::config::{Config, FailoverConfig};
+use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage};
+use crate::dataplane::stats::WorkerStats;
+use crate::wire::ethernet::Mac;
+use crate::wire::vrrp::RESIGNED;
+
+use announcer::{Announcement, Announcer};
+pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
+use health::Health;
+pub use health::LinkSource;
+pub(super) use health::Pulse;
+use link::{Link, Unheard};
+pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
+pub(super) use transitions::{Transition, Transitions};
+
+/// Longest and shortest pause between two turns.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
+/// Turns that fit an interval.
+const TURNS: u32 = 20;
+/// How often links and workers are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often the status is renewed.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+/// Errands that announcements leave room for.
+const KEPT_ROOM: usize = 64;
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What the director gives the failover thread.
+#[derive(Debug)]
+pub struct FailoverPlant {
+    /// What it shares with the workers.
+    pub channel: Arc<FailoverChannel>,
+    /// The Ethernet address of every interface.
+    pub macs: Vec<Mac>,
+    /// The links of every interface.
+    pub links: Box<dyn LinkSource>,
+    /// The time stamp counter.
+    pub clock: fn() -> u64,
+    /// Cycles of it in a second.
+    pub hz: u64,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Word {
+    /// The active director answers for these.
+    Addresses(Vec<Announcement>),
+    /// What the operator wants.
+    Order(Order, oneshot::Sender<Result<FailoverStatus, String>>),
+    /// The director ends: others are told, then the workers are stopped.
+    Stop(Arc<AtomicBool>),
+}
+
+/// The failover thread, from outside.
+#[derive(Debug)]
+pub(super) struct Failover {
+    words: Sender<Word>,
+    status: Arc<Mutex<FailoverStatus>>,
+    pulse: Pulse,
+}
+
+impl Failover {
+    /// Starts the thread. Transitions come by the receiver.
+    pub(super) fn start(
+        plant: FailoverPlant,
+        (config, group): (&Config, &FailoverConfig),
+        workers: Vec<Arc<WorkerStats>>,
+    ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Transition>)> {
+        let links = Link::all(config, group, &plant.macs);
+        let pulse = Pulse::default();
+        let (words, told) = mpsc::channel();
+        let (transitions, happened) = tokio_mpsc::unbounded_channel();
+        let status = Arc::new(Mutex::new(FailoverStatus::default()));
+        let health = Health::new(plant.links, workers, pulse.clone());
+        let turner = Turner {
+            pause: (group.interval / TURNS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+            announcer: Announcer::new(group.announcements),
+            group: group.clone(),
+            links,
+            health,
+            channel: plant.channel,
+            clock: plant.clock,
+            cycles_per_us: plant.hz / 1_000_000,
+            told,
+            transitions,
+            shown: Arc::clone(&status),
+            counts: status::Counts::default(),
+            role: Role::Stopped,
+        };
+        std::thread::Builder::new().name("failover".into()).spawn(move || turner.run())?;
+        Ok((Self { words, status, pulse }, happened))
+    }
+
+    /// The control side has turned.
+    pub(super) fn beat(&self) {
+        self.pulse.beat();
+    }
+
+    /// The active director answers for these from now on.
+    pub(super) fn set_addresses(&self, addresses: Vec<Announcement>) {
+        self.tell(Word::Addresses(addresses));
+    }
+
+    /// Does as the operator says; the answer comes later.
+    pub(super) fn order(
+        &self,
+        order: Order,
+        answer: oneshot::Sender<Result<FailoverStatus, String>>,
+    ) {
+        self.tell(Word::Order(order, answer));
+    }
+
+    /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
+    /// gone, and nobody does.
+    pub(super) fn stop(&self, workers: &Arc<AtomicBool>) -> bool {
+        self.tell(Word::Stop(Arc::clone(workers)))
+    }
+
+    /// How things are.
+    pub(super) fn status(&self) -> FailoverStatus {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tell(&self, word: Word) -> bool {
+        self.words.send(word).is_ok()
+    }
+}
+
+/// What the thread has.
+struct Turner {
+    group: FailoverConfig,
+    links: Vec<Link>,
+    health: Health,
+    announcer: Announcer,
+    channel: Arc<FailoverChannel>,
+    clock: fn() -> u64,
+    cycles_per_us: u64,
+    pause: Duration,
+    told: Receiver<Word>,
+    transitions: tokio_mpsc::UnboundedSender<Transition>,
+    shown: Arc<Mutex<FailoverStatus>>,
+    counts: status::Counts,
+    role: Role,
+}
+
+impl Turner {
+    fn run(mut self) {
+        // Whatever waits on this machine waits longer. Without the right to that it goes on.
+        if let Err(error) = raise_priority() {
+            tracing::warn!(?error, "the failover thread has no real-time priority");
+        }
+        let start = Instant::now();
+        let rules = Rules {
+            version: self.group.version,
+            priority: self.group.priority,
+            interval: self.group.interval,
+            preempt: self.group.preempt,
+            links: self.links.iter().map(|link| link.own).collect(),
+        };
+        let mut actions = Vec::new();
+        let mut election = Election::new(rules, Duration::ZERO, &mut actions);
+        let (mut next_look, mut next_show) = (Duration::ZERO, Duration::ZERO);
+        loop {
+            let now = start.elapsed();
+            // What has come first: who does not listen cannot say that nobody spoke.
+            while let Some(message) = self.channel.heard() {
+                self.hear(now, &message, &mut election, &mut actions);
+            }
+            if let Some(workers) = self.listen(now, &mut election, &mut actions) {
+                election.stop(now, &mut actions);
+                self.act(now, &mut election, &mut actions);
+                self.show(now, &election);
+                self.finish(&workers);
+                return;
+            }
+            if now >= next_look {
+                next_look = now + LOOK_EVERY;
+                let fault = self.health.fault(now, &self.links);
+                election.set_fault(now, fault.as_deref(), &mut actions);
+            }
+            let is_watching = self.health.blind_for(now) <= self.group.interval;
+            election.tick(now, is_watching, &mut actions);
+            let has_acted = !actions.is_empty();
+            self.act(now, &mut election, &mut actions);
+            self.announce(now);
+            if has_acted || now >= next_show {
+                next_show = now + SHOW_EVERY;
+                self.show(now, &election);
+            }
+            std::thread::sleep(self.pause);
+        }
+    }
+
+    fn hear(
+        &mut self,
+        now: Duration,
+        message: &HeardMessage,
+        election: &mut Election,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(place) = self.links.iter().position(|link| link.is_of(message)) else {
+            return self.counts.refuse(Unheard::Sender);
+        };
+        let Some(link) = self.links.get(place) else { return };
+        match link.read(&self.group, message) {
+            Ok(heard) => {
+                self.counts.received += 1;
+                election.hear(now, place, heard, actions);
+            }
+            Err(why) => self.counts.refuse(why),
+        }
+    }
+
+    /// What this side is told; the workers, if it is to end.
+    fn listen(
+        &mut self,
+        now: Duration,
+        election: &mut Election,
+        actions: &mut Vec<Action>,
+    ) -> Option<Arc<AtomicBool>> {
+        while let Ok(word) = self.told.try_recv() {
+            match word {
+                Word::Addresses(addresses) => self.announcer.set(addresses),
+                Word::Order(order, answer) => {
+                    let done = election.obey(now, order, actions);
+                    // Who asked may have given up.
+                    answer.send(done.map(|()| status::of(self, now, election))).ok();
+                }
+                Word::Stop(workers) => return Some(workers),
+            }
+        }
+        None
+    }
+
+    /// Does what the election wants.
+    fn act(&mut self, now: Duration, election: &mut Election, actions: &mut Vec<Action>) {
+        let clock = (self.clock)();
+        for action in actions.iter() {
+            let Action::Enter(role, cause) = action else { continue };
+            // Before anything is said.
+            self.channel.standing.begin_term();
+            let from = std::mem::replace(&mut self.role, *role);
+            if *role == Role::Master {
+                self.announcer.begin(now);
+            } else {
+                self.announcer.end();
+            }
+            self.counts.transitions += u64::from(from != Role::Stopped);
+            let transition = Transition { from, to: *role, cause: cause.clone() };
+            // The control side may be at its end.
+            self.transitions.send(transition).ok();
+        }
+        let mut said = 0;
+        for action in actions.drain(..) {
+            match action {
+                Action::Enter(..) => {}
+                Action::Announce { link } => {
+                    if let Some(link) = self.links.get(link) {
+                        self.announcer.again(link.interface);
+                    }
+                }
+                Action::Advertise { link, priority } => {
+                    said += usize::from(priority != RESIGNED);
+                    self.advertise(link, priority);
+                }
+            }
+        }
+        if self.role == Role::Master && said >= self.links.len() {
+            let cycles = u64::try_from(election.lease().as_micros()).unwrap_or(u64::MAX);
+            let until = clock.saturating_add(cycles.saturating_mul(self.cycles_per_us));
+            self.channel.ask(Errand::Renew(self.channel.standing.lease(until)));
+        }
+    }
+
+    fn advertise(&mut self, link: usize, priority: u8) {
+        let Some(link) = self.links.get(link) else { return };
+        for message in link.advertisements(&self.group, priority) {
+            if self.channel.ask(Errand::Send(message)) {
+                self.counts.sent += 1;
+            }
+        }
+    }
+
+    fn announce(&mut self, now: Duration) {
+        let room = self.channel.room().saturating_sub(KEPT_ROOM);
+        for (interface, address) in self.announcer.due(now, room) {
+            self.counts.announced += 1;
+            self.channel.ask(Errand::Announce { interface, address });
+        }
+    }
+
+    fn show(&self, now: Duration, election: &Election) {
+        let status = status::of(self, now, election);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Waits until everything has been said, and has the workers stop.
+    fn finish(&self, workers: &AtomicBool) {
+        let until = Instant::now() + LAST_WORDS;
+        while self.channel.is_asked() && Instant::now() < until {
+            std::thread::sleep(SHORTEST_PAUSE);
+        }
+        // What the worker has taken last it may still be sending.
+        std::thread::sleep(SHORTEST_PAUSE * 4);
+        workers.store(true, Release);
+    }
+}
+
+/// Before all threads of ordinary priority: the least of the real-time ones.
+fn raise_priority() -> Result<(), thread_priority::Error> {
+    use thread_priority::{
+        RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let least = ThreadPriority::Crossplatform(
+        1_u8.try_into().map_err(|_| thread_priority::Error::PriorityNotInRange(0..=99))?,
+    );
+    set_thread_priority_and_policy(thread_native_id(), least, policy)
+}

@@ -1,0 +1,174 @@
+//! What the failover thread shows of itself.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::election::{Election, Role};
+use super::link::Unheard;
+use super::{Heard, Turner};
+
+/// The pair, as one of its directors sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FailoverStatus {
+    /// The sync group.
+    pub name: String,
+    /// `master`, `backup`, `fault` or `stopped`.
+    pub role: String,
+    /// Seconds since 1970.
+    pub since: u64,
+    /// Why it is that.
+    pub reason: String,
+    /// What happens if this director, or the other one, fails.
+    pub on_failure: String,
+    /// The virtual router (VRID).
+    pub router_id: u8,
+    /// 2 or 3.
+    pub version: u8,
+    /// The priority that it sends.
+    pub priority: u8,
+    /// Seconds between advertisements.
+    pub interval_seconds: f64,
+    /// Seconds without an advertisement after which it takes over, at most.
+    pub takeover_seconds: f64,
+    /// Changes of the role since the start.
+    pub transitions: u64,
+    /// Advertisements sent.
+    pub advertisements_sent: u64,
+    /// Advertisements heard.
+    pub advertisements_received: u64,
+    /// Messages that were no advertisements for this group, by reason.
+    pub advertisements_refused: Vec<RefusedAdvertisements>,
+    /// Gratuitous ARP and unsolicited Neighbor Advertisements sent.
+    pub announcements: u64,
+    /// Where it listens and speaks.
+    pub links: Vec<LinkStatus>,
+}
+
+/// Messages that did not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedAdvertisements {
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A virtual router of the group: an address family on an interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LinkStatus {
+    /// The interface.
+    pub interface: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Whether there is a link.
+    pub up: bool,
+    /// The address that this director speaks from.
+    pub source: String,
+    /// The floating addresses there.
+    pub floating: Vec<String>,
+    /// Who was heard last.
+    pub peer: Option<PeerStatus>,
+}
+
+/// Another director.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PeerStatus {
+    /// Its address.
+    pub address: String,
+    /// Its priority; 0: it has given up.
+    pub priority: u8,
+    /// Seconds since it was heard.
+    pub heard_seconds_ago: f64,
+}
+
+/// What the thread counts.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) announced: u64,
+    pub(super) transitions: u64,
+    refused: BTreeMap<Unheard, u64>,
+}
+
+impl Counts {
+    pub(super) fn refuse(&mut self, why: Unheard) {
+        *self.refused.entry(why).or_default() += 1;
+    }
+}
+
+/// How things are.
+pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> FailoverStatus {
+    let Turner { group, links, health, counts, .. } = turner;
+    let (role, since, cause) = election.state();
+    let began = SystemTime::now().checked_sub(now.saturating_sub(since));
+    let began = began.and_then(|began| began.duration_since(UNIX_EPOCH).ok());
+    let peer = |(Heard { from, priority, .. }, at): (Heard, Duration)| PeerStatus {
+        address: from.to_string(),
+        priority,
+        heard_seconds_ago: now.saturating_sub(at).as_secs_f64(),
+    };
+    let links: Vec<_> = (0..)
+        .zip(links)
+        .map(|(place, link)| LinkStatus {
+            interface: link.name.clone(),
+            family: link.family().to_owned(),
+            up: health.is_up(link.interface),
+            source: link.own.to_string(),
+            floating: link.floating.iter().map(ToString::to_string).collect(),
+            peer: election.heard(place).map(peer),
+        })
+        .collect();
+    let patience = election.longest_patience();
+    FailoverStatus {
+        name: group.name.clone(),
+        role: role.name().to_owned(),
+        since: began.unwrap_or_default().as_secs(),
+        reason: cause.to_string(),
+        on_failure: on_failure(role, &links, election.lease(), patience),
+        router_id: group.router_id,
+        version: group.version.number(),
+        priority: election.priority(),
+        interval_seconds: group.interval.as_secs_f64(),
+        takeover_seconds: patience.as_secs_f64(),
+        transitions: counts.transitions,
+        advertisements_sent: counts.sent,
+        advertisements_received: counts.received,
+        advertisements_refused: Unheard::ALL
+            .iter()
+            .map(|why| RefusedAdvertisements {
+                reason: why.name().to_owned(),
+                count: counts.refused.get(why).copied().unwrap_or(0),
+            })
+            .collect(),
+        announcements: counts.announced,
+        links,
+    }
+}
+
+fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Duration) -> String {
+    let peer = links.iter().filter_map(|link| link.peer.as_ref()).next();
+    let lease = lease.as_millis();
+    match (role, peer) {
+        (Role::Master, Some(peer)) => format!(
+            "{} was heard and should take over {lease} ms and its skew after the last \
+             advertisement",
+            peer.address
+        ),
+        (Role::Master, None) => {
+            "no other director has been heard since the start: nobody is known to take over"
+                .to_owned()
+        }
+        (Role::Backup, _) => {
+            format!(
+                "this director takes over {} ms after the last advertisement",
+                patience.as_millis()
+            )
+        }
+        (Role::Fault, _) => "this director does not take over: something is broken".to_owned(),
+        (Role::Stopped, _) => "this director has ended".to_owned(),
+    }
+}

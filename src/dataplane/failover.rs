@@ -1,0 +1,435 @@
+//! The workers' part of failover: whether this director is the active one, what the failover
+//! thread has sent, and what it must hear.
+//!
+//! To be active is a *lease*: it holds until the others would take over if they heard no more.
+//! Who sends an advertisement renews it, the moment it is sent. So whatever stands still, the
+//! failover thread, the worker that sends or the whole process, the lease ends before another
+//! director begins, and the workers send nothing more.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use super::classify::{Class, Packet};
+use super::frame::{Frame, FrameBurst, Outlet};
+use super::local;
+use super::pipeline::{Origin, Pipeline};
+use super::shared::Shared;
+use super::stats::DropReason;
+use super::vlan;
+use crate::ids::{InterfaceId, VlanId};
+use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use crate::wire::ipv4::{self, Ipv4Header};
+use crate::wire::ipv6::{self, Ipv6Header};
+use crate::wire::{U16, checksum};
+
+/// Errands and packets that fit the queues.
+const ERRANDS: usize = 256;
+const HEARD: usize = 256;
+/// Errands that are run in one go.
+const IN_ONE_GO: usize = 64;
+/// Octets of the longest advertisement: what fits a link, without the IP header.
+pub const MESSAGE: usize = 1460;
+
+/// Bits of the word for the end of the lease, in units of 2^16 cycles: enough for centuries.
+const UNTIL_BITS: u32 = 48;
+const UNTIL: u64 = (1 << UNTIL_BITS) - 1;
+const UNIT_BITS: u32 = 16;
+
+/// Whether the director is the active one, as a word that all workers read: the term, and until
+/// when it is.
+#[derive(Debug)]
+pub struct Standing(AtomicU64);
+
+/// A promise to be the active one until a time, in a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    term: u64,
+    until: u64,
+}
+
+impl Standing {
+    /// Without a lease.
+    pub const fn backup() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether the lease holds. `now`: the time stamp counter.
+    #[inline]
+    pub fn is_active(&self, now: u64) -> bool {
+        self.0.load(Relaxed) & UNTIL > now >> UNIT_BITS
+    }
+
+    /// Another term begins, without a lease: whatever was on its way for the one before is of no
+    /// use any more.
+    pub fn begin_term(&self) {
+        let next = |word: u64| Some(((word >> UNTIL_BITS).wrapping_add(1)) << UNTIL_BITS);
+        // It always does.
+        self.0.fetch_update(Relaxed, Relaxed, next).ok();
+    }
+
+    /// A lease of the term at hand, until the time stamp counter says so.
+    pub fn lease(&self, until: u64) -> Lease {
+        Lease { term: self.0.load(Relaxed) >> UNTIL_BITS, until: (until >> UNIT_BITS) & UNTIL }
+    }
+
+    /// Renews the lease, unless its term is over.
+    fn renew(&self, lease: Lease) {
+        let renewed = |word: u64| {
+            let is_current = word >> UNTIL_BITS == lease.term;
+            is_current.then_some(lease.term << UNTIL_BITS | lease.until.max(word & UNTIL))
+        };
+        self.0.fetch_update(Relaxed, Relaxed, renewed).ok();
+    }
+}
+
+/// A message over IP that the failover thread has sent.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it leaves.
+    pub interface: InterfaceId,
+    /// The Ethernet address that it comes from; `None`: the interface's own.
+    pub source_mac: Option<Mac>,
+    /// An address of the director.
+    pub source: IpAddr,
+    /// A group, or another director on the link.
+    pub destination: IpAddr,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// What IP carries.
+    pub payload: ArrayVec<u8, MESSAGE>,
+}
+
+/// What a worker does for the failover thread, one after the other.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a worker frees nothing, so nothing is boxed")]
+pub enum Errand {
+    /// Send a message, at once.
+    Send(Message),
+    /// If all messages since the last lease have left, renew the lease.
+    Renew(Lease),
+    /// Tell a link that an address is ours.
+    Announce {
+        /// The link.
+        interface: InterfaceId,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// A message over IP that a worker has heard, for the failover thread.
+#[derive(Clone, Debug)]
+pub struct HeardMessage {
+    /// Where it came in.
+    pub interface: InterfaceId,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// The group, or an address of the director.
+    pub destination: IpAddr,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// What IP carries.
+    pub payload: ArrayVec<u8, MESSAGE>,
+}
+
+/// What workers and the failover thread share.
+#[derive(Debug)]
+pub struct FailoverChannel {
+    /// Whether the director is the active one.
+    pub standing: Standing,
+    errands: ArrayQueue<Errand>,
+    heard: ArrayQueue<HeardMessage>,
+}
+
+impl Default for FailoverChannel {
+    fn default() -> Self {
+        Self {
+            standing: Standing::backup(),
+            errands: ArrayQueue::new(ERRANDS),
+            heard: ArrayQueue::new(HEARD),
+        }
+    }
+}
+
+impl FailoverChannel {
+    /// Gives a worker an errand; `false`: too many wait.
+    pub fn ask(&self, errand: Errand) -> bool {
+        self.errands.push(errand).is_ok()
+    }
+
+    /// How many more errands fit.
+    pub fn room(&self) -> usize {
+        ERRANDS - self.errands.len()
+    }
+
+    /// Whether errands wait.
+    pub fn is_asked(&self) -> bool {
+        !self.errands.is_empty()
+    }
+
+    /// The next message that was heard.
+    pub fn heard(&self) -> Option<HeardMessage> {
+        self.heard.pop()
+    }
+
+    /// Notes a message; `false`: too many wait.
+    pub fn hear(&self, message: HeardMessage) -> bool {
+        self.heard.push(message).is_ok()
+    }
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// Notes whether the director is the active one, for the packets that come next.
+    #[inline]
+    pub fn look_at_standing(&mut self, now: u64) -> bool {
+        let active = match &self.shared.failover {
+            Some(channel) => channel.standing.is_active(now),
+            None => true,
+        };
+        self.shared.is_active = active;
+        active
+    }
+
+    /// What a director does with a burst while another one is the active one: it is a host on its
+    /// links and nothing more.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stand_by(
+        &mut self,
+        burst: &mut FrameBurst<F>,
+        origin: Origin,
+        outlet: &mut impl Outlet<F>,
+    ) {
+        match origin {
+            Origin::Port => self.look_up_received(burst),
+            Origin::Worker => self.look_up_handed_over(burst),
+        }
+        let Self { shared, packets, .. } = self;
+        for (frame, looked) in burst.drain(..).zip(packets.iter()) {
+            let packet = &looked.packet;
+            match packet.class {
+                Class::Arp | Class::Icmp | Class::Icmpv6 => {
+                    local::receive(shared, packet, frame, outlet);
+                }
+                Class::Vrrp => shared.hear(packet, frame, outlet),
+                Class::Drop(reason) => shared.drop(frame, reason, outlet),
+                Class::FlowV4(_)
+                | Class::FlowV6(_)
+                | Class::ErrorV4
+                | Class::ErrorV6
+                | Class::FragmentV4
+                | Class::FragmentV6 => shared.drop(frame, DropReason::Standby, outlet),
+            }
+        }
+    }
+
+    /// Runs the errands of the failover thread, on one worker.
+    pub(super) fn run_errands(&mut self, outlet: &mut impl Outlet<F>) {
+        let shared = &mut self.shared;
+        if shared.worker.index() != 0 {
+            return;
+        }
+        for _ in 0..IN_ONE_GO {
+            let Some(errand) = shared.failover.as_ref().and_then(|door| door.errands.pop()) else {
+                return;
+            };
+            match errand {
+                Errand::Send(message) => shared.is_heard &= shared.send_message(&message, outlet),
+                Errand::Renew(lease) => {
+                    if std::mem::replace(&mut shared.is_heard, true)
+                        && let Some(channel) = &shared.failover
+                    {
+                        channel.standing.renew(lease);
+                    }
+                }
+                Errand::Announce { interface, address } => {
+                    // The lease has just been renewed, perhaps: this round does not know yet.
+                    local::tell(shared, interface, address, outlet);
+                }
+            }
+        }
+    }
+}
+
+impl<F: Frame> Shared<F> {
+    /// A VRRP packet: the failover thread knows what to do with it.
+    #[cold]
+    pub(super) fn hear(&self, packet: &Packet, frame: F, outlet: &mut impl Outlet<F>) {
+        let (Some(channel), Some(link)) = (&self.failover, self.interfaces.of_frame(&frame)) else {
+            return self.drop(frame, DropReason::NotForUs, outlet);
+        };
+        let Some(message) = read(link.id, packet, frame.octets()) else {
+            return self.drop(frame, DropReason::Truncated, outlet);
+        };
+        if !channel.hear(message) {
+            self.stats.events_lost.increment();
+        }
+        self.stats.consumed.increment();
+        outlet.discard(frame);
+    }
+
+    /// Sends a message; whether it has left.
+    fn send_message(&mut self, message: &Message, outlet: &mut impl Outlet<F>) -> bool {
+        let Some(mut frame) = outlet.allocate() else {
+            self.stats.no_buffer.increment();
+            return false;
+        };
+        let Some((own, vlan)) =
+            self.interfaces.get(message.interface).map(|link| (link.mac, link.vlan))
+        else {
+            outlet.discard(frame);
+            return false;
+        };
+        let source = message.source_mac.unwrap_or(own);
+        if write(message, source, &mut frame).is_none() {
+            self.stats.no_buffer.increment();
+            outlet.discard(frame);
+            return false;
+        }
+        self.stats.originated.increment();
+        if message.destination.is_multicast() {
+            return self.send_now(message.interface, vlan, frame, outlet);
+        }
+        let hop =
+            self.next_hops.find_or_add(&self.interfaces, message.interface, message.destination);
+        match hop {
+            Some(hop) => {
+                let octets = frame.total_len().saturating_sub(ethernet::HEADER);
+                self.send(hop, u16::try_from(octets).unwrap_or(u16::MAX), frame, outlet);
+                true
+            }
+            None => {
+                self.drop(frame, DropReason::NoRoute, outlet);
+                false
+            }
+        }
+    }
+
+    fn send_now(
+        &self,
+        interface: InterfaceId,
+        vlan: VlanId,
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) -> bool {
+        if vlan != VlanId::UNTAGGED && !vlan::put_on(&mut frame, vlan) {
+            self.drop(frame, DropReason::NoHeadroom, outlet);
+            return false;
+        }
+        outlet.transmit_now(interface, frame)
+    }
+}
+
+/// What the failover thread wants to know of a VRRP packet.
+fn read(interface: InterfaceId, packet: &Packet, octets: &[u8]) -> Option<HeardMessage> {
+    let (link, rest) = EthernetHeader::ref_from_prefix(octets).ok()?;
+    let (source, destination, hop_limit): (IpAddr, IpAddr, u8) = match link.ether_type.get() {
+        ether_type::IPV4 => {
+            let (ip, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
+            (ip.source.into(), ip.destination.into(), ip.ttl)
+        }
+        _ => {
+            let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
+            (ip.source.into(), ip.destination.into(), ip.hop_limit)
+        }
+    };
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    let octets = octets.get(usize::from(packet.transport)..end)?;
+    let payload = octets.try_into().ok()?;
+    Some(HeardMessage { interface, source, destination, hop_limit, payload })
+}
+
+/// Writes a message with its headers; the destination of one to a group is that group's.
+fn write<F: Frame>(message: &Message, source_mac: Mac, frame: &mut F) -> Option<()> {
+    let payload = &message.payload[..];
+    let (ether_type, head) = match message.destination {
+        IpAddr::V4(_) => (ether_type::IPV4, ipv4::HEADER),
+        IpAddr::V6(_) => (ether_type::IPV6, ipv6::HEADER),
+    };
+    if !frame.set_len(ethernet::HEADER + head + payload.len()) {
+        return None;
+    }
+    let length = u16::try_from(payload.len()).ok()?;
+    let (link, rest) = frame.octets_mut().split_at_mut_checked(ethernet::HEADER)?;
+    let destination = match message.destination {
+        IpAddr::V4(v4) => ethernet::ipv4_group(&v4.octets()),
+        IpAddr::V6(v6) => ethernet::ipv6_group(&v6.octets()),
+    };
+    EthernetHeader { destination, source: source_mac, ether_type: U16::new(ether_type) }
+        .write_to(link)
+        .ok()?;
+    let (ip, rest) = rest.split_at_mut_checked(head)?;
+    match (message.source, message.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = Ipv4Header {
+                version_ihl: 0x45,
+                // Network control (RFC 2474 section 4.2.2.2).
+                tos: 0xc0,
+                total_length: U16::new(length + 20),
+                ttl: message.hop_limit,
+                protocol: message.protocol,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv4Header::new_zeroed()
+            };
+            header.checksum = checksum::finish(header.as_bytes(), 0);
+            header.write_to(ip).ok()?;
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6Header {
+            version_class_flow: [0x6c, 0, 0, 0],
+            payload_length: U16::new(length),
+            next_header: message.protocol,
+            hop_limit: message.hop_limit,
+            source: source.octets(),
+            destination: destination.octets(),
+        }
+        .write_to(ip)
+        .ok()?,
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+    }
+    rest.copy_from_slice(payload);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CYCLES: u64 = 1 << UNIT_BITS;
+
+    #[test]
+    fn a_lease_holds_until_its_time_and_in_its_term() {
+        let standing = Standing::backup();
+        assert!(!standing.is_active(0));
+        standing.begin_term();
+        let lease = standing.lease(100 * CYCLES);
+        assert!(!standing.is_active(0));
+        standing.renew(lease);
+        assert!(standing.is_active(99 * CYCLES) && !standing.is_active(100 * CYCLES));
+        // An older one shortens nothing.
+        standing.renew(standing.lease(50 * CYCLES));
+        assert!(standing.is_active(99 * CYCLES));
+        standing.begin_term();
+        assert!(!standing.is_active(0));
+        standing.renew(lease);
+        assert!(!standing.is_active(0), "of the term before");
+        standing.renew(standing.lease(200 * CYCLES));
+        assert!(standing.is_active(199 * CYCLES));
+    }
+
+    #[test]
+    fn terms_wrap_round() {
+        let standing = Standing::backup();
+        for _ in 0..=u32::from(u16::MAX) {
+            standing.begin_term();
+        }
+        let lease = standing.lease(CYCLES * 2);
+        standing.renew(lease);
+        assert!(standing.is_active(CYCLES));
+    }
+}
