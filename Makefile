@@ -8,12 +8,12 @@ AARCH64 := $(shell rustup target list --installed 2>/dev/null | grep -x aarch64-
 DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check instructions bench micro golden clean
+.PHONY: help build demo test check instructions bench bench-failover micro golden clean
 # `make check test` runs one after the other: both use all CPUs, and tests dislike company.
 .NOTPARALLEL:
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 build: ## the release binary, target/release/pointsman
 	scripts/install-deps build
@@ -69,6 +69,11 @@ instructions: ## instructions per packet, by callgrind: 3 % more than accepted f
 bench: ## everything that has a goal, beside dpdk-testpmd: cycles, rates, memory (root)
 	scripts/install-deps bench
 	scripts/bench
+
+bench-failover: ## how long clients wait when a director of a pair fails (root)
+	scripts/install-deps demo
+	$(CARGO) build $(LOCKED) --release --bin pointsman
+	scripts/bench-failover
 
 micro: ## the parts of a packet's way, each on its own, by criterion
 	scripts/install-deps build

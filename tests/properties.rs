@@ -360,7 +360,7 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
         | Class::ErrorV4
         | Class::ErrorV6 => 8,
         // What comes first in the fragment may be missing; its own header is looked at later.
-        Class::FragmentV4 | Class::FragmentV6 | Class::Arp => 0,
+        Class::FragmentV4 | Class::FragmentV6 | Class::Arp | Class::Vrrp => 0,
         Class::Drop(_) => return,
     };
     assert!(usize::from(transport) + header <= frame.octets().len());

@@ -14,6 +14,7 @@ mod ownership;
 mod desired;
 pub mod failover;
 mod acknowledgements;
+mod announcements;
 mod neighbor;
 mod outbox;
 mod rates;

@@ -10,11 +10,12 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot};
 
 use super::acknowledgements::Acknowledgements;
+use super::announcements::Announcements;
 use super::api::message::{Changed, Failure, Saved};
 use super::desired::{
     Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
 };
-use super::failover::{Failover, Transitions};
+use super::failover::{Failover, Tracks, Transitions};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
@@ -34,9 +35,6 @@ const BUSY_FOR: Duration = Duration::from_millis(100);
 const EVENTS_PER_TURN: usize = 512;
 /// Neighbours kept, besides the configured and the essential ones.
 const NEIGHBORS: usize = 16_384;
-/// How often and at what distance owned addresses are announced at the start.
-const ANNOUNCEMENTS: u8 = 3;
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// Time over which rates are measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Requests of the API that may wait for the loop, and pages that one worker may owe.
@@ -116,38 +114,7 @@ pub(super) struct Control {
     socket_file: SocketFile,
     /// Changes of the role in a pair.
     transitions: Transitions,
-}
-
-/// The addresses to announce, and when.
-#[derive(Debug)]
-struct Announcements {
-    /// All that the director answers for.
-    owned: Vec<(InterfaceId, IpAddr)>,
-    /// Those that the links have not been told of often enough.
-    addresses: Vec<(InterfaceId, IpAddr)>,
-    left: u8,
-    next: Duration,
-}
-
-impl Announcements {
-    fn of(owned: Vec<(InterfaceId, IpAddr)>, now: Duration) -> Self {
-        Self { addresses: owned.clone(), owned, left: ANNOUNCEMENTS, next: now }
-    }
-
-    /// The director answers for these from now on: the new ones are announced.
-    fn change(&mut self, now: Duration, owned: Vec<(InterfaceId, IpAddr)>) {
-        if self.left == 0 {
-            self.addresses.clear();
-        }
-        self.addresses.retain(|address| owned.contains(address));
-        let news = owned.iter().filter(|address| !self.owned.contains(address));
-        let before = self.addresses.len();
-        self.addresses.extend(news);
-        if self.addresses.len() > before {
-            (self.left, self.next) = (ANNOUNCEMENTS, now);
-        }
-        self.owned = owned;
-    }
+    tracks: Tracks,
 }
 
 impl Control {
@@ -158,7 +125,7 @@ impl Control {
         let state = DesiredState::new(plant.source, config, plant.slots, plant.table)?;
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
-        let addresses = ownership::owned_addresses(&plant.config);
+        let addresses = ownership::staying_addresses(&plant.config);
         let mut neighbors = Neighbors::new(NEIGHBORS);
         for (neighbor, mac) in ownership::static_neighbors(&plant.config) {
             neighbors.add_permanent(neighbor, mac);
@@ -169,6 +136,8 @@ impl Control {
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
+        let track = plant.config.failover.as_ref().map(|group| Tracks::of(&group.track));
+        let tracks = track.unwrap_or_default();
         let (failover, transitions) = match (plant.failover, &plant.config.failover) {
             (Some(parts), Some(group)) => {
                 let stats = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
@@ -220,6 +189,7 @@ impl Control {
             stopping: false,
             socket_file,
             transitions,
+            tracks,
         })
     }
 
@@ -267,6 +237,7 @@ impl Control {
             self.next_sample = now + SAMPLE_EVERY;
             self.observed.sample(now);
             self.log_states();
+            self.track();
         }
         self.observed.beat(now, &self.neighbors);
         if let Some(failover) = &self.observed.failover {
@@ -313,13 +284,10 @@ impl Control {
     }
 
     fn announce(&mut self, now: Duration) {
-        let due = &mut self.announcements;
-        if due.left == 0 || now < due.next || self.stopping {
+        if self.stopping {
             return;
         }
-        due.left -= 1;
-        due.next = now + ANNOUNCE_EVERY;
-        for &(interface, address) in &due.addresses {
+        for &(interface, address) in self.announcements.due(now) {
             self.outbox.send_any(Command::Announce { interface, address });
         }
     }
@@ -447,6 +415,16 @@ impl Control {
         }
     }
 
+    /// Tells the election of what is tracked.
+    fn track(&mut self) {
+        if let Some(failover) = &self.observed.failover
+            && let Some(verdict) = self.tracks.news(self.state.inventory())
+        {
+            tracing::warn!(?verdict, "what failover depends on has changed");
+            failover.set_tracked(verdict);
+        }
+    }
+
     /// Says which servers are in another state than a second ago, and why.
     fn log_states(&mut self) {
         let inventory = self.state.inventory();
@@ -477,7 +455,7 @@ impl Control {
         }
         let config = &self.state.inventory().config;
         self.neighbors.require(now, &ownership::essential_neighbors(config));
-        let owned = ownership::owned_addresses(config);
+        let owned = ownership::staying_addresses(config);
         self.announcements.change(now, owned);
         if let Some(failover) = &self.observed.failover {
             failover.set_addresses(ownership::moving_addresses(config));

@@ -19,7 +19,7 @@ pub(crate) const VIPS: [&str; 2] = [VIP4, VIP6];
 static TURN: Mutex<()> = Mutex::new(());
 
 /// What a test runs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 20] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
@@ -37,6 +37,9 @@ const TOOLS: [(&str, &str); 17] = [
     ("vsftpd", "vsftpd"),
     ("lftp", "lftp"),
     ("openssl", "openssl"),
+    ("keepalived", "keepalived"),
+    ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
 ];
 
 pub(crate) struct Lab {
@@ -58,6 +61,11 @@ impl Lab {
     /// As [`Lab::two_nic`], with a router between the client and the director.
     pub(crate) fn routed(test: &str) -> Self {
         Self::up(test, "routed")
+    }
+
+    /// Two directors between a switch for the client and one for the servers.
+    pub(crate) fn pair(test: &str) -> Self {
+        Self::up(test, "pair")
     }
 
     fn up(test: &str, topology: &str) -> Self {

@@ -22,6 +22,7 @@ mod lifecycle;
 mod live;
 mod masquerade;
 mod neighbors;
+mod pair;
 mod persistence;
 mod refusals;
 mod removal;

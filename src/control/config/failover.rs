@@ -46,6 +46,8 @@ pub struct FailoverConfig {
     pub pseudo_header: bool,
     /// How links are told who has the floating addresses.
     pub announcements: Announcements,
+    /// What the election depends on besides links and workers.
+    pub track: Vec<Track>,
     /// A program that is told of every change of the role.
     pub notify: Option<PathBuf>,
     /// The floating addresses.
@@ -84,6 +86,42 @@ impl Default for Announcements {
             per_second: 2000,
         }
     }
+}
+
+/// Something that an election depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// A file with a number, which is added to the priority; -254 or less: this director must not
+    /// be the master. No file: nothing.
+    File(PathBuf),
+    /// A program, which says by its exit code whether all is well.
+    Script(TrackScript),
+    /// The share of servers that take new connections.
+    Servers {
+        /// Percent, at least.
+        percent: u8,
+        /// What is added to the priority where there are fewer; 0: this director must not be the
+        /// master.
+        weight: i32,
+    },
+}
+
+/// A program that says whether all is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackScript {
+    /// The program.
+    pub path: PathBuf,
+    /// The time between its end and its next start. Default 2 s.
+    pub interval: Duration,
+    /// How long it may take. Default 2 s.
+    pub timeout: Duration,
+    /// Good ends in a row after which all is well. Default 1.
+    pub rise: u8,
+    /// Bad ends in a row after which it is not. Default 2.
+    pub fall: u8,
+    /// What is added to the priority where all is not well; 0 (default): this director must not be
+    /// the master.
+    pub weight: i32,
 }
 
 /// A floating address and the interface that has it.
@@ -127,6 +165,7 @@ pub(super) struct FailoverDraft {
     password: Value<String>,
     pseudo_header: Value<bool>,
     announcements: AnnouncementsDraft,
+    track: Vec<Track>,
     notify: Value<PathBuf>,
     floating: Vec<FloatingDraft>,
     /// No floating address had to be left out.
@@ -179,6 +218,12 @@ impl FailoverDraft {
             password: section.value("password", password),
             pseudo_header: section.value("pseudo_header", value::boolean),
             announcements: announcements.unwrap_or_default(),
+            track: section
+                .tables("track", "track")
+                .items
+                .into_iter()
+                .filter_map(|entry| read_track(entry.into_inner()))
+                .collect(),
             notify: section.value("notify", program),
             floating_known: complete && floating.iter().all(FloatingDraft::is_whole),
             floating,
@@ -215,6 +260,37 @@ impl FloatingDraft {
     fn is_whole(&self) -> bool {
         self.interface.is_some() && self.address.is_some()
     }
+}
+
+/// What is tracked, by its first key; `None`: nothing that is known, which has been noted.
+fn read_track(mut section: Section<'_>) -> Option<Track> {
+    let weight = |section: &mut Section<'_>| {
+        let weight = section.value("weight", value::integer(-253..=253));
+        weight.map_or(0, Spanned::into_inner)
+    };
+    let track = if section.has("file") {
+        section.value("file", program).map(Spanned::into_inner).map(Track::File)
+    } else if section.has("servers") {
+        let percent = section.value("servers", value::integer(1..=100)).map(Spanned::into_inner);
+        let weight = weight(&mut section);
+        percent.map(|percent| Track::Servers { percent, weight })
+    } else {
+        let path = section.required("script", "\"/etc/pointsman/check\"", program);
+        let pauses = || value::duration(Duration::from_millis(100)..=LONGEST_DELAY);
+        let counts = || value::integer(1..=100);
+        let (usual, once, twice) = (Duration::from_secs(2), 1, 2);
+        let interval = section.value("interval", pauses()).map_or(usual, Spanned::into_inner);
+        let timeout = section.value("timeout", pauses()).map_or(usual, Spanned::into_inner);
+        let rise = section.value("rise", counts()).map_or(once, Spanned::into_inner);
+        let fall = section.value("fall", counts()).map_or(twice, Spanned::into_inner);
+        let weight = weight(&mut section);
+        path.map(|path| {
+            let path = path.into_inner();
+            Track::Script(TrackScript { path, interval, timeout, rise, fall, weight })
+        })
+    };
+    section.finish();
+    track
 }
 
 /// With or without the length of its network, which is the interface's.
@@ -517,6 +593,7 @@ pub(super) fn build(
             refresh: or(told.refresh, usual.refresh),
             per_second: told.per_second.map_or(usual.per_second, Spanned::into_inner),
         },
+        track: draft.track,
         notify: draft.notify.map(Spanned::into_inner),
         floating: draft.floating.into_iter().map(floating).collect::<Option<_>>()?,
     }))

@@ -195,6 +195,8 @@ pub struct Election {
     /// What the operator wants.
     order: Option<Order>,
     fault: Option<String>,
+    /// What is added to the priority.
+    bonus: i32,
 }
 
 impl Election {
@@ -220,6 +222,7 @@ impl Election {
             told: now,
             order: None,
             fault: None,
+            bonus: 0,
         };
         election.begin(now, Cause::Started, actions);
         election
@@ -240,8 +243,24 @@ impl Election {
         match self.order {
             // More than any but an owner.
             Some(Order::TakeOver) => self.rules.priority.max(OWNER - 1),
-            Some(Order::Release) | None => self.rules.priority,
+            Some(Order::Release) | None => self.usual_priority(),
         }
+    }
+
+    fn usual_priority(&self) -> u8 {
+        let priority = self.rules.priority;
+        let sum = i32::from(priority).saturating_add(self.bonus);
+        // Neither resigned nor an owner.
+        if priority == OWNER {
+            priority
+        } else {
+            u8::try_from(sum.clamp(1, 254)).unwrap_or(priority)
+        }
+    }
+
+    /// Something that it depends on has changed: this is added to the priority from now on.
+    pub fn set_bonus(&mut self, bonus: i32) {
+        self.bonus = bonus;
     }
 
     /// How long others wait at least after an advertisement of this one: until then it is the

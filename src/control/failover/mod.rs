@@ -10,6 +10,7 @@ mod election;
 mod health;
 mod link;
 mod status;
+mod track;
 mod transitions;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use health::LinkSource;
 pub(super) use health::Pulse;
 use link::{Link, Unheard};
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
+pub(super) use track::{Tracks, Verdict};
 pub(super) use transitions::{Transition, Transitions};
 
 /// Longest and shortest pause between two turns.
@@ -71,6 +73,8 @@ pub struct FailoverPlant {
 enum Word {
     /// The active director answers for these.
     Addresses(Vec<Announcement>),
+    /// What is tracked says so.
+    Tracked(Verdict),
     /// What the operator wants.
     Order(Order, oneshot::Sender<Result<FailoverStatus, String>>),
     /// The director ends: others are told, then the workers are stopped.
@@ -112,6 +116,7 @@ impl Failover {
             shown: Arc::clone(&status),
             counts: status::Counts::default(),
             role: Role::Stopped,
+            tracked_fault: None,
         };
         std::thread::Builder::new().name("failover".into()).spawn(move || turner.run())?;
         Ok((Self { words, status, pulse }, happened))
@@ -125,6 +130,11 @@ impl Failover {
     /// The active director answers for these from now on.
     pub(super) fn set_addresses(&self, addresses: Vec<Announcement>) {
         self.tell(Word::Addresses(addresses));
+    }
+
+    /// What is tracked comes to something else.
+    pub(super) fn set_tracked(&self, verdict: Verdict) {
+        self.tell(Word::Tracked(verdict));
     }
 
     /// Does as the operator says; the answer comes later.
@@ -167,6 +177,8 @@ struct Turner {
     shown: Arc<Mutex<FailoverStatus>>,
     counts: status::Counts,
     role: Role,
+    /// Why this director must not be the master, by what is tracked.
+    tracked_fault: Option<String>,
 }
 
 impl Turner {
@@ -202,6 +214,7 @@ impl Turner {
             if now >= next_look {
                 next_look = now + LOOK_EVERY;
                 let fault = self.health.fault(now, &self.links);
+                let fault = fault.or_else(|| self.tracked_fault.clone());
                 election.set_fault(now, fault.as_deref(), &mut actions);
             }
             let is_watching = self.health.blind_for(now) <= self.group.interval;
@@ -247,6 +260,10 @@ impl Turner {
         while let Ok(word) = self.told.try_recv() {
             match word {
                 Word::Addresses(addresses) => self.announcer.set(addresses),
+                Word::Tracked(Verdict { bonus, fault }) => {
+                    election.set_bonus(bonus);
+                    self.tracked_fault = fault;
+                }
                 Word::Order(order, answer) => {
                     let done = election.obey(now, order, actions);
                     // Who asked may have given up.

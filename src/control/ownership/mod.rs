@@ -65,6 +65,14 @@ pub fn moving_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
     moving
 }
 
+/// Of the addresses that the director answers for, those that no other director takes over.
+pub fn staying_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
+    let moving = moving_addresses(config);
+    let mut staying = owned_addresses(config);
+    staying.retain(|address| !moving.contains(address));
+    staying
+}
+
 /// How a next hop is known; among prefixes of one length, the later wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Via {

@@ -1,0 +1,514 @@
+//! Two directors with one set of floating addresses, and keepalived as the other half.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use crate::director::BINARY;
+use crate::lab::{Lab, VIP4, VIPS, eventually, section};
+use crate::traffic::answers;
+
+const MAC_OF: [(&str, &str, &str); 2] = [
+    ("director", "02:00:00:00:01:01", "02:00:00:00:02:01"),
+    ("backup", "02:00:00:00:01:02", "02:00:00:00:02:02"),
+];
+const LONG: Duration = Duration::from_secs(20);
+
+/// One director of a pair; it runs until the laboratory goes.
+struct Side<'l> {
+    lab: &'l Lab,
+    role: &'static str,
+}
+
+impl<'l> Side<'l> {
+    fn config(lab: &Lab, role: &str, workers: &str) -> Table {
+        lab.lab(&["config", "--workers", workers, "--for", role]).parse().unwrap()
+    }
+
+    fn start(lab: &'l Lab, role: &'static str, config: &Table) -> Self {
+        let file = lab.state().join(format!("{role}.toml"));
+        fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+        // What a killed one has left.
+        fs::remove_file(socket(lab, role)).ok();
+        lab.lab(&["start", role, role, BINARY, "run", "--config", file.to_str().unwrap()]);
+        let side = Self { lab, role };
+        eventually(LONG, &format!("{role} answers"), || {
+            let ended = lab.state().join(format!("{role}.exit")).exists();
+            assert!(!ended, "{role} ended at once:\n{}", lab.log(role));
+            side.ask().map(drop)
+        });
+        side
+    }
+
+    /// Both, the one with more priority first and the master.
+    fn both(lab: &'l Lab, workers: [&str; 2], change: impl Fn(&mut Table)) -> [Self; 2] {
+        let start = |role, workers| {
+            let mut config = Self::config(lab, role, workers);
+            change(&mut config);
+            Self::start(lab, role, &config)
+        };
+        let director = start("director", workers[0]);
+        director.becomes("master");
+        let backup = start("backup", workers[1]);
+        backup.becomes("backup");
+        [director, backup]
+    }
+
+    fn tell(&self, words: &str) -> Option<String> {
+        let socket = socket(self.lab, self.role);
+        let line = format!("POINTSMAN_SOCKET={} {BINARY} {words}", socket.display());
+        let output = self.lab.attempt(self.role, &line);
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn ask(&self) -> Option<Json> {
+        Some(serde_json::from_str(&self.tell("ha --json")?).unwrap())
+    }
+
+    fn role(&self) -> String {
+        self.ask().unwrap()["role"].as_str().unwrap().to_owned()
+    }
+
+    fn becomes(&self, role: &str) {
+        eventually(LONG, &format!("{} is {role}", self.role), || {
+            (self.ask()?["role"] == role).then_some(())
+        });
+    }
+
+    fn reason(&self) -> String {
+        self.ask().unwrap()["reason"].as_str().unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: &str) {
+        self.lab.run(self.role, &format!("kill -{signal} {}", self.lab.pid(self.role)));
+    }
+
+    /// Killed, as by a failure of its power.
+    fn dies(self) {
+        self.signal("KILL");
+        self.lab.end(self.role);
+    }
+
+    fn stop(self) {
+        let (lab, role) = (self.lab, self.role);
+        assert_eq!(lab.end(role), 0, "{}", lab.log(role));
+        let log = lab.log(role);
+        assert!(log.contains("imbalance") && !log.contains("panicked"), "{log}");
+    }
+}
+
+fn socket(lab: &Lab, role: &str) -> std::path::PathBuf {
+    let prefix = if role == "director" { "" } else { "backup-" };
+    lab.state().join(format!("{prefix}pointsman.sock"))
+}
+
+/// The Ethernet address that a host's kernel has for a neighbour.
+fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
+    let line = format!("ip neighbour show {address} dev eth0");
+    let text = lab.run(host, &line);
+    let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
+    words.nth(1).unwrap_or_else(|| panic!("{host} does not know {address}: {text}")).to_owned()
+}
+
+/// The kernels of the client and of a real server send both floating addresses to this director.
+fn all_send_to(lab: &Lab, role: &str) {
+    let (_, outside, inside) = MAC_OF.into_iter().find(|known| known.0 == role).unwrap();
+    for (host, address, mac) in [
+        ("client", VIP4, outside),
+        ("client", "2001:db8:1::100", outside),
+        ("rs1", "10.0.0.1", inside),
+        ("rs1", "fd00:a::1", inside),
+    ] {
+        let what = format!("{host} sends {address} to {role}");
+        eventually(Duration::from_secs(3), &what, || {
+            (neighbor(lab, host, address) == mac).then_some(())
+        });
+    }
+}
+
+/// Everybody has asked for the floating addresses.
+fn all_have_asked(lab: &Lab) {
+    for vip in VIPS {
+        assert_eq!(answers(lab, vip, 6).values().sum::<usize>(), 6, "{vip}");
+    }
+    lab.run("rs1", "ping -c 1 -W 2 10.0.0.1 && ping -c 1 -W 2 fd00:a::1");
+}
+
+/// Who answers ARP for the VIP within a second.
+fn who_answers(lab: &Lab) -> Vec<String> {
+    let script = "from scapy.all import *; conf.verb = 0; \
+        answers = srp(Ether(dst='ff:ff:ff:ff:ff:ff') / ARP(pdst='192.0.2.100'), \
+        iface='eth0', timeout=1, multi=True)[0]; \
+        print('\\n'.join(sorted({answer[1].hwsrc for answer in answers})))";
+    let text = lab.client(&format!("/usr/bin/python3 -c \"{script}\""));
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn both_sides_move_together_when_the_master_dies_and_stay_when_it_returns() {
+    let lab = Lab::pair("dies");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    all_have_asked(&lab);
+    all_send_to(&lab, "director");
+    director.dies();
+    backup.becomes("master");
+    assert_eq!(backup.reason(), "no other director was heard in time");
+    all_send_to(&lab, "backup");
+    all_have_asked(&lab);
+    // It has more priority, but does not preempt.
+    let director = Side::start(&lab, "director", &Side::config(&lab, "director", "0"));
+    director.becomes("backup");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!((&*director.role(), &*backup.role()), ("backup", "master"));
+    all_have_asked(&lab);
+    assert_eq!(who_answers(&lab), [MAC_OF[1].1]);
+    all_send_to(&lab, "backup");
+    // The standby is a host like others: it answers for its own addresses and for no other.
+    lab.client("ping -c 1 -W 2 192.0.2.1");
+    director.stop();
+    backup.stop();
+}
+
+#[test]
+fn a_link_that_is_down_on_one_side_moves_both() {
+    let lab = Lab::pair("link");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    all_have_asked(&lab);
+    for (switch, interface) in [("switch", "inside"), ("street", "outside")] {
+        lab.run(switch, "ip link set to-director down");
+        director.becomes("fault");
+        assert_eq!(director.reason(), format!("interface {interface} has no link"));
+        backup.becomes("master");
+        all_send_to(&lab, "backup");
+        all_have_asked(&lab);
+        lab.run(switch, "ip link set to-director up");
+        director.becomes("backup");
+        assert!(director.tell("ha takeover").is_some());
+        director.becomes("master");
+        backup.becomes("backup");
+        all_send_to(&lab, "director");
+        all_have_asked(&lab);
+    }
+    director.stop();
+    backup.stop();
+}
+
+#[test]
+fn what_is_tracked_and_the_program_that_is_told_have_their_say() {
+    let lab = Lab::pair("tracked");
+    let [weight, told, script] = ["weight", "told", "notify"].map(|name| lab.state().join(name));
+    fs::write(&script, format!("#!/bin/sh\necho \"$*\" >>{}\n", told.display())).unwrap();
+    lab.run("director", &format!("chmod +x {}", script.display()));
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
+        let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        if group["priority"].as_integer() == Some(150) {
+            let file = weight.to_str().unwrap().to_owned();
+            let track = Table::from_iter([("file".to_owned(), Value::from(file))]);
+            group.insert("track".into(), Value::Array(vec![track.into()]));
+            group.insert("notify".into(), script.to_str().unwrap().into());
+        }
+        group.insert("preempt".into(), true.into());
+    });
+    // Less than the backup's: that one preempts.
+    fs::write(&weight, "-100\n").unwrap();
+    backup.becomes("master");
+    director.becomes("backup");
+    fs::write(&weight, "-254\n").unwrap();
+    director.becomes("fault");
+    fs::remove_file(&weight).unwrap();
+    director.becomes("master");
+    let expected = [
+        "pair backup stopped the director has started",
+        "pair master backup no other director was heard in time",
+        "pair backup master 192.0.2.2 is there with priority 100",
+        &format!("pair fault backup {} says -254", weight.display()),
+        "pair backup fault what was broken works again",
+        "pair master backup it is better than 192.0.2.2 with priority 100",
+    ];
+    eventually(LONG, "the program was told", || {
+        let lines = fs::read_to_string(&told).unwrap_or_default();
+        let is_told = |wanted: &&str| lines.lines().any(|line| line == *wanted);
+        expected.iter().all(is_told).then_some(())
+    });
+    director.stop();
+    backup.stop();
+}
+
+#[test]
+fn a_director_that_was_frozen_says_nothing_when_it_returns() {
+    let lab = Lab::pair("frozen");
+    let [director, backup] = Side::both(&lab, ["0, 1", "1"], |_| ());
+    all_have_asked(&lab);
+    // Packets wait for it while it is frozen; they must not leave later.
+    director.signal("STOP");
+    // Announcements of addresses of its own do no harm.
+    let moving = "ip proto 112 or ip6 proto 112 or tcp or arp[14:4] == 0xc0000264";
+    let capture = format!("tcpdump -n -i to-director -Q in -c 1 '{moving}' 2>&1");
+    backup.becomes("master");
+    all_have_asked(&lab);
+    all_send_to(&lab, "backup");
+    lab.begin("street", "capture", &format!("timeout 5 {capture}"));
+    std::thread::sleep(Duration::from_millis(500));
+    director.signal("CONT");
+    director.becomes("backup");
+    assert!(director.reason().starts_with("it stood still for "), "{}", director.reason());
+    let code = lab.exit_code("capture", LONG);
+    assert_eq!(code, 124, "it spoke: {}", lab.log("capture"));
+    assert_eq!(backup.role(), "master");
+    assert_eq!(who_answers(&lab), [MAC_OF[1].1]);
+    director.stop();
+    backup.stop();
+}
+
+#[test]
+fn a_clean_stop_and_the_operator_hand_over_at_once() {
+    let lab = Lab::pair("order");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    director.tell("ha release").unwrap();
+    backup.becomes("master");
+    director.becomes("backup");
+    assert!(backup.reason().ends_with(" has given up"), "{}", backup.reason());
+    director.tell("ha takeover").unwrap();
+    backup.becomes("backup");
+    assert!(backup.reason().ends_with(" with priority 254"), "{}", backup.reason());
+    all_send_to_after(&lab, "director");
+    director.stop();
+    backup.becomes("master");
+    all_send_to_after(&lab, "backup");
+    backup.stop();
+}
+
+fn all_send_to_after(lab: &Lab, role: &str) {
+    all_have_asked(lab);
+    all_send_to(lab, role);
+}
+
+/// keepalived in the backup's place.
+fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
+    let mut instances = String::new();
+    let mut names = Vec::new();
+    for family in families {
+        for (interface, floating) in match *family {
+            "ipv4" => [("outside0", "192.0.2.100/24"), ("inside0", "10.0.0.1/24")],
+            _ => [("outside0", "2001:db8:1::100/64"), ("inside0", "fd00:a::1/64")],
+        } {
+            let name = format!("{interface}-{family}");
+            let peer = match (settings.contains("UNICAST"), interface) {
+                (false, _) => String::new(),
+                (true, "outside0") => "unicast_src_ip 192.0.2.2\nunicast_peer { 192.0.2.1 }".into(),
+                (true, _) => "unicast_src_ip 10.0.0.3\nunicast_peer { 10.0.0.2 }".to_owned(),
+            };
+            let settings = settings.replace("UNICAST", "");
+            instances.push_str(&format!(
+                "vrrp_instance {name} {{\n state BACKUP\n interface {interface}\n \
+                 virtual_router_id 51\n {settings}\n {peer}\n virtual_ipaddress {{ {floating} }}\n}}\n"
+            ));
+            names.push(name);
+        }
+    }
+    let file = lab.state().join("keepalived.conf");
+    let group = names.join("\n");
+    let text = format!(
+        "global_defs {{\n router_id backup\n}}\n\
+         vrrp_sync_group pair {{ group {{\n{group}\n}} }}\n{instances}"
+    );
+    fs::write(&file, text).unwrap();
+    let (file, state) = (file.display(), lab.state());
+    let pids = format!("-p {0}/ka.pid -r {0}/kav.pid", state.display());
+    lab.begin(
+        "backup",
+        "keepalived",
+        &format!("keepalived --dont-fork --log-console --log-detail --vrrp -f {file} {pids}"),
+    );
+}
+
+/// The kernel of the backup has addresses of its own.
+fn kernel_in_the_backups_place(lab: &Lab) {
+    let settings: Vec<_> = ["all", "default", "outside0", "inside0"]
+        .iter()
+        .map(|name| {
+            format!("net.ipv6.conf.{name}.disable_ipv6=0 net.ipv6.conf.{name}.accept_dad=0")
+        })
+        .collect();
+    lab.run("backup", &format!("sysctl -q -w {}", settings.join(" ")));
+    lab.run("backup", "ip address add 192.0.2.2/24 dev outside0");
+    lab.run("backup", "ip address add 10.0.0.3/24 dev inside0");
+}
+
+fn has_floating(lab: &Lab) -> bool {
+    // It takes them over one after the other.
+    eventually(Duration::from_secs(2), "both sides are the same", || {
+        let text = lab.run("backup", "ip -br address");
+        let [outside, inside] = ["192.0.2.100/24", "10.0.0.1/24"].map(|part| text.contains(part));
+        (outside == inside).then_some(outside)
+    })
+}
+
+/// Elects with keepalived in both directions.
+fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
+    kernel_in_the_backups_place(lab);
+    let director = Side::start(lab, "director", config);
+    director.becomes("master");
+    keepalived(lab, settings, families);
+    eventually(LONG, "keepalived is a backup", || {
+        lab.log("keepalived").contains("Entering BACKUP STATE").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!has_floating(lab), "{}", lab.log("keepalived"));
+    assert_eq!(director.role(), "master");
+    // Killed: keepalived takes over; back again: it stays the master.
+    director.dies();
+    eventually(LONG, "keepalived is the master", || has_floating(lab).then_some(()));
+    let director = Side::start(lab, "director", config);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(director.role(), "backup", "{}", director.reason());
+    assert!(has_floating(lab));
+    // The operator takes over, and keepalived yields.
+    director.tell("ha takeover").unwrap();
+    eventually(LONG, "keepalived yields", || (!has_floating(lab)).then_some(()));
+    assert_eq!(director.role(), "master");
+    // It resigns, and keepalived takes over.
+    director.tell("ha release").unwrap();
+    eventually(LONG, "keepalived takes over", || has_floating(lab).then_some(()));
+    director.becomes("backup");
+    // keepalived ends in order.
+    assert_eq!(lab.end("keepalived"), 0, "{}", lab.log("keepalived"));
+    director.becomes("master");
+    assert!(director.reason().ends_with(" has given up"), "{}", director.reason());
+    let refused = director.ask().unwrap();
+    for entry in refused["advertisements_refused"].as_array().unwrap() {
+        assert_eq!(entry["count"], 0, "{entry}");
+    }
+    director.stop();
+}
+
+/// The laboratory's configuration with other settings of failover.
+fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
+    let mut config = Side::config(lab, "director", "0");
+    let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+    change(group);
+    config
+}
+
+/// Only IPv4 floats.
+fn without_ipv6(group: &mut Table) {
+    let floating = group["floating"].as_array_mut().unwrap();
+    floating.retain(|entry| !entry["address"].as_str().unwrap().contains(':'));
+}
+
+#[test]
+fn keepalived_is_the_other_half_by_version_3_and_multicast() {
+    let lab = Lab::pair("keep3");
+    let config = with(&lab, |group| drop(group.insert("pseudo_header".into(), true.into())));
+    let settings = "version 3\n priority 100\n advert_int 0.1\n nopreempt";
+    elects_with_keepalived(&lab, settings, &["ipv4", "ipv6"], &config);
+}
+
+#[test]
+fn keepalived_is_the_other_half_by_version_3_and_unicast() {
+    let lab = Lab::pair("keep3u");
+    let config = with(&lab, |group| {
+        without_ipv6(group);
+        group.insert("pseudo_header".into(), true.into());
+        let peers = ["192.0.2.2", "10.0.0.3"].map(Value::from).to_vec();
+        group.insert("peers".into(), peers.into());
+    });
+    let settings = "UNICAST version 3\n priority 100\n advert_int 0.1\n nopreempt";
+    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
+}
+
+#[test]
+fn keepalived_is_the_other_half_by_version_2_with_a_password() {
+    let lab = Lab::pair("keep2");
+    let config = with(&lab, |group| {
+        without_ipv6(group);
+        group.insert("version".into(), 2.into());
+        group.insert("interval".into(), "1s".into());
+        group.insert("password".into(), "secret".into());
+    });
+    let settings = "version 2\n priority 100\n advert_int 1\n nopreempt\n \
+        authentication {\n auth_type PASS\n auth_pass secret\n }";
+    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
+}
+
+#[test]
+fn keepalived_is_the_other_half_by_version_2_and_unicast() {
+    let lab = Lab::pair("keep2u");
+    let config = with(&lab, |group| {
+        without_ipv6(group);
+        group.insert("version".into(), 2.into());
+        group.insert("interval".into(), "1s".into());
+        let peers = ["192.0.2.2", "10.0.0.3"].map(Value::from).to_vec();
+        group.insert("peers".into(), peers.into());
+    });
+    let settings = "UNICAST version 2\n priority 100\n advert_int 1\n nopreempt";
+    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
+}
+
+#[test]
+fn tshark_reads_advertisements_and_announcements() {
+    let lab = Lab::pair("tshark");
+    let file = lab.state().join("street.pcap");
+    lab.begin(
+        "street",
+        "capture",
+        &format!("timeout 20 tcpdump --immediate-mode -U -i to-client -w {} 'ip proto 112 or ip6 proto 112 or arp or icmp6'", file.display()),
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    let config = with(&lab, |group| {
+        drop(section(group, &["announcements"]).insert("every".into(), "200ms".into()))
+    });
+    let director = Side::start(&lab, "director", &config);
+    director.becomes("master");
+    std::thread::sleep(Duration::from_secs(2));
+    director.stop();
+    std::thread::sleep(Duration::from_millis(500));
+    lab.end("capture");
+    let read = |filter: &str, fields: &[&str]| {
+        let fields: Vec<_> = fields.iter().map(|field| format!("-e {field}")).collect();
+        let line = format!(
+            "tshark -r {} -Y '{filter}' -T fields {} 2>/dev/null",
+            file.display(),
+            fields.join(" ")
+        );
+        let text = lab.run("street", &line);
+        text.lines()
+            .map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    // Version, router, priority, interval in hundredths, TTL, Ethernet destination.
+    let fields = [
+        "vrrp.version",
+        "vrrp.virt_rtr_id",
+        "vrrp.prio",
+        "vrrp.short_adver_int",
+        "ip.ttl",
+        "vrrp.ip_addr",
+        "eth.dst",
+    ];
+    let v4 = read("vrrp && ip", &fields);
+    let expected = ["3", "51", "150", "10", "255", VIP4, "01:00:5e:00:00:12"];
+    assert!(v4.len() > 10 && v4[0] == expected, "{v4:?}");
+    assert_eq!(v4.last().unwrap()[2], "0", "it gives up");
+    let fields = [
+        "vrrp.prio",
+        "ipv6.hlim",
+        "vrrp.ipv6_addr",
+        "ipv6.dst",
+        "vrrp.checksum.status",
+        "ipv6.src",
+    ];
+    let v6 = read("vrrp && ipv6", &fields);
+    assert_eq!(v6[0], ["150", "255", "2001:db8:1::100", "ff02::12", "1", "fe80::ff:fe00:101"]);
+    let arp =
+        read("arp.isgratuitous == 1 && arp.src.proto_ipv4 == 192.0.2.100", &["arp.src.hw_mac"]);
+    assert_eq!(arp, vec![vec![MAC_OF[0].1.to_owned()]; 5]);
+    let fields = ["icmpv6.nd.na.flag.o", "icmpv6.nd.na.flag.s", "icmpv6.opt.linkaddr", "ipv6.dst"];
+    let na = read("icmpv6.type == 136 && icmpv6.nd.na.target_address == 2001:db8:1::100", &fields);
+    assert_eq!(na.len(), 5, "{na:?}");
+    let is_true = |text: &str| text == "1" || text == "True";
+    assert!(is_true(&na[0][0]) && !is_true(&na[0][1]) && na[0][2] == MAC_OF[0].1, "{na:?}");
+    assert_eq!(na[0][3], "ff02::1");
+}
