@@ -1,6 +1,5 @@
 //! The control loop.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
@@ -23,7 +22,7 @@ use super::outbox::Outbox;
 use super::thread::Signals;
 use super::{Neighbor, Plant, StartError, api, metrics, ownership};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
-use crate::ids::{InterfaceId, ServerSlot, WorkerId};
+use crate::ids::{ServerSlot, WorkerId};
 use crate::service::ServiceTable;
 
 /// Pause between two turns while something happens, and while nothing does.

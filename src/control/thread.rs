@@ -145,9 +145,12 @@ fn run(runtime: &Runtime, control: Control, signals: Signals, told: oneshot::Rec
     runtime.block_on(control.run(signals, told));
 }
 
-fn pin(cpu: CpuId) {
+/// Keeps the thread on a CPU.
+pub(super) fn pin(cpu: CpuId) {
     if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu.index() }) {
-        tracing::warn!(%cpu, "the control thread cannot be pinned to its CPU and runs on any");
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        tracing::warn!(%cpu, name, "the thread cannot be pinned to its CPU and runs on any");
     }
 }
 

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::classify::{Class, Packet};
 use super::frame::{Frame, FrameBurst, Outlet};
 use super::local;
+use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
 use super::shared::Shared;
 use super::stats::DropReason;
@@ -298,16 +299,32 @@ impl<F: Frame> Shared<F> {
         let hop =
             self.next_hops.find_or_add(&self.interfaces, message.interface, message.destination);
         match hop {
-            Some(hop) => {
-                let octets = frame.total_len().saturating_sub(ethernet::HEADER);
-                self.send(hop, u16::try_from(octets).unwrap_or(u16::MAX), frame, outlet);
-                true
-            }
+            Some(hop) => self.send_to_peer(hop, frame, outlet),
             None => {
                 self.drop(frame, DropReason::NoRoute, outlet);
                 false
             }
         }
+    }
+
+    /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
+    /// hear it, or has no link: what is said to it is said.
+    fn send_to_peer(
+        &mut self,
+        hop: AdjacencyId,
+        mut frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) -> bool {
+        let known = self.next_hops.get(hop);
+        let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
+        let Some(entry) = known.copied() else {
+            self.send(hop, 0, frame, outlet);
+            return true;
+        };
+        if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
+            [link.destination, link.source] = entry.link;
+        }
+        self.send_now(entry.interface, entry.vlan, frame, outlet)
     }
 
     fn send_now(

@@ -237,6 +237,10 @@ impl<F: Frame> Shared<F> {
         };
         self.next_hops.set(id, mac, permanent);
         while let Some(frame) = self.next_waiting(id) {
+            if !self.is_active {
+                self.drop(frame, DropReason::Standby, outlet);
+                continue;
+            }
             let ip_octets = frame.total_len().saturating_sub(ethernet::HEADER);
             self.send(id, u16::try_from(ip_octets).unwrap_or(u16::MAX), frame, outlet);
         }

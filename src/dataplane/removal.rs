@@ -112,6 +112,9 @@ impl<F: Frame> Pipeline<F> {
     /// Looks at some connections for those of removed servers.
     pub(super) fn sweep(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
         let Self { shared, v4, v6, .. } = self;
+        if !shared.is_active {
+            return;
+        }
         if shared.sweep.v4.left > 0 {
             shared.sweep.v4 = shared.sweep_table(v4, shared.sweep.v4, now, outlet);
         }

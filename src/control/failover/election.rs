@@ -287,6 +287,7 @@ impl Election {
                 self.enter(now, Role::Fault, Cause::Broken(what.to_owned()), actions);
             }
             (None, Role::Fault) => self.begin(now, Cause::Repaired, actions),
+            (Some(what), Role::Fault) => self.cause = Cause::Broken(what.to_owned()),
             (Some(_) | None, _) => {}
         }
     }
@@ -338,7 +339,9 @@ impl Election {
     fn hear_as_backup(&mut self, now: Duration, link: usize, heard: Heard) {
         let is_better = self.priority() > heard.priority && self.order != Some(Order::Release);
         let skew = self.skew(link);
-        let preempt = self.rules.preempt;
+        // RFC 9568 section 6.1: an owner always preempts.
+        let is_owner = self.rules.priority == OWNER;
+        let preempt = if is_owner { Preempt::After(Duration::ZERO) } else { self.rules.preempt };
         let Some(known) = self.links.get_mut(link) else { return };
         if heard.priority == RESIGNED {
             known.down_at = now + skew;
@@ -444,7 +447,7 @@ impl Election {
 
     /// Takes part from the beginning.
     fn begin(&mut self, now: Duration, cause: Cause, actions: &mut Vec<Action>) {
-        if self.rules.priority == OWNER {
+        if self.rules.priority == OWNER && self.order != Some(Order::Release) {
             return self.rule(now, Cause::Owner, actions);
         }
         self.wait(now);

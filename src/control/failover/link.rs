@@ -83,19 +83,18 @@ impl Link {
                 let floating: Vec<_> =
                     group.floating_of(id).filter(|ip| ip.is_ipv6() == is_v6).collect();
                 let Some(first) = floating.first() else { continue };
-                let mut networks = interface.addresses.iter();
-                let own = if is_v6 {
+                let on_link = |peer: &&IpAddr| {
+                    let near = interface.addresses.iter().any(|net| net.contains(*peer));
+                    peer.is_ipv6() == is_v6 && near
+                };
+                let peer = group.peers.iter().find(on_link);
+                let own = if is_v6 && peer.is_none() {
                     // RFC 9568 section 5.1.2.1.
                     Some(IpAddr::from(ipv6::link_local(mac)))
                 } else {
-                    networks.find(|net| net.contains(first)).map(ipnet::IpNet::addr)
-                };
-                let on_link = |peer: &&IpAddr| {
-                    let is_near = match peer {
-                        IpAddr::V6(v6) if v6.is_unicast_link_local() => true,
-                        _ => interface.addresses.iter().any(|net| net.contains(*peer)),
-                    };
-                    peer.is_ipv6() == is_v6 && is_near
+                    let mut networks = interface.addresses.iter();
+                    let near = peer.unwrap_or(first);
+                    networks.find(|net| net.contains(near)).map(ipnet::IpNet::addr)
                 };
                 let Some(own) = own else { continue };
                 links.push(Self {

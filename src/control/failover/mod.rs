@@ -26,6 +26,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use super::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage};
 use crate::dataplane::stats::WorkerStats;
+use crate::ids::CpuId;
 use crate::wire::ethernet::Mac;
 use crate::wire::vrrp::RESIGNED;
 
@@ -111,6 +112,7 @@ impl Failover {
             channel: plant.channel,
             clock: plant.clock,
             cycles_per_us: plant.hz / 1_000_000,
+            cpu: config.director.control_cpu,
             told,
             transitions,
             shown: Arc::clone(&status),
@@ -171,6 +173,7 @@ struct Turner {
     channel: Arc<FailoverChannel>,
     clock: fn() -> u64,
     cycles_per_us: u64,
+    cpu: CpuId,
     pause: Duration,
     told: Receiver<Word>,
     transitions: tokio_mpsc::UnboundedSender<Transition>,
@@ -183,6 +186,8 @@ struct Turner {
 
 impl Turner {
     fn run(mut self) {
+        // Not among the workers, which it would interrupt.
+        super::thread::pin(self.cpu);
         // Whatever waits on this machine waits longer. Without the right to that it goes on.
         if let Err(error) = raise_priority() {
             tracing::warn!(?error, "the failover thread has no real-time priority");
@@ -303,8 +308,8 @@ impl Turner {
                     }
                 }
                 Action::Advertise { link, priority } => {
-                    said += usize::from(priority != RESIGNED);
-                    self.advertise(link, priority);
+                    let is_said = self.advertise(link, priority);
+                    said += usize::from(is_said && priority != RESIGNED);
                 }
             }
         }
@@ -315,13 +320,16 @@ impl Turner {
         }
     }
 
-    fn advertise(&mut self, link: usize, priority: u8) {
-        let Some(link) = self.links.get(link) else { return };
+    /// Has an advertisement sent; whether a worker will see to all of it.
+    fn advertise(&mut self, link: usize, priority: u8) -> bool {
+        let Some(link) = self.links.get(link) else { return false };
+        let mut is_said = true;
         for message in link.advertisements(&self.group, priority) {
-            if self.channel.ask(Errand::Send(message)) {
-                self.counts.sent += 1;
-            }
+            let is_asked = self.channel.ask(Errand::Send(message));
+            self.counts.sent += u64::from(is_asked);
+            is_said &= is_asked;
         }
+        is_said
     }
 
     fn announce(&mut self, now: Duration) {

@@ -66,7 +66,7 @@ pub fn moving_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
 }
 
 /// Of the addresses that the director answers for, those that no other director takes over.
-pub fn staying_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
+pub(super) fn staying_addresses(config: &Config) -> Vec<(InterfaceId, IpAddr)> {
     let moving = moving_addresses(config);
     let mut staying = owned_addresses(config);
     staying.retain(|address| !moving.contains(address));

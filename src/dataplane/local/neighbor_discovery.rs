@@ -136,6 +136,10 @@ fn advertised<F: Frame>(
     let target = received.message.target;
     let is_solicited = received.message.flags & icmpv6::SOLICITED != 0;
     let [destination, ..] = received.destination;
+    if !shared.is_active && shared.is_ours(target) && !interface.keeps(target.to_ip()) {
+        // The active director.
+        return Outcome::Consumed;
+    }
     if shared.is_ours(target) || is_solicited && destination == 0xff {
         return Outcome::Dropped(DropReason::BadNeighborMessage);
     }
