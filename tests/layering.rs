@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock",
             "dataplane::mailbox",
             "dataplane::failover",
+            "dataplane::sync",
             "dataplane::stats",
             // The states of a connection, which stats and listings name.
             "dataplane::conn::tcp_state",

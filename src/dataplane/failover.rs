@@ -20,6 +20,7 @@ use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
 use super::shared::Shared;
 use super::stats::DropReason;
+use super::sync::SyncChannel;
 use super::vlan;
 use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
@@ -145,19 +146,21 @@ pub struct FailoverChannel {
     pub standing: Standing,
     errands: ArrayQueue<Errand>,
     heard: ArrayQueue<HeardMessage>,
+    /// Connections on their way between directors.
+    pub sync: SyncChannel,
 }
 
-impl Default for FailoverChannel {
-    fn default() -> Self {
+impl FailoverChannel {
+    /// For so many workers.
+    pub fn for_workers(workers: usize) -> Self {
         Self {
             standing: Standing::backup(),
             errands: ArrayQueue::new(ERRANDS),
             heard: ArrayQueue::new(HEARD),
+            sync: SyncChannel::new(workers),
         }
     }
-}
 
-impl FailoverChannel {
     /// Gives a worker an errand; `false`: too many wait.
     pub fn ask(&self, errand: Errand) -> bool {
         self.errands.push(errand).is_ok()
@@ -258,7 +261,7 @@ impl<F: Frame> Pipeline<F> {
 }
 
 impl<F: Frame> Shared<F> {
-    /// A VRRP packet: the failover thread knows what to do with it.
+    /// A packet of another director: VRRP, or synchronisation.
     #[cold]
     pub(super) fn hear(&self, packet: &Packet, frame: F, outlet: &mut impl Outlet<F>) {
         let (Some(channel), Some(link)) = (&self.failover, self.interfaces.of_frame(&frame)) else {
@@ -267,7 +270,10 @@ impl<F: Frame> Shared<F> {
         let Some(message) = read(link.id, packet, frame.octets()) else {
             return self.drop(frame, DropReason::Truncated, outlet);
         };
-        if !channel.hear(message) {
+        let is_vrrp = is_vrrp(frame.octets());
+        if !is_vrrp {
+            channel.sync.hear(message);
+        } else if !channel.hear(message) {
             self.stats.events_lost.increment();
         }
         self.stats.consumed.increment();
@@ -275,7 +281,7 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Sends a message; whether it has left.
-    fn send_message(&mut self, message: &Message, outlet: &mut impl Outlet<F>) -> bool {
+    pub(super) fn send_message(&mut self, message: &Message, outlet: &mut impl Outlet<F>) -> bool {
         let Some(mut frame) = outlet.allocate() else {
             self.stats.no_buffer.increment();
             return false;
@@ -340,6 +346,13 @@ impl<F: Frame> Shared<F> {
         }
         outlet.transmit_now(interface, frame)
     }
+}
+
+/// Whether a packet of another director is no synchronisation, which is over UDP and IPv4.
+fn is_vrrp(octets: &[u8]) -> bool {
+    let ip = octets.get(ethernet::HEADER..).and_then(|ip| Ipv4Header::ref_from_prefix(ip).ok());
+    let is_v4 = |ip: &Ipv4Header| ip.version_ihl >> 4 == 4;
+    !ip.is_some_and(|(ip, _)| is_v4(ip) && ip.protocol == ipv4::protocol::UDP)
 }
 
 /// What the failover thread wants to know of a VRRP packet.

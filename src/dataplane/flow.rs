@@ -304,5 +304,8 @@ impl<F: Frame> Shared<F> {
         {
             load.change(new.is_active());
         }
+        if let Some(connection) = table.get(found.id) {
+            self.synchronise(connection);
+        }
     }
 }

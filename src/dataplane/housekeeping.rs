@@ -48,6 +48,7 @@ impl<F: Frame> Pipeline<F> {
             self.execute(command, now, outlet);
         }
         self.run_errands(outlet);
+        self.synchronise(now, outlet);
         self.expire(now, EXPIRY_BUDGET);
         self.sweep(now, outlet);
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);

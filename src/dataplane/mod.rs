@@ -13,6 +13,7 @@ pub mod steering;
 pub mod classify;
 mod family;
 pub mod failover;
+pub mod sync;
 mod nat;
 mod icmp_error;
 mod own_error;

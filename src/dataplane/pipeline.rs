@@ -24,6 +24,7 @@ use super::shared::Shared;
 use super::stats::{DropReason, Stage, WorkerStats};
 use super::steering::Steering;
 use super::stopwatch::Stopwatch;
+use super::sync::SyncWalk;
 use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
@@ -200,6 +201,7 @@ impl<F: Frame> Pipeline<F> {
                 helpers: Helpers::new(controls),
                 is_active: settings.failover.is_none(),
                 is_heard: true,
+                sync_walk: SyncWalk::default(),
                 failover: settings.failover,
             },
             newcomers_v4: Newcomers::new(),

@@ -21,6 +21,7 @@ use super::port_choice::PortChoice;
 use super::removal::Sweep;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
+use super::sync::SyncWalk;
 use crate::ids::{InterfaceId, ServerSlot, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::Address;
@@ -62,6 +63,8 @@ pub(super) struct Shared<F> {
     pub(super) is_active: bool,
     /// Whether all messages of the failover thread since its last lease have left.
     pub(super) is_heard: bool,
+    /// Connections that are brought to the other director again.
+    pub(super) sync_walk: SyncWalk,
 }
 
 /// Gives a packet to another worker, with the hash of its flow if it is plain.
@@ -157,6 +160,15 @@ impl<F: Frame> Shared<F> {
         let gauges = self.gauges::<A>();
         gauges.used.increment();
         gauges.states.of(state).increment();
+        self.synchronise(connection);
+    }
+
+    /// Counts a connection of another director that was claimed and just inserted.
+    pub(super) fn connection_is_adopted<A: Address>(&self, connection: &Connection<A>) {
+        let gauges = self.gauges::<A>();
+        gauges.used.increment();
+        gauges.states.of(connection.state()).increment();
+        self.stats.adopted.increment();
     }
 
     /// Counts a connection that was just removed.

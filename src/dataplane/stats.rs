@@ -337,6 +337,8 @@ pub struct WorkerStats {
     pub no_buffer: Counter,
     /// Events lost because the control thread did not empty its queue.
     pub events_lost: Counter,
+    /// Connections that were taken over from another director's messages.
+    pub adopted: Counter,
     /// The IPv4 connection table.
     pub table_v4: TableGauges,
     /// The IPv6 connection table.

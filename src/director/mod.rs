@@ -49,7 +49,9 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let pool = ports::packet_pool(&eal, &config)?;
     let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let channel = config.failover.is_some().then(Arc::<FailoverChannel>::default);
+    let workers = config.director.workers.len();
+    let channel = config.failover.is_some().then(|| FailoverChannel::for_workers(workers));
+    let channel = channel.map(Arc::new);
     let shop = workers::Shop {
         eal: &eal,
         config: &config,
@@ -66,6 +68,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
         channel,
         macs: devices::macs(&config, &ports),
         links: Box::new(devices::Links::new(&config, &ports)),
+        owner: workers::owner_by(steered.steering.clone()),
         clock: tsc::now,
         hz: tsc::hz(),
     });

@@ -8,6 +8,7 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
+use crate::control::failover::OwnerOf;
 use crate::dataplane::failover::FailoverChannel;
 use crate::dataplane::helper::{self, Expectations};
 use crate::dataplane::interface::{Interface, Interfaces, Sides};
@@ -15,6 +16,7 @@ use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::steering::Steering;
+use crate::dataplane::sync;
 use crate::dataplane::worker::{Egress, IdlePolicy, Leftovers, Peer, Worker, WorkerParts};
 use crate::dataplane::{Pipeline, PipelineSettings};
 use crate::dpdk::eal::Eal;
@@ -27,6 +29,7 @@ use crate::dpdk::ring::ring;
 use crate::dpdk::tsc;
 use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
+use crate::wire::address::{V4, V6};
 use crate::wire::flow_key::HashSecret;
 
 /// Neighbours that a worker's table takes.
@@ -373,4 +376,13 @@ pub(super) fn secret() -> Result<HashSecret, DirectorError> {
         *word = getrandom::u64().map_err(DirectorError::Random)?;
     }
     Ok(words)
+}
+
+/// Which worker a connection of another director is of.
+pub(super) fn owner_by(steering: Steering) -> OwnerOf {
+    Box::new(move |connection| {
+        let v4 = sync::owner_key::<V4>(connection).map(|key| steering.owner(&key, true));
+        let v6 = || sync::owner_key::<V6>(connection).map(|key| steering.owner(&key, true));
+        v4.or_else(v6).unwrap_or(WorkerId(0))
+    })
 }

@@ -135,7 +135,7 @@ impl LinkSource for FakeLinks {
 
 /// The channel of a pair by which the other director has been heard.
 fn failover() -> FailoverPlant {
-    let channel = Arc::<FailoverChannel>::default();
+    let channel = Arc::new(FailoverChannel::for_workers(2));
     let ends = Ends { source: [203, 0, 113, 3].into(), destination: [224, 0, 0, 18].into() };
     let head = Advertisement {
         version: Version::V3,
@@ -159,6 +159,7 @@ fn failover() -> FailoverPlant {
         channel,
         macs,
         links: Box::new(FakeLinks(true)),
+        owner: Box::new(|_| WorkerId(0)),
         clock: || 0,
         hz: 1_000_000_000,
     }

@@ -10,13 +10,17 @@ mod election;
 mod health;
 mod link;
 mod status;
+mod sync;
 mod track;
 mod transitions;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, Release},
+};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +41,8 @@ pub use health::LinkSource;
 pub(super) use health::Pulse;
 use link::{Link, Unheard};
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
+pub use sync::OwnerOf;
+use sync::{SyncCounts, Synchroniser};
 pub(super) use track::{Tracks, Verdict};
 pub(super) use transitions::{Transition, Transitions};
 
@@ -55,7 +61,6 @@ const KEPT_ROOM: usize = 64;
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What the director gives the failover thread.
-#[derive(Debug)]
 pub struct FailoverPlant {
     /// What it shares with the workers.
     pub channel: Arc<FailoverChannel>,
@@ -63,10 +68,18 @@ pub struct FailoverPlant {
     pub macs: Vec<Mac>,
     /// The links of every interface.
     pub links: Box<dyn LinkSource>,
+    /// Which worker a connection is of.
+    pub owner: OwnerOf,
     /// The time stamp counter.
     pub clock: fn() -> u64,
     /// Cycles of it in a second.
     pub hz: u64,
+}
+
+impl std::fmt::Debug for FailoverPlant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FailoverPlant").field("macs", &self.macs).finish_non_exhaustive()
+    }
 }
 
 /// What the thread is told.
@@ -103,6 +116,15 @@ impl Failover {
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
         let status = Arc::new(Mutex::new(FailoverStatus::default()));
         let health = Health::new(plant.links, workers, pulse.clone());
+        let (is_master, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let sync_counts = Arc::<SyncCounts>::default();
+        let parts = (Arc::clone(&is_master), Arc::clone(&sync_counts));
+        let channel = Arc::clone(&plant.channel);
+        if let Some(sync) = Synchroniser::new((config, group), channel, plant.owner, parts) {
+            let ended = Arc::clone(&ended);
+            let sync = move || sync.run(&ended);
+            std::thread::Builder::new().name("sync".into()).spawn(sync)?;
+        }
         let turner = Turner {
             pause: (group.interval / TURNS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
             announcer: Announcer::new(group.announcements),
@@ -119,6 +141,9 @@ impl Failover {
             counts: status::Counts::default(),
             role: Role::Stopped,
             tracked_fault: None,
+            is_master,
+            ended,
+            sync_counts,
         };
         std::thread::Builder::new().name("failover".into()).spawn(move || turner.run())?;
         Ok((Self { words, status, pulse }, happened))
@@ -182,6 +207,11 @@ struct Turner {
     role: Role,
     /// Why this director must not be the master, by what is tracked.
     tracked_fault: Option<String>,
+    /// Whether this director is the master, for the synchronisation.
+    is_master: Arc<AtomicBool>,
+    /// Set when the synchronisation is to end.
+    ended: Arc<AtomicBool>,
+    sync_counts: Arc<SyncCounts>,
 }
 
 impl Turner {
@@ -288,6 +318,7 @@ impl Turner {
             // Before anything is said.
             self.channel.standing.begin_term();
             let from = std::mem::replace(&mut self.role, *role);
+            self.is_master.store(*role == Role::Master, Relaxed);
             if *role == Role::Master {
                 self.announcer.begin(now);
             } else {
@@ -353,6 +384,7 @@ impl Turner {
         }
         // What the worker has taken last it may still be sending.
         std::thread::sleep(SHORTEST_PAUSE * 4);
+        self.ended.store(true, Relaxed);
         workers.store(true, Release);
     }
 }

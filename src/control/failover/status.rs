@@ -1,6 +1,7 @@
 //! What the failover thread shows of itself.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,16 @@ pub struct FailoverStatus {
     pub advertisements_refused: Vec<RefusedAdvertisements>,
     /// Gratuitous ARP and unsolicited Neighbor Advertisements sent.
     pub announcements: u64,
+    /// Connections told to the other director.
+    pub connections_sent: u64,
+    /// Connections that the other director has told.
+    pub connections_received: u64,
+    /// Messages about connections that were not understood, or of another group.
+    pub connection_messages_refused: u64,
+    /// Connections that wait to be told: the lag.
+    pub connections_waiting: u64,
+    /// Connections, and messages, that found a queue full; they come again.
+    pub connections_lost: u64,
     /// Where it listens and speaks.
     pub links: Vec<LinkStatus>,
 }
@@ -145,6 +156,11 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
             })
             .collect(),
         announcements: counts.announced,
+        connections_sent: turner.sync_counts.sent.load(Relaxed),
+        connections_received: turner.sync_counts.received.load(Relaxed),
+        connection_messages_refused: turner.sync_counts.refused.load(Relaxed),
+        connections_waiting: turner.sync_counts.waiting.load(Relaxed),
+        connections_lost: turner.channel.sync.lost(),
         links,
     }
 }

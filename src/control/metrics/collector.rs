@@ -152,6 +152,11 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
         samples.count(Metric::AdvertisementsRefused, &labels, refused.count);
     }
     samples.count(Metric::AnnouncementsSent, &[group], status.announcements);
+    samples.count(Metric::SyncSent, &[group], status.connections_sent);
+    samples.count(Metric::SyncReceived, &[group], status.connections_received);
+    samples.count(Metric::SyncRefused, &[group], status.connection_messages_refused);
+    samples.count(Metric::SyncWaiting, &[group], status.connections_waiting);
+    samples.count(Metric::SyncLost, &[group], status.connections_lost);
     for link in &status.links {
         let labels = [group, &*link.interface, &*link.family];
         samples.count(Metric::FailoverLinkUp, &labels, link.up.into());
@@ -163,6 +168,7 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
 
 fn collect_packets(worker: &Worker, samples: &mut Samples) {
     let (stats, id) = (&worker.stats, &*worker.id.to_string());
+    samples.count(Metric::ConnectionsAdopted, &[id], stats.adopted.get());
     samples.count(Metric::PacketsReceived, &[id], stats.received.get());
     samples.count(Metric::OctetsReceived, &[id], stats.received_octets.get());
     samples.count(Metric::PacketsOriginated, &[id], stats.originated.get());

@@ -83,6 +83,12 @@ metrics! {
     AdvertisementsReceived Counter "failover_advertisements_received_total" "packets" ["group"] "VRRP advertisements of other directors of the group.";
     AdvertisementsRefused Counter "failover_advertisements_refused_total" "packets" ["group", "reason"] "VRRP packets that did not count: forwarded (hop_limit), malformed, of another router (router_id), of another version, interval or password, or from no peer (sender).";
     AnnouncementsSent Counter "failover_announcements_total" "packets" ["group"] "Gratuitous ARP and unsolicited Neighbor Advertisements for moving addresses.";
+    SyncSent Counter "failover_connections_sent_total" "connections" ["group"] "Connections told to the other director.";
+    SyncReceived Counter "failover_connections_received_total" "connections" ["group"] "Connections that another director has told.";
+    SyncRefused Counter "failover_connection_messages_refused_total" "packets" ["group"] "Synchronisation messages that were not understood, or of another group.";
+    SyncWaiting Gauge "failover_connections_waiting" "connections" ["group"] "Connections that wait to be told: the lag.";
+    SyncLost Counter "failover_connections_lost_total" "connections" ["group"] "Connections, and messages, that found a queue full; they come again.";
+    ConnectionsAdopted Counter "connections_adopted_total" "connections" ["worker"] "Connections that were taken over from another director's messages.";
     PeerHeard Gauge "failover_peer_heard_seconds" "seconds" ["group", "interface", "family"] "Time since another director was heard; absent: never.";
     FailoverLinkUp Gauge "failover_link_up" "1" ["group", "interface", "family"] "Whether the interface has a link, as failover sees it.";
 

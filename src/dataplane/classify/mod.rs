@@ -21,6 +21,7 @@ use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
 use crate::wire::ipv4::{self, Ipv4Header, protocol};
 use crate::wire::ipv6::{self, Ipv6Header, extension};
+use crate::wire::ipvs_sync;
 use crate::wire::sctp;
 use crate::wire::tcp::{self, TcpHeader, flags};
 use crate::wire::udp::{self, UdpHeader};
@@ -46,7 +47,8 @@ pub enum Class {
     FragmentV4,
     /// An IPv6 fragment; `transport` is where the fragment header begins.
     FragmentV6,
-    /// A VRRP packet; its addresses have not been looked at.
+    /// A packet of another director of the pair: VRRP, whose addresses have not been looked at, or
+    /// a datagram to the group of connection synchronisation.
     Vrrp,
     /// To be dropped.
     Drop(DropReason),
@@ -208,7 +210,8 @@ fn inspect_v4(
         offset: ethernet::HEADER + header_length,
     };
     let common = Common { ip_octets: ip.total_length.get(), ttl: ip.ttl };
-    if ip.protocol == protocol::VRRP && !ip.is_fragment() {
+    let is_sync = ip.protocol == protocol::UDP && ip.destination == ipvs_sync::GROUP;
+    if (ip.protocol == protocol::VRRP || is_sync) && !ip.is_fragment() {
         return payload.packet(Class::Vrrp, common, 0, packet);
     }
     if ethernet::is_group(&link.destination) {

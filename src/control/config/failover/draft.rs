@@ -33,6 +33,7 @@ pub(in crate::control::config) struct FailoverDraft {
     pub(super) pseudo_header: Value<bool>,
     pub(super) announcements: AnnouncementsDraft,
     pub(super) track: Vec<Track>,
+    pub(super) sync: Value<Sync>,
     pub(super) notify: Value<PathBuf>,
     pub(super) floating: Vec<FloatingDraft>,
     /// No floating address had to be left out.
@@ -91,6 +92,7 @@ impl FailoverDraft {
                 .into_iter()
                 .filter_map(|entry| read_track(entry.into_inner()))
                 .collect(),
+            sync: section.value("sync", sync),
             notify: section.value("notify", program),
             floating_known: complete && floating.iter().all(FloatingDraft::is_whole),
             floating,
@@ -126,6 +128,21 @@ impl FloatingDraft {
 
     fn is_whole(&self) -> bool {
         self.interface.is_some() && self.address.is_some()
+    }
+}
+
+/// By which interface connections are synchronised.
+pub(super) enum Sync {
+    Off,
+    By(String),
+}
+
+fn sync(value: &DeValue<'_>) -> Result<Sync, Wrong> {
+    match value.as_bool() {
+        Some(false) => Ok(Sync::Off),
+        Some(true) | None => value::name(value).map(Sync::By).map_err(|wrong| {
+            Wrong::new(wrong.message).help("write the name of an interface, or false")
+        }),
     }
 }
 
