@@ -27,7 +27,7 @@ struct Trouble {
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A link is cut.
     Cut(usize),
@@ -131,44 +131,39 @@ impl World {
 
     /// One millisecond.
     fn turn(&mut self, now: u32, troubles: &[Trouble]) {
-        let during: Vec<_> = troubles
-            .iter()
-            .filter(|trouble| (trouble.at..trouble.at + trouble.lasts).contains(&now))
-            .map(|trouble| trouble.kind.clone())
-            .collect();
-        let calm = now >= STORM;
+        let is_now = |trouble: &&Trouble| (trouble.at..trouble.at + trouble.lasts).contains(&now);
+        let during: Vec<_> = troubles.iter().filter(is_now).map(|trouble| trouble.kind).collect();
         for number in 0..2 {
-            if during.iter().any(|kind| matches!(kind, Kind::Freeze(who) if *who == number)) {
-                continue;
+            if !during.contains(&Kind::Freeze(number)) {
+                let actions = self.turn_of(now, number, &during);
+                self.act(now, number, actions, now >= STORM);
             }
-            let mut actions = Vec::new();
-            let mut arrived = Vec::new();
-            self.letters.retain(|letter| {
-                let is_here = letter.to == number && letter.at <= now;
-                if is_here {
-                    arrived.push((letter.link, letter.heard));
-                }
-                !is_here
-            });
-            let time = MS * now;
-            for (link, heard) in arrived {
-                let is_cut = during.iter().any(|kind| match *kind {
-                    Kind::Cut(cut) => cut == link,
-                    Kind::Deaf(who, deaf) => (who, deaf) == (number, link),
-                    Kind::NoLink(_, down) => down == link,
-                    Kind::Freeze(_) => false,
-                });
-                if !is_cut {
-                    self.directors[number].election.hear(time, link, heard, &mut actions);
-                }
-            }
-            let broken =
-                during.iter().any(|kind| matches!(kind, Kind::NoLink(who, _) if *who == number));
-            let election = &mut self.directors[number].election;
-            election.set_fault(time, broken.then_some("no link"), &mut actions);
-            election.tick(time, true, &mut actions);
-            self.act(now, number, actions, calm);
         }
+    }
+
+    /// What comes to a director, and its turn.
+    fn turn_of(&mut self, now: u32, number: usize, during: &[Kind]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let (here, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.letters)
+            .into_iter()
+            .partition(|letter| letter.to == number && letter.at <= now);
+        self.letters = rest;
+        let election = &mut self.directors[number].election;
+        let time = MS * now;
+        for Letter { link, heard, .. } in here {
+            let is_cut = during.iter().any(|kind| match *kind {
+                Kind::Cut(down) | Kind::NoLink(_, down) => down == link,
+                Kind::Deaf(who, deaf) => (who, deaf) == (number, link),
+                Kind::Freeze(_) => false,
+            });
+            if !is_cut {
+                election.hear(time, link, heard, &mut actions);
+            }
+        }
+        let broken = [0, 1].iter().any(|link| during.contains(&Kind::NoLink(number, *link)));
+        election.set_fault(time, broken.then_some("no link"), &mut actions);
+        election.tick(time, true, &mut actions);
+        actions
     }
 
     fn masters(&self) -> usize {

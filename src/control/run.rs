@@ -1,5 +1,6 @@
 //! The control loop.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::acknowledgements::Acknowledgements;
 use super::announcements::Announcements;
 use super::api::message::{Changed, Failure, Saved};
+use super::config::Config;
 use super::desired::{
     Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
 };
@@ -20,8 +22,9 @@ use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
 use super::thread::Signals;
-use super::{Neighbor, Plant, StartError, api, metrics, ownership};
+use super::{FailoverPlant, Neighbor, Plant, StartError, api, metrics, ownership};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
+use crate::dataplane::stats::WorkerStats;
 use crate::ids::{ServerSlot, WorkerId};
 use crate::service::ServiceTable;
 
@@ -125,28 +128,14 @@ impl Control {
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::staying_addresses(&plant.config);
-        let mut neighbors = Neighbors::new(NEIGHBORS);
-        for (neighbor, mac) in ownership::static_neighbors(&plant.config) {
-            neighbors.add_permanent(neighbor, mac);
-        }
-        for neighbor in ownership::essential_neighbors(&plant.config) {
-            neighbors.add_essential(now, neighbor);
-        }
+        let neighbors = neighbors_of(&plant.config, now);
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
         let track = plant.config.failover.as_ref().map(|group| Tracks::of(&group.track));
-        let tracks = track.unwrap_or_default();
-        let (failover, transitions) = match (plant.failover, &plant.config.failover) {
-            (Some(parts), Some(group)) => {
-                let stats = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
-                let (failover, transitions) = Failover::start(parts, (&plant.config, group), stats)
-                    .map_err(StartError::Thread)?;
-                failover.set_addresses(ownership::moving_addresses(&plant.config));
-                (Some(failover), Transitions::of(group, transitions))
-            }
-            (Some(_) | None, _) => (None, Transitions::default()),
-        };
+        let workers = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
+        let (failover, transitions) =
+            pair(plant.failover, &plant.config, workers).map_err(StartError::Thread)?;
         let observed = Arc::new(Observed {
             config: plant.config,
             workers: stats,
@@ -188,7 +177,7 @@ impl Control {
             stopping: false,
             socket_file,
             transitions,
-            tracks,
+            tracks: track.unwrap_or_default(),
         })
     }
 
@@ -525,6 +514,32 @@ impl Control {
             self.stop.store(true, Release);
         }
     }
+}
+
+/// The neighbours that the configuration names.
+fn neighbors_of(config: &Config, now: Duration) -> Neighbors {
+    let mut neighbors = Neighbors::new(NEIGHBORS);
+    for (neighbor, mac) in ownership::static_neighbors(config) {
+        neighbors.add_permanent(neighbor, mac);
+    }
+    for neighbor in ownership::essential_neighbors(config) {
+        neighbors.add_essential(now, neighbor);
+    }
+    neighbors
+}
+
+/// Starts the failover thread, where the director is one of a pair.
+fn pair(
+    parts: Option<FailoverPlant>,
+    config: &Config,
+    workers: Vec<Arc<WorkerStats>>,
+) -> io::Result<(Option<Failover>, Transitions)> {
+    let (Some(parts), Some(group)) = (parts, &config.failover) else {
+        return Ok((None, Transitions::default()));
+    };
+    let (failover, transitions) = Failover::start(parts, (config, group), workers)?;
+    failover.set_addresses(ownership::moving_addresses(config));
+    Ok((Some(failover), Transitions::of(group, transitions)))
 }
 
 /// Gives a page to who asked for it. The youngest match: an older one was lost, and its memory

@@ -244,13 +244,7 @@ impl<F: Frame> Pipeline<F> {
             };
             match errand {
                 Errand::Send(message) => shared.is_heard &= shared.send_message(&message, outlet),
-                Errand::Renew(lease) => {
-                    if std::mem::replace(&mut shared.is_heard, true)
-                        && let Some(channel) = &shared.failover
-                    {
-                        channel.standing.renew(lease);
-                    }
-                }
+                Errand::Renew(lease) => shared.renew(lease),
                 Errand::Announce { interface, address } => {
                     // The lease has just been renewed, perhaps: this round does not know yet.
                     local::tell(shared, interface, address, outlet);
@@ -261,6 +255,14 @@ impl<F: Frame> Pipeline<F> {
 }
 
 impl<F: Frame> Shared<F> {
+    /// Renews the lease, if everything since the last one has left.
+    fn renew(&mut self, lease: Lease) {
+        let is_heard = std::mem::replace(&mut self.is_heard, true);
+        if is_heard && let Some(channel) = &self.failover {
+            channel.standing.renew(lease);
+        }
+    }
+
     /// A packet of another director: VRRP, or synchronisation.
     #[cold]
     pub(super) fn hear(&self, packet: &Packet, frame: F, outlet: &mut impl Outlet<F>) {
@@ -304,13 +306,11 @@ impl<F: Frame> Shared<F> {
         }
         let hop =
             self.next_hops.find_or_add(&self.interfaces, message.interface, message.destination);
-        match hop {
-            Some(hop) => self.send_to_peer(hop, frame, outlet),
-            None => {
-                self.drop(frame, DropReason::NoRoute, outlet);
-                false
-            }
-        }
+        let Some(hop) = hop else {
+            self.drop(frame, DropReason::NoRoute, outlet);
+            return false;
+        };
+        self.send_to_peer(hop, frame, outlet)
     }
 
     /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
@@ -358,16 +358,14 @@ fn is_vrrp(octets: &[u8]) -> bool {
 /// What the failover thread wants to know of a VRRP packet.
 fn read(interface: InterfaceId, packet: &Packet, octets: &[u8]) -> Option<HeardMessage> {
     let (link, rest) = EthernetHeader::ref_from_prefix(octets).ok()?;
-    let (source, destination, hop_limit): (IpAddr, IpAddr, u8) = match link.ether_type.get() {
-        ether_type::IPV4 => {
-            let (ip, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
-            (ip.source.into(), ip.destination.into(), ip.ttl)
-        }
-        _ => {
-            let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
-            (ip.source.into(), ip.destination.into(), ip.hop_limit)
-        }
-    };
+    let (source, destination, hop_limit): (IpAddr, IpAddr, u8);
+    if link.ether_type.get() == ether_type::IPV4 {
+        let (ip, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
+        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.ttl);
+    } else {
+        let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
+        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.hop_limit);
+    }
     let end = ethernet::HEADER + usize::from(packet.ip_octets);
     let octets = octets.get(usize::from(packet.transport)..end)?;
     let payload = octets.try_into().ok()?;

@@ -244,27 +244,22 @@ impl<F: Frame> Shared<F> {
         let Some(adopted) = Adopted::<A>::of(come) else { return };
         let key = adopted.key();
         let hash = table.hash(&key);
-        match table.find(hash, &key) {
-            Some(found) => {
-                let Some(known) = table.get_mut(found.id) else { return };
-                let (old, server) = (known.state(), known.server());
-                if found.direction != Direction::Inbound || server != adopted.server {
-                    return;
-                }
-                known.last_seen = now.0;
-                if old == come.state {
-                    known.timeout_ms = come.timeout_ms;
-                    table.rearm(found.id);
-                } else {
-                    self.change_state(table, found, old, come.state);
-                    if let Some(known) = table.get_mut(found.id) {
-                        known.timeout_ms = come.timeout_ms;
-                    }
-                    table.rearm(found.id);
-                }
-            }
-            None => self.adopt(table, &adopted, now),
+        let Some(found) = table.find(hash, &key) else {
+            return self.adopt(table, &adopted, now);
+        };
+        let Some(known) = table.get_mut(found.id) else { return };
+        if found.direction != Direction::Inbound || known.server() != adopted.server {
+            return;
         }
+        known.last_seen = now.0;
+        let old = known.state();
+        if old != come.state {
+            self.change_state(table, found, old, come.state);
+        }
+        if let Some(known) = table.get_mut(found.id) {
+            known.timeout_ms = come.timeout_ms;
+        }
+        table.rearm(found.id);
     }
 }
 

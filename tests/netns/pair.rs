@@ -1,6 +1,7 @@
 //! Two directors with one set of floating addresses, and keepalived as the other half.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -335,7 +336,7 @@ fn all_send_to_after(lab: &Lab, role: &str) {
 
 /// keepalived in the backup's place.
 fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
-    let mut instances = String::new();
+    let mut instances = Vec::new();
     let mut names = Vec::new();
     for family in families {
         for (interface, floating) in match *family {
@@ -349,15 +350,16 @@ fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
                 (true, _) => "unicast_src_ip 10.0.0.3\nunicast_peer { 10.0.0.2 }".to_owned(),
             };
             let settings = settings.replace("UNICAST", "");
-            instances.push_str(&format!(
+            let instance = format!(
                 "vrrp_instance {name} {{\n state BACKUP\n interface {interface}\n \
                  virtual_router_id 51\n {settings}\n {peer}\n virtual_ipaddress {{ {floating} }}\n}}\n"
-            ));
+            );
+            instances.push(instance);
             names.push(name);
         }
     }
     let file = lab.state().join("keepalived.conf");
-    let group = names.join("\n");
+    let (group, instances) = (names.join("\n"), instances.concat());
     let text = format!(
         "global_defs {{\n router_id backup\n}}\n\
          vrrp_sync_group pair {{ group {{\n{group}\n}} }}\n{instances}"
@@ -495,18 +497,25 @@ fn keepalived_is_the_other_half_by_version_2_and_unicast() {
     elects_with_keepalived(&lab, settings, &["ipv4"], &config);
 }
 
+/// Fields of the packets of a capture that pass a filter, as tshark reads them.
+fn by_tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+    let fields: Vec<_> = fields.iter().map(|field| format!("-e {field}")).collect();
+    let (file, fields) = (file.display(), fields.join(" "));
+    let line = format!("tshark -r {file} -Y '{filter}' -T fields {fields} 2>/dev/null");
+    let text = lab.run("street", &line);
+    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
 #[test]
 fn tshark_reads_advertisements_and_announcements() {
     let lab = Lab::pair("tshark");
     let file = lab.state().join("street.pcap");
-    lab.begin(
-        "street",
-        "capture",
-        &format!("timeout 20 tcpdump --immediate-mode -U -i to-client -w {} 'ip proto 112 or ip6 proto 112 or arp or icmp6'", file.display()),
-    );
+    let filter = "ip proto 112 or ip6 proto 112 or arp or icmp6";
+    let capture = format!("tcpdump --immediate-mode -U -i to-client -w {}", file.display());
+    lab.begin("street", "capture", &format!("timeout 20 {capture} '{filter}'"));
     std::thread::sleep(Duration::from_millis(500));
     let config = with(&lab, |group| {
-        drop(section(group, &["announcements"]).insert("every".into(), "200ms".into()))
+        section(group, &["announcements"]).insert("every".into(), "200ms".into());
     });
     let director = Side::start(&lab, "director", &config);
     director.becomes("master");
@@ -514,18 +523,7 @@ fn tshark_reads_advertisements_and_announcements() {
     director.stop();
     std::thread::sleep(Duration::from_millis(500));
     lab.end("capture");
-    let read = |filter: &str, fields: &[&str]| {
-        let fields: Vec<_> = fields.iter().map(|field| format!("-e {field}")).collect();
-        let line = format!(
-            "tshark -r {} -Y '{filter}' -T fields {} 2>/dev/null",
-            file.display(),
-            fields.join(" ")
-        );
-        let text = lab.run("street", &line);
-        text.lines()
-            .map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>())
-            .collect::<Vec<_>>()
-    };
+    let read = |filter: &str, fields: &[&str]| by_tshark(&lab, &file, filter, fields);
     // Version, router, priority, interval in hundredths, TTL, Ethernet destination.
     let fields = [
         "vrrp.version",

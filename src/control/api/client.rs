@@ -188,7 +188,7 @@ impl ChangeCall {
         Self { query: query.or(self.query), ..self }
     }
 
-    /// Only if what is in force is what this ETag was given for.
+    /// Only if what is in force is what this `ETag` was given for.
     #[must_use]
     pub fn if_match(self, etag: &str) -> Self {
         Self { etag: Some(etag.to_owned()), ..self }

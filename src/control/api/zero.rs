@@ -28,11 +28,9 @@ pub(super) async fn zero_service(
 }
 
 fn zero(doors: &Doors, service: Option<String>) -> Result<Json<Zeroed>, Refusal> {
-    match doors.observed.zero(service.as_deref()) {
-        Some(()) => Ok(Json(Zeroed { service })),
-        None => {
-            let config = &doors.observed.inventory().config;
-            Err(no_service(&service.unwrap_or_default(), config).into())
-        }
+    if doors.observed.zero(service.as_deref()).is_some() {
+        return Ok(Json(Zeroed { service }));
     }
+    let config = &doors.observed.inventory().config;
+    Err(no_service(&service.unwrap_or_default(), config).into())
 }

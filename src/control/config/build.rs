@@ -40,7 +40,10 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         draft.services.into_iter().map(|draft| service(draft, otherwise)).collect();
     let marks: Option<Vec<_>> =
         draft.marks.into_iter().map(|rule| mark(rule, &interfaces)).collect();
-    let failover = failover::build(draft.failovers, &interfaces);
+    let failover = match draft.failovers.into_iter().next() {
+        Some(group) => Some(failover::build(group, &interfaces)?),
+        None => None,
+    };
     Some(Config {
         director,
         dpdk: dpdk(draft.dpdk),
@@ -50,7 +53,7 @@ pub(super) fn config(draft: Draft, machine: &Machine) -> Option<Config> {
         masquerades: draft.masquerades.into_iter().map(masquerade).collect(),
         timeouts: draft.timeouts,
         policy,
-        failover: failover?,
+        failover,
     })
 }
 

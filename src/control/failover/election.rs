@@ -166,9 +166,9 @@ pub enum Action {
 #[derive(Clone, Copy, Debug)]
 struct Link {
     own: IpAddr,
-    /// How often the master sends (Active_Adver_Interval).
+    /// How often the master sends (`Active_Adver_Interval`).
     interval: Duration,
-    /// The master is gone then (Active_Down_Timer).
+    /// The master is gone then (`Active_Down_Timer`).
     down_at: Duration,
     /// The last one that was heard, and when.
     heard: Option<(Heard, Duration)>,
@@ -505,7 +505,7 @@ impl Election {
         }
     }
 
-    /// By how much later worse ones take over (Skew_Time).
+    /// By how much later worse ones take over (`Skew_Time`).
     fn skew(&self, link: usize) -> Duration {
         let unit = match self.rules.version {
             Version::V2 => Duration::from_secs(1),
@@ -514,7 +514,7 @@ impl Election {
         unit * (256 - u32::from(self.priority())) / 256
     }
 
-    /// How long a master may be silent (Active_Down_Interval).
+    /// How long a master may be silent (`Active_Down_Interval`).
     fn patience(&self, link: usize) -> Duration {
         let interval = self.links.get(link).map_or(self.rules.interval, |link| link.interval);
         interval * PATIENCE + self.skew(link)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::election::Heard;
-use crate::control::config::{Config, FailoverConfig};
+use crate::control::config::{Config, FailoverConfig, InterfaceConfig};
 use crate::dataplane::failover::{HeardMessage, MESSAGE, Message};
 use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
@@ -77,36 +77,31 @@ impl Unheard {
 impl Link {
     /// The links of a group. `macs`: of the interfaces.
     pub(super) fn all(config: &Config, group: &FailoverConfig, macs: &[Mac]) -> Vec<Self> {
-        let mut links = Vec::new();
-        for ((id, interface), mac) in (0..).map(InterfaceId).zip(&config.interfaces).zip(macs) {
-            for is_v6 in [false, true] {
-                let floating: Vec<_> =
-                    group.floating_of(id).filter(|ip| ip.is_ipv6() == is_v6).collect();
-                let Some(first) = floating.first() else { continue };
-                let on_link = |peer: &&IpAddr| {
-                    let near = interface.addresses.iter().any(|net| net.contains(*peer));
-                    peer.is_ipv6() == is_v6 && near
-                };
-                let peer = group.peers.iter().find(on_link);
-                let own = if is_v6 && peer.is_none() {
-                    // RFC 9568 section 5.1.2.1.
-                    Some(IpAddr::from(ipv6::link_local(mac)))
-                } else {
-                    let mut networks = interface.addresses.iter();
-                    let near = peer.unwrap_or(first);
-                    networks.find(|net| net.contains(near)).map(ipnet::IpNet::addr)
-                };
-                let Some(own) = own else { continue };
-                links.push(Self {
-                    interface: id,
-                    name: interface.name.clone(),
-                    own,
-                    peers: group.peers.iter().filter(on_link).copied().collect(),
-                    floating,
-                });
-            }
-        }
-        links
+        let numbered = (0..).map(InterfaceId).zip(&config.interfaces).zip(macs);
+        let of = |((id, interface), mac): ((InterfaceId, &InterfaceConfig), &Mac)| {
+            [false, true].map(|is_v6| Self::of((id, interface), group, *mac, is_v6))
+        };
+        numbered.flat_map(of).flatten().collect()
+    }
+
+    /// The link of an address family, if the group floats there.
+    fn of(
+        (id, interface): (InterfaceId, &InterfaceConfig),
+        group: &FailoverConfig,
+        mac: Mac,
+        is_v6: bool,
+    ) -> Option<Self> {
+        let floating: Vec<_> = group.floating_of(id).filter(|ip| ip.is_ipv6() == is_v6).collect();
+        let first = floating.first()?;
+        let network_of = |ip: &IpAddr| interface.addresses.iter().find(|net| net.contains(ip));
+        let on_link = |peer: &&IpAddr| peer.is_ipv6() == is_v6 && network_of(peer).is_some();
+        let peers: Vec<_> = group.peers.iter().filter(on_link).copied().collect();
+        let own = match (is_v6, peers.first()) {
+            // RFC 9568 section 5.1.2.1.
+            (true, None) => IpAddr::from(ipv6::link_local(&mac)),
+            (_, peer) => network_of(peer.unwrap_or(first))?.addr(),
+        };
+        Some(Self { interface: id, name: interface.name.clone(), own, floating, peers })
     }
 
     /// IPv4 or IPv6.

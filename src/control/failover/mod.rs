@@ -3,7 +3,7 @@
 //!
 //! The thread shares a [`FailoverChannel`] with the workers: they bring what they hear of other
 //! directors, and one of them sends what is to be said. The control side is told of transitions
-//! ([`Transition`]), logs them and runs the operator's program.
+//! (`Transition`), logs them and runs the operator's program.
 
 mod announcer;
 mod election;
@@ -333,11 +333,7 @@ impl Turner {
         for action in actions.drain(..) {
             match action {
                 Action::Enter(..) => {}
-                Action::Announce { link } => {
-                    if let Some(link) = self.links.get(link) {
-                        self.announcer.again(link.interface);
-                    }
-                }
+                Action::Announce { link } => self.announce_again(link),
                 Action::Advertise { link, priority } => {
                     let is_said = self.advertise(link, priority);
                     said += usize::from(is_said && priority != RESIGNED);
@@ -348,6 +344,12 @@ impl Turner {
             let cycles = u64::try_from(election.lease().as_micros()).unwrap_or(u64::MAX);
             let until = clock.saturating_add(cycles.saturating_mul(self.cycles_per_us));
             self.channel.ask(Errand::Renew(self.channel.standing.lease(until)));
+        }
+    }
+
+    fn announce_again(&mut self, link: usize) {
+        if let Some(link) = self.links.get(link) {
+            self.announcer.again(link.interface);
         }
     }
 

@@ -166,7 +166,7 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
 }
 
 fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Duration) -> String {
-    let peer = links.iter().filter_map(|link| link.peer.as_ref()).next();
+    let peer = links.iter().find_map(|link| link.peer.as_ref());
     let lease = lease.as_millis();
     match (role, peer) {
         (Role::Master, Some(peer)) => format!(

@@ -109,14 +109,17 @@ impl Synchroniser {
 
     /// Takes what the workers let go; newer states take the place of older ones.
     fn collect(&mut self) {
-        for worker in 0..self.channel.sync.workers() {
-            for _ in 0..IN_ONE_TURN {
-                let Some(connection) = self.channel.sync.leaving(worker) else { break };
-                let flow = flow(&connection);
-                if self.waiting.len() < WAITING && self.waiting.insert(flow, connection).is_none() {
-                    self.order.push_back(flow);
-                }
-            }
+        let channel = Arc::clone(&self.channel);
+        for worker in 0..channel.sync.workers() {
+            let leaving = std::iter::from_fn(|| channel.sync.leaving(worker));
+            leaving.take(IN_ONE_TURN).for_each(|connection| self.keep(connection));
+        }
+    }
+
+    fn keep(&mut self, connection: SyncConnection) {
+        let flow = flow(&connection);
+        if self.waiting.len() < WAITING && self.waiting.insert(flow, connection).is_none() {
+            self.order.push_back(flow);
         }
     }
 
@@ -125,17 +128,12 @@ impl Synchroniser {
         while !self.order.is_empty() {
             let mut buffer = [0; MESSAGE - UDP];
             let mut writer = Writer::new(self.id, &mut buffer);
-            let mut count = 0;
-            for flow in &self.order {
-                let Some(connection) = self.waiting.get(flow) else { break };
-                if writer.push(&entry(connection)) == Err(Unfit::Full) {
-                    break;
-                }
-                // One that no message can say is passed over.
-                count += 1;
-            }
-            let Some(message) = self.message(writer.finish()) else { return };
-            if self.channel.sync.send(message).is_err() {
+            let connections = self.order.iter().map_while(|flow| self.waiting.get(flow));
+            // One that no message can say is passed over.
+            let fits = |known: &&SyncConnection| writer.push(&entry(known)) != Err(Unfit::Full);
+            let count = connections.take_while(fits).count();
+            let message = self.message(writer.finish());
+            if message.is_none_or(|message| self.channel.sync.send(message).is_err()) {
                 return;
             }
             for flow in self.order.drain(..count) {
@@ -262,33 +260,31 @@ fn connection(entry: &Entry<'_>) -> Option<SyncConnection> {
     })
 }
 
+/// By how much the numbers of SCTP's states here are more than IPVS's, but for that of none.
+const SCTP: u16 = ConnectionState::SctpInit1 as u16 - SctpState::Init1 as u16;
+
 /// The number that IPVS has for a state.
 fn number(state: ConnectionState) -> u16 {
     let number = u16::from(state as u8);
-    let sctp = u16::from(ConnectionState::SctpInit1 as u8) - SctpState::Init1.number();
-    match state {
-        ConnectionState::Udp | ConnectionState::Icmp => UDP_NORMAL,
-        _ if number > sctp => number - sctp,
-        _ => number,
+    if matches!(state, ConnectionState::Udp | ConnectionState::Icmp) {
+        UDP_NORMAL
+    } else if number > SCTP {
+        number - SCTP
+    } else {
+        number
     }
 }
 
 /// The state that IPVS has this number for.
 fn state(protocol: u8, number: u16) -> Option<ConnectionState> {
+    let of = |number: u16| u8::try_from(number).ok().map(ConnectionState::from_number);
     match protocol {
         protocol::UDP => Some(ConnectionState::Udp),
-        protocol::TCP => {
-            let state = TcpState::from_number(number)?;
-            u8::try_from(state.number()).ok().map(ConnectionState::from_number)
+        protocol::TCP => of(TcpState::from_number(number)?.number()),
+        protocol::SCTP if SctpState::from_number(number)? == SctpState::None => {
+            Some(ConnectionState::None)
         }
-        protocol::SCTP => match SctpState::from_number(number)? {
-            SctpState::None => Some(ConnectionState::None),
-            state => {
-                let first = ConnectionState::SctpInit1 as u8;
-                let number = u8::try_from(state.number() - SctpState::Init1.number()).ok()?;
-                Some(ConnectionState::from_number(first + number))
-            }
-        },
+        protocol::SCTP => of(number + SCTP),
         _ => None,
     }
 }
@@ -301,12 +297,16 @@ mod tests {
     fn states_have_the_numbers_of_ipvs() {
         for state in ConnectionState::ALL {
             let is_sctp = state as u8 >= ConnectionState::SctpInit1 as u8;
-            let of = match state {
-                ConnectionState::Icmp => continue,
-                ConnectionState::Udp => protocol::UDP,
-                _ if is_sctp => protocol::SCTP,
-                _ => protocol::TCP,
+            let of = if is_sctp {
+                protocol::SCTP
+            } else if state == ConnectionState::Udp {
+                protocol::UDP
+            } else {
+                protocol::TCP
             };
+            if state == ConnectionState::Icmp {
+                continue;
+            }
             assert_eq!(super::state(of, number(state)), Some(state), "{state:?}");
         }
         assert_eq!(number(ConnectionState::SctpEstablished), SctpState::Established.number());

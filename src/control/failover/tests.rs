@@ -107,8 +107,8 @@ fn a_master_that_is_heard_on_one_link_alone_keeps_the_backup_from_both() {
 #[test]
 fn the_interval_of_the_master_is_that_which_counts() {
     let mut bench = Bench::new(rules(156));
-    for link in 0..2 {
-        let from = OTHER[link].parse().unwrap();
+    for (link, other) in OTHER.iter().enumerate() {
+        let from = other.parse().unwrap();
         let heard = Heard { from, priority: 200, interval: Duration::from_secs(1) };
         bench.election.hear(bench.now, link, heard, &mut bench.actions);
     }

@@ -68,28 +68,30 @@ impl Tracks {
         let mut verdict = Verdict::default();
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (track, result) in self.list.iter().zip(results) {
-            match track {
-                Track::File(path) => look_at(path, &mut verdict),
-                Track::Script(script) => {
-                    if !result.good {
-                        let what = || format!("{} has failed", script.path.display());
-                        verdict.fail(script.weight, what);
-                    }
-                }
-                Track::Servers { percent, weight } => {
-                    let share = share_of_servers(inventory);
-                    if share < u32::from(*percent) {
-                        let what = || format!("{share} % of the servers take connections");
-                        verdict.fail(*weight, what);
-                    }
-                }
-            }
+            look(track, result.good, inventory, &mut verdict);
         }
         if verdict == self.last {
             return None;
         }
         self.last = verdict.clone();
         Some(verdict)
+    }
+}
+
+/// Adds to a verdict what one of the things that are tracked says. `good`: what a program says.
+fn look(track: &Track, good: bool, inventory: &Inventory, verdict: &mut Verdict) {
+    match track {
+        Track::File(path) => look_at(path, verdict),
+        Track::Script(script) if !good => {
+            verdict.fail(script.weight, || format!("{} has failed", script.path.display()));
+        }
+        Track::Script(_) => {}
+        Track::Servers { percent, weight } => {
+            let share = share_of_servers(inventory);
+            if share < u32::from(*percent) {
+                verdict.fail(*weight, || format!("{share} % of the servers take connections"));
+            }
+        }
     }
 }
 

@@ -81,7 +81,7 @@ metrics! {
     FailoverPriority Gauge "failover_priority" "1" ["group"] "The VRRP priority that it sends.";
     AdvertisementsSent Counter "failover_advertisements_sent_total" "packets" ["group"] "VRRP advertisements sent.";
     AdvertisementsReceived Counter "failover_advertisements_received_total" "packets" ["group"] "VRRP advertisements of other directors of the group.";
-    AdvertisementsRefused Counter "failover_advertisements_refused_total" "packets" ["group", "reason"] "VRRP packets that did not count: forwarded (hop_limit), malformed, of another router (router_id), of another version, interval or password, or from no peer (sender).";
+    AdvertisementsRefused Counter "failover_advertisements_refused_total" "packets" ["group", "reason"] "VRRP packets that did not count: forwarded (`hop_limit`), malformed, of another router (`router_id`), of another version, interval or password, or from no peer (sender).";
     AnnouncementsSent Counter "failover_announcements_total" "packets" ["group"] "Gratuitous ARP and unsolicited Neighbor Advertisements for moving addresses.";
     SyncSent Counter "failover_connections_sent_total" "connections" ["group"] "Connections told to the other director.";
     SyncReceived Counter "failover_connections_received_total" "connections" ["group"] "Connections that another director has told.";

@@ -198,11 +198,7 @@ impl<A: Address> Service<A> {
             flags: service.scheduler_flags,
             servers: &servers,
             last_weights: &last_weights,
-            destinations: if listen.mark().is_some() {
-                Destinations::Many
-            } else {
-                Destinations::One
-            },
+            destinations: listen.mark().map_or(Destinations::One, |_| Destinations::Many),
             state: &entry.state,
         };
         let scheduler = Scheduler::new(&setup, &mut entry.history);

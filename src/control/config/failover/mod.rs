@@ -29,7 +29,7 @@ pub struct FailoverConfig {
     pub router_id: u8,
     /// The protocol. Default 3.
     pub version: Version,
-    /// Who has more is the better one; [`OWNER`]: the floating addresses are its own. Default 100.
+    /// Who has more is the better one; 255: the floating addresses are its own. Default 100.
     pub priority: u8,
     /// How often the master says that it is there. Default 100 ms, or 1 s with version 2.
     pub interval: Duration,
@@ -163,10 +163,9 @@ impl FailoverConfig {
 
 /// Fills in the defaults. `None`: a required value is missing, which a check should have found.
 pub(super) fn build(
-    drafts: Vec<FailoverDraft>,
+    draft: FailoverDraft,
     interfaces: &[InterfaceConfig],
-) -> Option<Option<FailoverConfig>> {
-    let Some(draft) = drafts.into_iter().next() else { return Some(None) };
+) -> Option<FailoverConfig> {
     let version = version_of(&draft);
     let floating = |entry: FloatingDraft| {
         let name = entry.interface?.into_inner();
@@ -187,7 +186,7 @@ pub(super) fn build(
     let usual = Announcements::default();
     let told = draft.announcements;
     let priority = draft.priority.map(Spanned::into_inner);
-    Some(Some(FailoverConfig {
+    Some(FailoverConfig {
         name: draft.name?.into_inner(),
         router_id: draft.router_id?.into_inner(),
         version,
@@ -207,7 +206,7 @@ pub(super) fn build(
         sync,
         notify: draft.notify.map(Spanned::into_inner),
         floating: draft.floating.into_iter().map(floating).collect::<Option<_>>()?,
-    }))
+    })
 }
 
 /// The first inside interface with a floating address and an IPv4 address of its own, else any.
