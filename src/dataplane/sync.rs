@@ -182,12 +182,14 @@ impl<F: Frame> Pipeline<F> {
     /// Brings connections on their way, or takes over those that have come.
     pub(super) fn synchronise(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
         let Some(channel) = self.shared.failover.clone() else { return };
+        let coming = channel.sync.coming.get(self.shared.worker.index());
         if self.shared.is_active {
+            // What came too late must not be taken over some day.
+            while coming.is_some_and(|coming| coming.pop().is_some()) {}
             self.walk_on(now);
             self.send_messages(&channel.sync, outlet);
             return;
         }
-        let coming = channel.sync.coming.get(self.shared.worker.index());
         let Some(coming) = coming else { return };
         for _ in 0..TAKEN_IN_ONE_GO {
             let Some(connection) = coming.pop() else { return };

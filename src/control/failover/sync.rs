@@ -98,6 +98,8 @@ impl Synchroniser {
                 self.collect();
                 self.send();
             } else {
+                // What was let go of before is of no use any more.
+                self.collect();
                 self.waiting.clear();
                 self.order.clear();
             }
