@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::{Args, Subcommand};
+use clap::{Args, ValueEnum};
 
 use super::{Socket, json, output};
 use crate::control::api::message::{FailoverStatus, LinkStatus, PeerStatus};
@@ -19,7 +19,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Ha {
-    #[command(subcommand)]
+    /// What is to happen; without it the pair is shown.
+    #[arg(value_enum)]
     order: Option<Order>,
     #[command(flatten)]
     socket: Socket,
@@ -28,7 +29,7 @@ pub(super) struct Ha {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Order {
     /// Give up, and leave it to the other director as long as there is one.
     Release,

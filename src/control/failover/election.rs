@@ -310,6 +310,9 @@ impl Election {
             (Order::Release, Role::Master) => {
                 self.resign(actions);
                 self.wait(now);
+                // Another one has all the time that it may need.
+                let longer = self.lease() * 2;
+                self.links.iter_mut().for_each(|link| link.down_at += longer);
                 self.enter(now, Role::Backup, Cause::Operator, actions);
             }
             (Order::TakeOver, Role::Backup) => self.rule(now, Cause::Operator, actions),

@@ -279,7 +279,9 @@ fn the_operator_releases_and_takes_over() {
 fn a_released_director_takes_over_when_nobody_else_does() {
     let mut bench = Bench::master(200);
     bench.election.obey(bench.now, Order::Release, &mut bench.actions).unwrap();
-    bench.run(400);
+    bench.run(900);
+    assert_eq!(bench.role(), Role::Backup, "others have their time");
+    bench.run(100);
     assert_eq!(bench.role(), Role::Master);
     // A preempting director does not take back what it has released.
     let preempt = Preempt::After(Duration::ZERO);
