@@ -1,4 +1,4 @@
-//! The control side: one thread, may allocate, never sees an mbuf.
+//! The control side: one thread, in a pair two more for failover; may allocate, never sees an mbuf.
 //!
 //! The director binds the [`Listeners`] before it starts anything, hands a [`Plant`] to
 //! [`spawn`] once the workers exist, and tells the [`ControlThread`] to finish after they have

@@ -33,7 +33,7 @@ const MESSAGES: usize = 512;
 const TAKEN_IN_ONE_GO: usize = 64;
 /// Messages that leave in one go.
 const SENT_IN_ONE_GO: usize = 16;
-/// Time in which the whole table is walked through.
+/// Time in which the whole table is walked through, of a table of up to some four million records.
 const WALK_MS: u32 = 15_000;
 /// Records that the walk looks at in one go, at most.
 const WALK_BUDGET: u32 = 256;
@@ -125,12 +125,12 @@ impl SyncChannel {
     }
 }
 
-/// Where the walk through a worker's connections is.
+/// Where the walk through a worker's connections is, by address family: the next record, and when
+/// it was last gone on with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SyncWalk {
-    v4: u32,
-    v6: u32,
-    at: Tick,
+    v4: (u32, Tick),
+    v6: (u32, Tick),
 }
 
 impl<F: Frame> Shared<F> {
@@ -201,38 +201,34 @@ impl<F: Frame> Pipeline<F> {
         }
     }
 
-    /// Lets go of some connections of the walk: as many as the time since the last ones asks for.
+    /// Lets go of some connections of the walk.
     fn walk_on(&mut self, now: Tick) {
         let Self { shared, v4, v6, .. } = self;
-        let passed = now.since(shared.sync_walk.at).min(WALK_MS);
-        let share = |records: u32| {
-            let share = u64::from(records) * u64::from(passed) / u64::from(WALK_MS);
-            u32::try_from(share).unwrap_or(u32::MAX).min(WALK_BUDGET)
-        };
-        let counts = [share(v4.range(0, u32::MAX).0.end), share(v6.range(0, u32::MAX).0.end)];
-        if counts == [0, 0] {
-            return;
-        }
-        shared.sync_walk.at = now;
-        let [count_v4, count_v6] = counts;
-        shared.sync_walk.v4 = walk(shared, v4, shared.sync_walk.v4, count_v4, now);
-        shared.sync_walk.v6 = walk(shared, v6, shared.sync_walk.v6, count_v6, now);
+        shared.sync_walk.v4 = walk(shared, v4, shared.sync_walk.v4, now);
+        shared.sync_walk.v6 = walk(shared, v6, shared.sync_walk.v6, now);
     }
 }
 
-/// Lets go of the connections in some records; where to go on.
+/// Lets go of the connections in as many records as the time since the last ones asks for; where
+/// the walk is then.
 fn walk<A: Family, F: Frame>(
     shared: &Shared<F>,
     table: &ConnectionTable<A>,
-    start: u32,
-    budget: u32,
+    (start, at): (u32, Tick),
     now: Tick,
-) -> u32 {
-    let (live, next) = table.walk(start, budget);
+) -> (u32, Tick) {
+    let passed = u64::from(now.since(at).min(WALK_MS));
+    let records = u64::from(table.range(0, u32::MAX).0.end);
+    let share = u32::try_from(records * passed / u64::from(WALK_MS)).unwrap_or(u32::MAX);
+    if share == 0 {
+        // Of few records one is not due every time.
+        return (start, at);
+    }
+    let (live, next) = table.walk(start, share.min(WALK_BUDGET));
     for (_, connection) in live {
         shared.let_go(connection, now);
     }
-    next.unwrap_or(0)
+    (next.unwrap_or(0), now)
 }
 
 impl<F: Frame> Shared<F> {
