@@ -217,18 +217,22 @@ fn walk<A: Family, F: Frame>(
     (start, at): (u32, Tick),
     now: Tick,
 ) -> (u32, Tick) {
-    let passed = u64::from(now.since(at).min(WALK_MS));
+    let passed = now.since(at).min(WALK_MS);
     let records = u64::from(table.range(0, u32::MAX).0.end);
-    let share = u32::try_from(records * passed / u64::from(WALK_MS)).unwrap_or(u32::MAX);
+    let due = records * u64::from(passed) / u64::from(WALK_MS);
+    let share = u32::try_from(due).unwrap_or(u32::MAX).min(WALK_BUDGET);
     if share == 0 {
         // Of few records one is not due every time.
         return (start, at);
     }
-    let (live, next) = table.walk(start, share.min(WALK_BUDGET));
+    // Of the time that has passed as much is used up as these records are worth.
+    let worth = u64::from(share) * u64::from(WALK_MS) / records;
+    let left = passed.saturating_sub(u32::try_from(worth).unwrap_or(u32::MAX));
+    let (live, next) = table.walk(start, share);
     for (_, connection) in live {
         shared.let_go(connection, now);
     }
-    (next.unwrap_or(0), now)
+    (next.unwrap_or(0), Tick(now.0.wrapping_sub(left)))
 }
 
 impl<F: Frame> Shared<F> {
