@@ -71,6 +71,7 @@ fn entry(client: &str, vip: &str, server: &str) -> Entry<'static> {
         sequences: None,
         engine_data: &[],
         engine_name: &[],
+        extension: None,
     }
 }
 

@@ -80,6 +80,7 @@ fn rules(priority: u8, preempt: bool, addresses: [IpAddr; 2]) -> Rules {
         priority,
         interval: MS * INTERVAL,
         preempt: if preempt { Preempt::After(Duration::ZERO) } else { Preempt::Never },
+        learns: false,
         links: addresses.to_vec(),
     }
 }

@@ -82,6 +82,7 @@ pub(crate) fn service(name: &str, listen: &str, servers: &[&str]) -> VirtualServ
         servers: servers.iter().map(server).collect(),
         non_syn: NonSyn::Drop,
         one_packet: false,
+        is_synchronised: true,
         helper: None,
         timeouts: None,
         persistence: None,

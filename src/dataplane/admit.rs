@@ -2,8 +2,6 @@
 //! directions. What is for no service may be an inside host's connection to the outside
 //! (`masquerade`), or routed.
 
-use std::sync::Arc;
-
 use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Endpoints, Flags, Found, Full, InsertError};
@@ -19,7 +17,6 @@ use super::own_error::Refusal;
 use super::route::stays_on_link;
 use super::shared::Shared;
 use super::stats::DropReason;
-use super::sync::SyncConnection;
 use crate::clock::Tick;
 use crate::ids::{ServerSlot, ServiceId};
 use crate::service::{Asking, Bound, NonSyn, Server, ServerLoads, Service, ServiceTable};
@@ -416,7 +413,7 @@ fn complete<A: Family, F: Frame>(
 }
 
 /// The ways of a connection's packets, from now on.
-fn take_ways<A: Family, F: Frame>(
+pub(super) fn take_ways<A: Family, F: Frame>(
     shared: &Shared<F>,
     connection: &mut Connection<A>,
     hops: Hops,
@@ -507,78 +504,5 @@ fn first_state(packet: &Packet, protocol: u8) -> ConnectionState {
         // The packet goes on as a hit, which moves the state; a second INIT is not the first.
         protocol::SCTP => ConnectionState::None,
         _ => ConnectionState::Icmp,
-    }
-}
-
-/// A connection that another director has begun.
-pub(super) struct Adopted<A> {
-    client: (A, U16),
-    vip: (A, U16),
-    pub(super) server: (A, U16),
-    protocol: u8,
-    state: ConnectionState,
-    timeout_ms: u32,
-}
-
-impl<A: Address> Adopted<A> {
-    /// `None`: its addresses are not of this family.
-    pub(super) fn of(come: &SyncConnection) -> Option<Self> {
-        let end = |(ip, port)| Some((A::from_ip(ip)?, U16::new(port)));
-        Some(Self {
-            client: end(come.client)?,
-            vip: end(come.vip)?,
-            server: end(come.server)?,
-            protocol: come.protocol,
-            state: come.state,
-            timeout_ms: come.timeout_ms,
-        })
-    }
-
-    /// The 5-tuple of the client's packets.
-    pub(super) const fn key(&self) -> FlowKey<A> {
-        FlowKey {
-            source: self.client.0,
-            destination: self.vip.0,
-            source_port: self.client.1,
-            destination_port: self.vip.1,
-            protocol: self.protocol,
-        }
-    }
-}
-
-impl<F: Frame> Shared<F> {
-    /// Begins a connection of another director here, with the server that it has there; one whose
-    /// service or server is not known here, or that needs a port of its own, is not.
-    #[cold]
-    pub(super) fn adopt<A: Family>(
-        &mut self,
-        table: &mut ConnectionTable<A>,
-        adopted: &Adopted<A>,
-        now: Tick,
-    ) {
-        let key = adopted.key();
-        let services = Arc::clone(&self.services);
-        let Some(service) = A::services(&services).service_of(&key, None) else { return };
-        let is_meant = |server: &&Server<A>| {
-            let (address, port) = adopted.server;
-            server.address == address
-                && (server.port == port || server.port.get() == 0 && port == adopted.vip.1)
-        };
-        let Some(server) = service.servers().iter().find(is_meant) else { return };
-        let chosen = Chosen::new(service, server, &key);
-        let needs_port = self.interfaces.address_between([key.source, server.address], &services);
-        if chosen.one_packet || chosen.helped || needs_port.is_some() {
-            return;
-        }
-        let way = self.next_hops.route(key.source);
-        let Ok(hops) = self.hops(server.address, way) else { return };
-        let mut connection = between(&chosen, adopted.client);
-        take_ways(self, &mut connection, hops, now);
-        connection.set_state(adopted.state);
-        connection.timeout_ms = adopted.timeout_ms;
-        if table.insert(&connection).is_ok() {
-            self.claim(&connection);
-            self.connection_is_adopted(&connection);
-        }
     }
 }

@@ -8,12 +8,14 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
+use super::family::Family;
 use super::frame::{Frame, FrameBurst, Outlet};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
@@ -24,13 +26,16 @@ use super::sync::SyncChannel;
 use super::vlan;
 use crate::ids::{InterfaceId, VlanId};
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use crate::wire::flow_key::FlowKey;
 use crate::wire::ipv4::{self, Ipv4Header};
 use crate::wire::ipv6::{self, Ipv6Header};
-use crate::wire::{U16, checksum};
+use crate::wire::{U16, checksum, ipvs_sync};
 
 /// Errands and packets that fit the queues.
 const ERRANDS: usize = 256;
 const HEARD: usize = 256;
+/// Time in which all connections are told of again, where nothing else is wanted.
+pub const REFRESH: Duration = Duration::from_secs(15);
 /// Errands that are run in one go.
 const IN_ONE_GO: usize = 64;
 /// Octets of the longest advertisement: what fits a link, without the IP header.
@@ -153,11 +158,17 @@ pub struct FailoverChannel {
 impl FailoverChannel {
     /// For so many workers.
     pub fn for_workers(workers: usize) -> Self {
+        Self::telling_again(workers, REFRESH)
+    }
+
+    /// As [`FailoverChannel::for_workers`]; the workers tell of all connections again in this time.
+    pub fn telling_again(workers: usize, refresh: Duration) -> Self {
+        let walk_ms = u32::try_from(refresh.as_millis()).unwrap_or(u32::MAX);
         Self {
             standing: Standing::backup(),
             errands: ArrayQueue::new(ERRANDS),
             heard: ArrayQueue::new(HEARD),
-            sync: SyncChannel::new(workers),
+            sync: SyncChannel::new(workers, walk_ms),
         }
     }
 
@@ -222,6 +233,12 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Class::Vrrp => shared.hear(packet, frame, outlet),
                 Class::Drop(reason) => shared.drop(frame, reason, outlet),
+                Class::FlowV4(key) if shared.is_synchronisation(&key) => {
+                    shared.hear(packet, frame, outlet);
+                }
+                Class::FlowV6(key) if shared.is_synchronisation(&key) => {
+                    shared.hear(packet, frame, outlet);
+                }
                 Class::FlowV4(_)
                 | Class::FlowV6(_)
                 | Class::ErrorV4
@@ -261,6 +278,16 @@ impl<F: Frame> Shared<F> {
         if is_heard && let Some(channel) = &self.failover {
             channel.standing.renew(lease);
         }
+    }
+
+    /// Whether a packet to no service is one of the synchronisation that is sent to this director
+    /// alone.
+    #[cold]
+    pub(super) fn is_synchronisation<A: Family>(&self, key: &FlowKey<A>) -> bool {
+        self.failover.is_some()
+            && key.protocol == ipv4::protocol::UDP
+            && key.destination_port.get() == ipvs_sync::PORT
+            && self.interfaces.own(key.destination)
     }
 
     /// A packet of another director: VRRP, or synchronisation.
@@ -348,11 +375,14 @@ impl<F: Frame> Shared<F> {
     }
 }
 
-/// Whether a packet of another director is no synchronisation, which is over UDP and IPv4.
+/// Whether a packet of another director is no synchronisation, which is over UDP.
 fn is_vrrp(octets: &[u8]) -> bool {
-    let ip = octets.get(ethernet::HEADER..).and_then(|ip| Ipv4Header::ref_from_prefix(ip).ok());
-    let is_v4 = |ip: &Ipv4Header| ip.version_ihl >> 4 == 4;
-    !ip.is_some_and(|(ip, _)| is_v4(ip) && ip.protocol == ipv4::protocol::UDP)
+    let ip = octets.get(ethernet::HEADER..).unwrap_or_default();
+    let protocol = match ip.first().map(|first| first >> 4) {
+        Some(4) => Ipv4Header::ref_from_prefix(ip).map(|(ip, _)| ip.protocol).ok(),
+        _ => Ipv6Header::ref_from_prefix(ip).map(|(ip, _)| ip.next_header).ok(),
+    };
+    protocol != Some(ipv4::protocol::UDP)
 }
 
 /// What the failover thread wants to know of a VRRP packet.

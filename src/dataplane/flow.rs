@@ -91,6 +91,11 @@ impl<F: Frame> Shared<F> {
             Ok((_, Some(found))) => {
                 self.help(table, found, (flow.packet, flow.now), frame, outlet);
             }
+            Err(Refusal { reason: DropReason::NoService, .. })
+                if self.is_synchronisation(flow.key) =>
+            {
+                self.hear(flow.packet, frame, outlet);
+            }
             Err(refusal) => {
                 let what = (flow.key, flow.packet);
                 own_error::tell(self, refusal, what, &frame, flow.now, outlet);

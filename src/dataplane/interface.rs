@@ -175,16 +175,23 @@ pub struct Interfaces {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Network<A: Address> {
     prefix: Prefix<A>,
-    /// The interface's address in it.
+    /// An address of the interface in it. A floating one comes before those that stay: what is
+    /// known by it can move.
     own: A,
 }
 
 impl<A: Address> Network<A> {
-    /// `None`: it is of the other family, or everything.
-    fn of(network: &IpNet) -> Option<Self> {
-        let own = A::from_ip(network.addr())?;
-        let prefix = Prefix::of(*network).filter(|_| network.prefix_len() > 0)?;
-        Some(Self { prefix, own })
+    /// Those of an interface, but for one that is everything.
+    fn all_of(interface: &Interface) -> impl Iterator<Item = Self> + '_ {
+        let networks = interface.addresses.iter().filter(|network| network.prefix_len() > 0);
+        networks.flat_map(|network| {
+            let within = |address: &IpAddr| network.contains(address);
+            let own = interface.floating.iter().copied().filter(within).chain([network.addr()]);
+            own.filter_map(|own| {
+                let (prefix, own) = (Prefix::of(*network)?, A::from_ip(own)?);
+                Some(Self { prefix, own })
+            })
+        })
     }
 }
 
@@ -209,9 +216,8 @@ impl Interfaces {
         let mut own_filter = AddressFilter::default();
         own_filter.extend(own.iter().copied().filter_map(V4::from_ip));
         own_filter.extend(own.iter().copied().filter_map(V6::from_ip));
-        let networks = || list.iter().flat_map(|interface| &interface.addresses);
-        let v4 = networks().filter_map(Network::of).collect();
-        let v6 = networks().filter_map(Network::of).collect();
+        let v4 = list.iter().flat_map(Network::all_of).collect();
+        let v6 = list.iter().flat_map(Network::all_of).collect();
         Self { list, by_port, own, own_filter, v4, v6 }
     }
 

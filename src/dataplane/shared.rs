@@ -149,7 +149,7 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Counts a connection that was claimed and just inserted.
-    pub(super) fn connection_begins<A: Address>(&self, connection: &Connection<A>) {
+    pub(super) fn connection_begins<A: Family>(&self, connection: &Connection<A>) {
         let state = connection.state();
         if let Some(server) = self.stats.server(connection.slot()) {
             server.connections.increment();

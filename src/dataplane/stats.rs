@@ -339,6 +339,9 @@ pub struct WorkerStats {
     pub events_lost: Counter,
     /// Connections that were taken over from another director's messages.
     pub adopted: Counter,
+    /// Connections and templates of another director that were left out: their service, their
+    /// server or their way back is not known here.
+    pub not_adopted: Counter,
     /// The IPv4 connection table.
     pub table_v4: TableGauges,
     /// The IPv6 connection table.

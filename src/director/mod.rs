@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
 use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant};
-use crate::dataplane::failover::FailoverChannel;
+use crate::dataplane::failover::{FailoverChannel, REFRESH};
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
 use crate::dpdk::mempool::Mempool;
@@ -50,8 +50,10 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
     let workers = config.director.workers.len();
-    let channel = config.failover.is_some().then(|| FailoverChannel::for_workers(workers));
-    let channel = channel.map(Arc::new);
+    let channel = config.failover.as_ref().map(|group| {
+        let refresh = group.sync.as_ref().map_or(REFRESH, |sync| sync.refresh);
+        Arc::new(FailoverChannel::telling_again(workers, refresh))
+    });
     let shop = workers::Shop {
         eal: &eal,
         config: &config,

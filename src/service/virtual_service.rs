@@ -132,6 +132,8 @@ pub struct VirtualService {
     pub persistence: Option<Persistence>,
     /// Connections that it may have, over all servers and workers; further ones are refused.
     pub connection_limit: Option<u32>,
+    /// Whether the other director of a pair is told of its connections.
+    pub is_synchronised: bool,
 }
 
 impl VirtualService {
@@ -150,6 +152,7 @@ impl VirtualService {
             timeouts: None,
             persistence: None,
             connection_limit: None,
+            is_synchronised: true,
         }
     }
 }

@@ -52,6 +52,9 @@ pub struct ServiceSpec {
     /// What becomes of the connections of a server that is removed: finish, reset or forget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_removal: Option<String>,
+    /// Whether the other director of a pair is told of its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<bool>,
 }
 
 /// How long a client is remembered.
@@ -121,6 +124,7 @@ impl From<&VirtualService> for ServiceSpec {
             connection_limit,
             scheduler_flags,
             removal,
+            is_synchronised,
         } = service;
         let helper = match helper {
             Some(Helper::Ftp) => "ftp",
@@ -144,6 +148,8 @@ impl From<&VirtualService> for ServiceSpec {
             connection_limit: *connection_limit,
             scheduler_flags: flag_names(*scheduler, *scheduler_flags),
             on_removal: Some(removal.name().to_owned()),
+            // The usual is not stated.
+            sync: (!is_synchronised).then_some(false),
         }
     }
 }

@@ -194,6 +194,7 @@ fn service(
         servers: servers.collect::<Option<_>>()?,
         non_syn: or(draft.non_syn, non_syn),
         one_packet: or(draft.one_packet, false),
+        is_synchronised: or(draft.sync, true),
         helper: or(draft.helper, Helper::default_of(listen)),
         timeouts: draft.timeouts.map(|own| own.over(timeouts)),
         persistence: draft.persistence.map(|draft| persistence(draft, listen)),

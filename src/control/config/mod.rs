@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Place, Severity};
-pub use failover::{Announcements, FailoverConfig, Floating, Preempt, Track, TrackScript};
+pub use failover::{
+    Announcements, FailoverConfig, Floating, Preempt, SyncConfig, SyncKey, Track, TrackScript,
+};
 pub(super) use field::field_at;
 pub use machine::Machine;
 pub use memory::{MemoryNeed, RING};

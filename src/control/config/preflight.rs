@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::failover::SyncConfig;
 use super::model::{Config, Device};
 use super::ports::PortConfig;
 
@@ -70,6 +71,10 @@ pub fn check(config: &Config, file: &str, host: &dyn Host) -> Vec<Diagnostic> {
         check_device(&port, host, &mut report);
     }
     check_listeners(config, host, &mut report);
+    let sync = config.failover.as_ref().and_then(|group| group.sync.as_ref());
+    if let Some(Err(wrong)) = sync.map(SyncConfig::key) {
+        report.error(format!("sync.key_file: {wrong}"), "put the same key on both directors");
+    }
     report.found
 }
 

@@ -59,6 +59,12 @@ pub(super) struct List<T> {
     pub(super) complete: bool,
 }
 
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), span: None, complete: true }
+    }
+}
+
 /// An entry of a table whose keys are the operator's.
 pub(super) struct Entry<'a> {
     pub(super) key: &'a str,
@@ -165,7 +171,7 @@ impl<'a> Section<'a> {
         example: &str,
         read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
     ) -> List<T> {
-        let mut list = List { items: Vec::new(), span: None, complete: true };
+        let mut list = List::default();
         let Some(value) = self.find(key) else { return list };
         list.span = Some(value.span());
         let Some(array) = value.get_ref().as_array() else {
@@ -192,7 +198,7 @@ impl<'a> Section<'a> {
     /// The tables of the array `key`; an element's title is `title`. `None` beside them: an
     /// element, or the array, is not one.
     pub(super) fn tables(&mut self, key: &'static str, title: &str) -> List<Section<'a>> {
-        let mut list = List { items: Vec::new(), span: None, complete: true };
+        let mut list = List::default();
         let Some(value) = self.find(key) else { return list };
         list.span = Some(value.span());
         let Some(array) = value.get_ref().as_array() else {

@@ -52,6 +52,9 @@ pub struct Rules {
     pub interval: Duration,
     /// Whether this director takes over from a worse one.
     pub preempt: Preempt,
+    /// Whether it learns of connections first, and does not take over from one that works before
+    /// it has ([`Election::set_learnt`]).
+    pub learns: bool,
     /// This director's address on each link.
     pub links: Vec<IpAddr>,
 }
@@ -197,6 +200,8 @@ pub struct Election {
     fault: Option<String>,
     /// What is added to the priority.
     bonus: i32,
+    /// It knows the connections of the one that works.
+    has_learnt: bool,
 }
 
 impl Election {
@@ -211,6 +216,7 @@ impl Election {
             asserted: None,
         };
         let links = rules.links.iter().map(link).collect();
+        let has_learnt = !rules.learns;
         let mut election = Self {
             rules,
             role: Role::Stopped,
@@ -223,6 +229,7 @@ impl Election {
             order: None,
             fault: None,
             bonus: 0,
+            has_learnt,
         };
         election.begin(now, Cause::Started, actions);
         election
@@ -261,6 +268,12 @@ impl Election {
     /// Something that it depends on has changed: this is added to the priority from now on.
     pub fn set_bonus(&mut self, bonus: i32) {
         self.bonus = bonus;
+    }
+
+    /// Whether it knows the connections of the one that works. Before that it takes over when that
+    /// one is silent or gives up, or when the operator says so, and not because it is better.
+    pub fn set_learnt(&mut self, has_learnt: bool) {
+        self.has_learnt = has_learnt;
     }
 
     /// How long others wait at least after an advertisement of this one: until then it is the
@@ -340,7 +353,8 @@ impl Election {
     }
 
     fn hear_as_backup(&mut self, now: Duration, link: usize, heard: Heard) {
-        let is_better = self.priority() > heard.priority && self.order != Some(Order::Release);
+        let may_preempt = self.has_learnt && self.order != Some(Order::Release);
+        let is_better = self.priority() > heard.priority && may_preempt;
         let skew = self.skew(link);
         // RFC 9568 section 6.1: an owner always preempts.
         let is_owner = self.rules.priority == OWNER;
@@ -450,7 +464,7 @@ impl Election {
 
     /// Takes part from the beginning.
     fn begin(&mut self, now: Duration, cause: Cause, actions: &mut Vec<Action>) {
-        if self.rules.priority == OWNER && self.order != Some(Order::Release) {
+        if self.rules.priority == OWNER && self.has_learnt && self.order != Some(Order::Release) {
             return self.rule(now, Cause::Owner, actions);
         }
         self.wait(now);

@@ -120,7 +120,8 @@ impl Failover {
         let sync_counts = Arc::<SyncCounts>::default();
         let parts = (Arc::clone(&is_master), Arc::clone(&sync_counts));
         let channel = Arc::clone(&plant.channel);
-        if let Some(sync) = Synchroniser::new((config, group), channel, plant.owner, parts) {
+        let sync = Synchroniser::new((config, group), channel, plant.owner, parts);
+        if let Some(sync) = sync.map_err(io::Error::other)? {
             let ended = Arc::clone(&ended);
             let sync = move || sync.run(&ended);
             std::thread::Builder::new().name("sync".into()).spawn(sync)?;
@@ -228,6 +229,7 @@ impl Turner {
             priority: self.group.priority,
             interval: self.group.interval,
             preempt: self.group.preempt,
+            learns: self.group.sync.is_some(),
             links: self.links.iter().map(|link| link.own).collect(),
         };
         let mut actions = Vec::new();
@@ -252,6 +254,7 @@ impl Turner {
                 let fault = fault.or_else(|| self.tracked_fault.clone());
                 election.set_fault(now, fault.as_deref(), &mut actions);
             }
+            election.set_learnt(self.sync_counts.is_ready());
             let is_watching = self.health.blind_for(now) <= self.group.interval;
             election.tick(now, is_watching, &mut actions);
             let has_acted = !actions.is_empty();

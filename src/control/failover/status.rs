@@ -50,6 +50,13 @@ pub struct FailoverStatus {
     pub connections_received: u64,
     /// Messages about connections that were not understood, or of another group.
     pub connection_messages_refused: u64,
+    /// Why one of them was refused last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_message_refused: Option<String>,
+    /// What this director knows of the other one's connections: `off`, `telling` (it is the
+    /// master), `asking`, `learning`, `learnt`, or `unanswered`: nobody tells everything.
+    #[serde(default)]
+    pub connections_known: String,
     /// Connections that wait to be told: the lag.
     pub connections_waiting: u64,
     /// Connections, and messages, that found a queue full; they come again.
@@ -159,6 +166,8 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         connections_sent: turner.sync_counts.sent.load(Relaxed),
         connections_received: turner.sync_counts.received.load(Relaxed),
         connection_messages_refused: turner.sync_counts.refused.load(Relaxed),
+        connection_message_refused: turner.sync_counts.refusal(),
+        connections_known: turner.sync_counts.knowledge().name().to_owned(),
         connections_waiting: turner.sync_counts.waiting.load(Relaxed),
         connections_lost: turner.channel.sync.lost(),
         links,

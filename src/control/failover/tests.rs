@@ -20,6 +20,7 @@ fn rules(priority: u8) -> Rules {
         priority,
         interval: INTERVAL,
         preempt: Preempt::Never,
+        learns: false,
         links: vec!["192.0.2.2".parse().unwrap(), "10.0.0.2".parse().unwrap()],
     }
 }
@@ -306,4 +307,32 @@ fn a_director_that_ends_says_so() {
     bench.run(1000);
     bench.hear(0, 1);
     assert_eq!(bench.actions, []);
+}
+
+/// A better director that preempts learns the connections first; and if the worse one is silent
+/// meanwhile, it takes over with what it knows. The owner does the same.
+#[test]
+fn a_director_does_not_preempt_before_it_has_learnt_the_connections() {
+    for priority in [200, 255] {
+        let rules =
+            || Rules { preempt: Preempt::After(Duration::ZERO), learns: true, ..rules(priority) };
+        let round = |bench: &mut Bench| {
+            bench.hear(0, 100);
+            bench.hear(1, 100);
+            bench.run(100);
+            bench.role()
+        };
+        let mut bench = Bench::new(rules());
+        for _ in 0..50 {
+            assert_eq!(round(&mut bench), Role::Backup, "{priority}");
+        }
+        bench.election.set_learnt(true);
+        let roles: Vec<_> = (0..5).map(|_| round(&mut bench)).collect();
+        assert_eq!(roles.last(), Some(&Role::Master), "{priority}");
+
+        let mut bench = Bench::new(rules());
+        round(&mut bench);
+        bench.run(500);
+        assert_eq!(bench.role(), Role::Master, "{priority}");
+    }
 }

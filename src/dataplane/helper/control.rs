@@ -10,6 +10,7 @@ use super::ftp::{self, Message, Named};
 use super::stream::{Line, LineReader, Text, Way};
 use crate::clock::Tick;
 use crate::dataplane::stats::DropReason;
+use crate::dataplane::sync::HelpedText;
 use crate::dpdk::memory::{HugeSlice, MemoryError};
 use crate::ids::{ServerSlot, ServiceId};
 use crate::service::Helper;
@@ -132,6 +133,21 @@ impl Controls {
         control.text = TextState::new_zeroed();
         self.used += 1;
         Some(slot)
+    }
+
+    /// How far a control connection was read.
+    pub(super) fn text(&self, slot: u32) -> Option<HelpedText> {
+        let Control { client, server, text, .. } = self.slots.get(slot as usize)?;
+        let (client, server) = (client.stretch(), server.stretch());
+        Some(HelpedText { client, server, is_over: text.is_over != 0 })
+    }
+
+    /// Goes on where another director has read until.
+    pub(super) fn resume(&mut self, slot: u32, text: &HelpedText) {
+        let Some(control) = self.slots.get_mut(slot as usize) else { return };
+        control.client.resume(text.client);
+        control.server.resume(text.server);
+        control.text.is_over = text.is_over.into();
     }
 
     fn free_slot(&mut self) -> Option<u32> {

@@ -27,6 +27,7 @@ use super::frame::{Frame, Outlet};
 use super::next_hop::AdjacencyId;
 use super::shared::Shared;
 use super::stats::{DropReason, WorkerStats};
+use super::sync::HelpedText;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::service::{FamilyServices, Helper};
@@ -102,9 +103,13 @@ impl<F: Frame> Shared<F> {
             return self.send(hop, packet.ip_octets, frame, outlet);
         };
         let work = Work { connection: &connection, direction: found.direction, shape, slot, hop };
+        let before = self.helpers.controls.text(slot);
         match self.read_segment(&work, now, &mut frame) {
             Ok(helped) => {
                 self.send(hop, helped.ip_octets, frame, outlet);
+                if self.helpers.controls.text(slot) != before {
+                    self.synchronise(&connection);
+                }
                 if let Some(told) = helped.told {
                     self.acknowledge_held(&work, (told, helped.timestamp), outlet);
                 }
@@ -242,6 +247,22 @@ impl<F: Frame> Shared<F> {
         self.send(hop, ip_octets, frame, outlet);
     }
 
+    /// Goes on with a control connection where another director has read until.
+    #[cold]
+    pub(super) fn resume<A: Family>(&mut self, record: &mut Connection<A>, text: &HelpedText) {
+        let known = slot_of(record);
+        let slot = known.or_else(|| self.helpers.controls.take(text.client.next, text.server.next));
+        let Some(slot) = slot else {
+            record.flags = record.flags.without(Flags::HELPED);
+            record.helper = 0;
+            self.stats.unhelped.increment();
+            return;
+        };
+        record.helper = slot + 1;
+        self.helpers.controls.resume(slot, text);
+        self.stats.helped.set(u64::from(self.helpers.controls.used()));
+    }
+
     /// Tells the helpers of a connection that ended.
     #[cold]
     pub(super) fn helped_ends<A>(&mut self, connection: &Connection<A>) {
@@ -272,6 +293,11 @@ impl Helpers {
         if worker == WorkerId(0) {
             stats.expected.set(self.controls.expectations.len().into());
         }
+    }
+
+    /// How far a control connection was read; `None`: it has not begun.
+    pub(super) fn text_of<A>(&self, connection: &Connection<A>) -> Option<HelpedText> {
+        self.controls.text(slot_of(connection)?)
     }
 
     fn has_data(&self, slot: u32) -> bool {

@@ -11,6 +11,7 @@ use zerocopy::FromZeros;
 
 use super::emission::{Edit, Emission, Segment, Writer, before};
 use crate::dataplane::stats::DropReason;
+use crate::dataplane::sync::Stretch;
 use crate::wire::U16;
 
 /// Octets of the longest line that is looked at.
@@ -76,6 +77,8 @@ pub(super) struct Way {
     skips: u8,
     /// Octets of this way were looked at.
     has_begun: u8,
+    /// Another director has read until here: the beginning of what comes next may be missing.
+    resumes: u8,
     texts: [u8; TEXTS],
 }
 
@@ -91,8 +94,30 @@ impl Way {
         self.count = 0;
         self.skips = 0;
         self.has_begun = 0;
+        self.resumes = 0;
         self.window = U16::new(0);
         self.timestamp = [0; 4];
+    }
+
+    /// Goes on where another director has read until.
+    pub(super) fn resume(&mut self, stretch: Stretch) {
+        let Stretch { next, shift } = stretch;
+        self.begin(next);
+        self.offset = shift;
+        self.acked = next.wrapping_add(shift);
+        self.resumes = 1;
+    }
+
+    /// How far it has come: what is held was not read yet.
+    pub(super) fn stretch(&self) -> Stretch {
+        let next = self.passed();
+        Stretch { next, shift: self.there(next).wrapping_sub(next) }
+    }
+
+    /// Whether what the other director still read may be missing here.
+    fn may_skip_to(&self, sequence: u32) -> bool {
+        let missing = sequence.wrapping_sub(self.next);
+        self.resumes != 0 && self.has_begun == 0 && missing <= UNSEEN
     }
 
     /// What may have been sent on ends here.
@@ -118,7 +143,8 @@ impl Way {
             if segment.end() == segment.sequence {
                 return Ok(());
             }
-            if self.held > 0 || !reader.is_over() {
+            let may_skip = reader.is_over() || self.may_skip_to(segment.sequence);
+            if self.held > 0 || !may_skip {
                 return Err(DropReason::HelperOutOfOrder);
             }
             self.next = segment.sequence;

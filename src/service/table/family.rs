@@ -106,10 +106,21 @@ impl<A: Address> FamilyServices<A> {
         self.services.get(place as usize)
     }
 
+    /// The service with a number.
+    pub fn get(&self, service: ServiceId) -> Option<&Service<A>> {
+        let place = self.by_id.get(service.index()).copied().flatten()?;
+        self.services.get(place as usize)
+    }
+
+    /// The service of a firewall mark.
+    pub fn of_mark(&self, mark: u32) -> Option<&Service<A>> {
+        let place = self.by_mark.get(&NonZeroU32::new(mark)?)?;
+        self.services.get(*place as usize)
+    }
+
     /// The persistence of a service.
     pub fn persistence(&self, service: ServiceId) -> Option<&Persistent<A>> {
-        let place = self.by_id.get(service.index()).copied().flatten()?;
-        self.services.get(place as usize)?.persistence.as_ref()
+        self.get(service)?.persistence.as_ref()
     }
 
     pub(super) fn template_key(&self, service: ServiceId, client: A) -> Option<TemplateKey> {

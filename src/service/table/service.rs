@@ -1,5 +1,6 @@
 //! A virtual service and its real servers as workers see them.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::CompileError;
@@ -65,6 +66,10 @@ pub struct Service<A: Address> {
     pub protocol: Option<Protocol>,
     /// The ports.
     pub ports: PortRange,
+    /// Its firewall mark; 0: it has none.
+    pub mark: u32,
+    /// Whether another director is told of its connections.
+    pub is_synchronised: bool,
     /// What is done with TCP segments that belong to no connection and are no SYN.
     pub non_syn: NonSyn,
     /// Every datagram is scheduled anew.
@@ -148,6 +153,12 @@ impl<A: Address> Service<A> {
         self.one_packet_replies && (!self.is_wide || server.port.get() == 0)
     }
 
+    /// What it is called by: the VIP and its first port; of a firewall mark's neither means
+    /// anything.
+    pub const fn named(&self) -> (A, U16) {
+        (self.vip, U16::new(self.ports.first()))
+    }
+
     /// The servers, the last configured first.
     pub fn servers(&self) -> &[Server<A>] {
         &self.servers
@@ -209,6 +220,8 @@ impl<A: Address> Service<A> {
             is_wide: ports.single().is_none(),
             protocol: listen.protocol(),
             ports,
+            mark: listen.mark().map_or(0, NonZeroU32::get),
+            is_synchronised: service.is_synchronised,
             non_syn: service.non_syn,
             one_packet: service.one_packet,
             helper: service.helper,

@@ -23,6 +23,11 @@ impl<A: Address> Persistent<A> {
         Self { timeout_ms, mask: mask::<A>(persistence.prefix) }
     }
 
+    /// How long a client is remembered, milliseconds.
+    pub const fn timeout_ms(&self) -> u32 {
+        self.timeout_ms
+    }
+
     /// The bits of a client's address that count.
     #[inline]
     pub const fn mask(&self) -> A::Bits {

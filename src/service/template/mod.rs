@@ -132,6 +132,22 @@ impl Place {
         !word.is_settled() || is_before(&self.expires) || is_before(&self.held)
     }
 
+    /// What is there, for listings. `None`: nothing that lives, or it changes.
+    fn row(&self, now: Tick) -> Option<TemplateRow> {
+        let word = self.word();
+        if !word.is_settled() || !self.lives(word, now) {
+            return None;
+        }
+        let [expires, held] = [&self.expires, &self.held].map(|time| Tick(time.load(Relaxed)));
+        let expires_ms = if now.reached(expires) {
+            held.since(now).min(HELD_MS)
+        } else {
+            expires.since(now)
+        };
+        let client = whole(self.client(word)?);
+        Some(TemplateRow { service: word.service(), client, server: word.slot(), expires_ms })
+    }
+
     /// Whether its time has been over for long enough that the place can be had.
     fn is_over(&self, word: Word, now: Tick) -> bool {
         let was_before = |time: &AtomicU32| now.reached(Tick(time.load(Relaxed)).after(GRACE_MS));
@@ -256,6 +272,12 @@ impl Templates {
         Some(agreed.map_or((scheduled, false), |slot| (slot, true)))
     }
 
+    /// A template as another director has it. Whether there is one now; if not, there is no room.
+    pub fn adopt(&self, loads: &ServerLoads, ask: &Ask, server: ServerSlot) -> bool {
+        let bound = self.server(loads, ask, |slot| slot == server, || Some(server));
+        bound.is_some_and(|(slot, is_there)| is_there && slot == server)
+    }
+
     /// Puts a word in the place of another, which ends a template in force.
     fn replace(&self, loads: &ServerLoads, number: usize, before: Word, after: Word) -> bool {
         let Some(place) = self.places.get(number) else { return false };
@@ -346,21 +368,25 @@ impl Templates {
 
     /// All of them, for listings. Those that change meanwhile may be left out.
     pub fn rows(&self, now: Tick) -> impl Iterator<Item = TemplateRow> {
-        self.places.iter().filter_map(move |place| {
-            let word = place.word();
-            if !word.is_settled() || !place.lives(word, now) {
-                return None;
-            }
-            let [expires, held] =
-                [&place.expires, &place.held].map(|time| Tick(time.load(Relaxed)));
-            let expires_ms = if now.reached(expires) {
-                held.since(now).min(HELD_MS)
-            } else {
-                expires.since(now)
-            };
-            let client = whole(place.client(word)?);
-            Some(TemplateRow { service: word.service(), client, server: word.slot(), expires_ms })
-        })
+        self.places.iter().filter_map(move |place| place.row(now))
+    }
+
+    /// How many places there are, as a number to count through.
+    pub fn places(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Those in so many places, and where to go on; `None`: these were the last ones.
+    pub fn page(
+        &self,
+        start: u32,
+        count: u32,
+        now: Tick,
+    ) -> (impl Iterator<Item = TemplateRow>, Option<u32>) {
+        let end = start.saturating_add(count).min(self.places());
+        let page = self.places.get(start as usize..end as usize).unwrap_or_default();
+        let rows = page.iter().filter_map(move |place| place.row(now));
+        (rows, Some(end).filter(|end| *end < self.places()))
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::extension::{Extension, ExtensionBlock};
 use super::{ALIGNMENT, Unfit, Wrong, flag};
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::{U16, U32};
@@ -26,7 +27,9 @@ pub const LONGEST_ENTRY: usize = ENTRY_V6
     + OPTION_HEADER
     + ENGINE_DATA
     + OPTION_HEADER
-    + ENGINE_NAME;
+    + ENGINE_NAME
+    + OPTION_HEADER
+    + size_of::<ExtensionBlock>();
 
 /// The part of [`Head::version_and_size`] that is the size.
 const SIZE: u16 = 0x0fff;
@@ -47,6 +50,8 @@ mod option {
     pub(super) const ENGINE_DATA: u8 = 2;
     /// Which persistence engine it was.
     pub(super) const ENGINE_NAME: u8 = 3;
+    /// What pointsman adds.
+    pub(super) const EXTENSION: u8 = 0x20;
     /// Set in the type of an option that whoever does not know it may pass over.
     pub(super) const MAY_BE_UNKNOWN: u8 = 0x40;
 }
@@ -134,6 +139,8 @@ pub struct Entry<'a> {
     pub engine_data: &'a [u8],
     /// The persistence engine; empty: none.
     pub engine_name: &'a [u8],
+    /// What IPVS has no words for; [`Writer::of_own`](super::Writer::of_own) is for such.
+    pub extension: Option<Extension>,
 }
 
 /// [`Message::entries`](super::Message::entries).
@@ -211,6 +218,7 @@ impl<'a> Entry<'a> {
             sequences: None,
             engine_data: &[],
             engine_name: &[],
+            extension: None,
         };
         while let [kind, behind @ ..] = options {
             let value;
@@ -233,6 +241,11 @@ impl<'a> Entry<'a> {
                 return Err(Wrong::OptionSize(kind));
             }
             option::ENGINE_NAME => !mem::replace(&mut self.engine_name, value).is_empty(),
+            option::EXTENSION if kind & option::MAY_BE_UNKNOWN != 0 => {
+                let block = ExtensionBlock::read_from_bytes(value)
+                    .map_err(|_| Wrong::OptionSize(kind))?;
+                self.extension.replace(block.into()).is_some()
+            }
             _ if kind & option::MAY_BE_UNKNOWN != 0 => false,
             _ => return Err(Wrong::Option(kind)),
         };
@@ -244,13 +257,16 @@ impl<'a> Entry<'a> {
         let (kind, addresses) = self.addresses().ok_or(Unfit::Families)?;
         let blocks = self.sequences.map(|shifts| shifts.map(Block::from));
         let sequences = blocks.as_ref().map(IntoBytes::as_bytes).unwrap_or_default();
+        let extension = self.extension.map(ExtensionBlock::from);
+        let extension = extension.as_ref().map(IntoBytes::as_bytes).unwrap_or_default();
         let mut octets = ArrayVec::new();
         let has_room = octets.try_extend_from_slice(&[0; size_of::<Head>()]).is_ok()
             && octets.try_extend_from_slice(&addresses).is_ok()
             && put_option(&mut octets, option::SEQUENCES, sequences)
             && put_option(&mut octets, option::ENGINE_DATA, self.engine_data)
             && self.engine_name.len() <= ENGINE_NAME
-            && put_option(&mut octets, option::ENGINE_NAME, self.engine_name);
+            && put_option(&mut octets, option::ENGINE_NAME, self.engine_name)
+            && put_option(&mut octets, option::EXTENSION | option::MAY_BE_UNKNOWN, extension);
         let head = Head {
             kind,
             protocol: self.protocol,

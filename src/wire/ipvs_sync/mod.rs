@@ -6,6 +6,7 @@
 //! means (whether its protocol, state or flags make sense) is for its reader to judge.
 
 mod entry;
+mod extension;
 mod state;
 
 use std::iter;
@@ -15,10 +16,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub use entry::{
     ENGINE_DATA, ENGINE_NAME, ENTRY_V4, ENTRY_V6, Entries, Entry, LONGEST_ENTRY, Shift,
 };
+pub use extension::{Extension, Note, NoteKind};
 pub use state::{SctpState, TEMPLATE_ASSURED, TEMPLATE_NONE, TcpState, UDP_NORMAL, flag};
 
 use super::U16;
 use super::address::V4;
+use extension::NoteBlock;
 
 /// Where the messages go.
 pub const GROUP: V4 = [224, 0, 0, 81];
@@ -30,6 +33,10 @@ pub const HEADER: usize = size_of::<Header>();
 pub const ENTRIES: usize = u8::MAX as usize;
 
 const VERSION: u8 = 1;
+/// Of messages that IPVS passes over ([`Extension`]).
+const OWN_VERSION: u8 = 0x50;
+/// Octets of a message with a [`Note`].
+pub const NOTE: usize = HEADER + size_of::<NoteBlock>();
 /// Octets of a header of version 0: entries, synchronisation id, size.
 const OLD_HEADER: usize = 4;
 /// Entries begin at multiples of it.
@@ -47,6 +54,7 @@ struct Header {
     size: U16,
     count: u8,
     version: u8,
+    /// 0; in messages of pointsman's own the kind of a [`Note`].
     spare: U16,
 }
 
@@ -109,6 +117,8 @@ pub struct Message<'a> {
     pub count: u8,
     /// What follows the header.
     body: &'a [u8],
+    /// It says something else than entries.
+    pub note: Option<Note>,
 }
 
 impl<'a> Message<'a> {
@@ -131,7 +141,14 @@ impl<'a> Message<'a> {
             return Err(Wrong::Truncated);
         };
         match (header.version, header.spare.get()) {
-            (VERSION, 0) => Ok(Self { sync_id, count: header.count, body }),
+            (VERSION | OWN_VERSION, 0) => {
+                Ok(Self { sync_id, count: header.count, body, note: None })
+            }
+            (OWN_VERSION, number) => {
+                let kind = NoteKind::from_number(number).ok_or(Wrong::Reserved(number))?;
+                let (block, _) = NoteBlock::ref_from_prefix(body).map_err(|_| Wrong::Truncated)?;
+                Ok(Self { sync_id, count: 0, body: &[], note: Some(block.note(kind)) })
+            }
             (VERSION, spare) => Err(Wrong::Reserved(spare)),
             (version, _) => Err(Wrong::Version(version)),
         }
@@ -164,6 +181,7 @@ pub enum Unfit {
 pub struct Writer<'a> {
     buffer: &'a mut [u8],
     sync_id: u8,
+    version: u8,
     count: u8,
     /// Where the last entry ends.
     end: usize,
@@ -174,7 +192,12 @@ impl<'a> Writer<'a> {
     pub fn new(sync_id: u8, buffer: &'a mut [u8]) -> Self {
         let length = buffer.len().min(usize::from(u16::MAX));
         let buffer = buffer.get_mut(..length).unwrap_or_default();
-        Self { buffer, sync_id, count: 0, end: HEADER }
+        Self { buffer, sync_id, version: VERSION, count: 0, end: HEADER }
+    }
+
+    /// As [`Writer::new`], of a message that IPVS passes over.
+    pub fn of_own(sync_id: u8, buffer: &'a mut [u8]) -> Self {
+        Self { version: OWN_VERSION, ..Self::new(sync_id, buffer) }
     }
 
     /// How many entries it has.
@@ -213,11 +236,29 @@ impl<'a> Writer<'a> {
             sync_id: self.sync_id,
             size: u16::try_from(message.len()).unwrap_or(u16::MAX).into(),
             count: self.count,
-            version: VERSION,
+            version: self.version,
             spare: U16::ZERO,
         };
         // No room: then the message is empty.
         let _ = header.write_to_prefix(message);
         message
     }
+}
+
+/// A message with a note.
+pub fn write_note(sync_id: u8, note: &Note) -> [u8; NOTE] {
+    let mut message = [0; NOTE];
+    let header = Header {
+        reserved: 0,
+        sync_id,
+        size: U16::new(NOTE as u16),
+        count: 0,
+        version: OWN_VERSION,
+        spare: U16::new(note.kind as u16),
+    };
+    let (first, body) = message.split_at_mut(HEADER);
+    // Both fit.
+    let _ = header.write_to(first);
+    let _ = NoteBlock::of(note).write_to(body);
+    message
 }

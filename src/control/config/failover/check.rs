@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::draft::{FailoverDraft, FloatingDraft, Sync, priority_of, version_of};
+use super::draft::{FailoverDraft, FloatingDraft, priority_of, version_of};
+use super::sync;
 use crate::control::config::diagnostic::{Finding, Span};
 use crate::control::config::draft::{Draft, InterfaceDraft};
 use crate::control::config::model::Role;
@@ -33,7 +34,7 @@ pub(in crate::control::config) fn check(draft: &Draft, problems: &Problems) {
             check_sides(group, draft, problems);
         }
     }
-    check_sync(group, draft, problems);
+    sync::check(group, draft, problems);
     check_vips(group, draft, problems);
 }
 
@@ -201,29 +202,6 @@ fn check_peers(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
                         use multicast";
             problems.add(Finding::error(address.span(), message).help(help));
         }
-    }
-}
-
-fn check_sync(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
-    let Some(sync) = &group.sync else { return };
-    let Sync::By(name) = sync.get_ref() else { return };
-    let known: Vec<&str> =
-        draft.interfaces.iter().map(|known| known.name.get_ref().as_str()).collect();
-    let interface = draft.interfaces.iter().find(|known| known.name.get_ref() == name);
-    match interface {
-        None if !known.is_empty() => {
-            let message = format!("sync: there is no [interface.{name}]");
-            let help = nearest(name, &known, "interfaces");
-            problems.add(Finding::error(sync.span(), message).help(help));
-        }
-        Some(interface) if interface.networks_known => {
-            let mut own = interface.addresses.items.iter();
-            if !own.any(|net| net.get_ref().addr().is_ipv4()) {
-                let message = format!("sync: {name} has no IPv4 address to send from");
-                problems.add(Finding::error(sync.span(), message).help("name another interface"));
-            }
-        }
-        Some(_) | None => {}
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::sync::SyncDraft;
 use super::{FailoverConfig, Preempt, Track, TrackScript};
 use crate::control::config::diagnostic::Span;
 use crate::control::config::draft::Value;
@@ -33,7 +34,7 @@ pub(in crate::control::config) struct FailoverDraft {
     pub(super) pseudo_header: Value<bool>,
     pub(super) announcements: AnnouncementsDraft,
     pub(super) track: Vec<Track>,
-    pub(super) sync: Value<Sync>,
+    pub(super) sync: SyncDraft,
     pub(super) notify: Value<PathBuf>,
     pub(super) floating: Vec<FloatingDraft>,
     /// No floating address had to be left out.
@@ -92,7 +93,7 @@ impl FailoverDraft {
                 .into_iter()
                 .filter_map(|entry| read_track(entry.into_inner()))
                 .collect(),
-            sync: section.value("sync", sync),
+            sync: SyncDraft::read(&mut section),
             notify: section.value("notify", program),
             floating_known: complete && floating.iter().all(FloatingDraft::is_whole),
             floating,
@@ -128,21 +129,6 @@ impl FloatingDraft {
 
     fn is_whole(&self) -> bool {
         self.interface.is_some() && self.address.is_some()
-    }
-}
-
-/// By which interface connections are synchronised.
-pub(super) enum Sync {
-    Off,
-    By(String),
-}
-
-fn sync(value: &DeValue<'_>) -> Result<Sync, Wrong> {
-    match value.as_bool() {
-        Some(false) => Ok(Sync::Off),
-        Some(true) | None => value::name(value).map(Sync::By).map_err(|wrong| {
-            Wrong::new(wrong.message).help("write the name of an interface, or false")
-        }),
     }
 }
 
@@ -204,7 +190,7 @@ fn password(value: &DeValue<'_>) -> Result<String, Wrong> {
     Ok(password)
 }
 
-fn program(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
+pub(super) fn program(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
     let path = PathBuf::from(value::string(value)?);
     if path.is_absolute() {
         return Ok(path);

@@ -3,21 +3,23 @@
 
 mod check;
 mod draft;
+mod sync;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 
 use super::draft::Value;
-use super::model::{Config, InterfaceConfig, Role};
+use super::model::InterfaceConfig;
 use crate::ids::InterfaceId;
 use crate::wire::vrrp::Version;
 
 pub(super) use check::check;
 pub(super) use draft::FailoverDraft;
-use draft::{FloatingDraft, Sync, version_of};
+use draft::{FloatingDraft, version_of};
+pub use sync::{SyncConfig, SyncKey};
 
 /// Section `[[failover]]`: the sync group of a pair of directors. Its floating addresses, and all
 /// VIPs, are those of one director at a time.
@@ -45,8 +47,8 @@ pub struct FailoverConfig {
     pub announcements: Announcements,
     /// What the election depends on besides links and workers.
     pub track: Vec<Track>,
-    /// By which interface connections are synchronised; `None`: they are not.
-    pub sync: Option<InterfaceId>,
+    /// How connections are synchronised; `None`: they are not.
+    pub sync: Option<SyncConfig>,
     /// A program that is told of every change of the role.
     pub notify: Option<PathBuf>,
     /// The floating addresses.
@@ -133,16 +135,6 @@ pub struct Floating {
 }
 
 impl FailoverConfig {
-    /// The interface by which connections are synchronised, and the director's address there.
-    pub fn sync_from(&self, config: &Config) -> Option<(InterfaceId, Ipv4Addr)> {
-        let id = self.sync?;
-        let interface = config.interfaces.get(id.index())?;
-        interface.addresses.iter().find_map(|net| match net.addr() {
-            IpAddr::V4(v4) => Some((id, v4)),
-            IpAddr::V6(_) => None,
-        })
-    }
-
     /// Key `priority`, where the file does not say.
     const DEFAULT_PRIORITY: u8 = 100;
 
@@ -173,15 +165,7 @@ pub(super) fn build(
         let interface = InterfaceId(u8::try_from(place).ok()?);
         Some(Floating { interface, address: entry.address?.into_inner() })
     };
-    let named = |name: &str| {
-        let place = interfaces.iter().position(|interface| interface.name == name)?;
-        u8::try_from(place).ok().map(InterfaceId)
-    };
-    let sync = match draft.sync.as_ref().map(Spanned::get_ref) {
-        Some(Sync::Off) => None,
-        Some(Sync::By(name)) => named(name),
-        None => usual_sync(&draft.floating, interfaces).and_then(named),
-    };
+    let sync = draft.sync.build(&draft.floating, interfaces);
     let or = |value: Value<Duration>, otherwise| value.map_or(otherwise, Spanned::into_inner);
     let usual = Announcements::default();
     let told = draft.announcements;
@@ -207,23 +191,4 @@ pub(super) fn build(
         notify: draft.notify.map(Spanned::into_inner),
         floating: draft.floating.into_iter().map(floating).collect::<Option<_>>()?,
     })
-}
-
-/// The first inside interface with a floating address and an IPv4 address of its own, else any.
-fn usual_sync<'d>(
-    floating: &'d [FloatingDraft],
-    interfaces: &[InterfaceConfig],
-) -> Option<&'d str> {
-    let names = floating.iter().filter_map(|entry| entry.interface.as_ref());
-    let names = names.map(|name| name.get_ref().as_str());
-    let with_v4 = |name: &&str| {
-        let interface = interfaces.iter().find(|known| known.name == *name);
-        interface.is_some_and(|known| known.addresses.iter().any(|net| net.addr().is_ipv4()))
-    };
-    let is_inside = |name: &&str| {
-        let interface = interfaces.iter().find(|known| known.name == *name);
-        interface.is_some_and(|known| known.role != Role::Outside)
-    };
-    let mut usable = names.filter(with_v4);
-    usable.clone().find(is_inside).or_else(|| usable.next())
 }

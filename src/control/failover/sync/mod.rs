@@ -1,0 +1,424 @@
+//! Connection synchronisation: a thread that puts what the workers of the active director let go
+//! into messages of IPVS's protocol, and on a standby gives what comes to the workers.
+//!
+//! What cannot be sent yet waits ([`Waiting`]), and the workers never do. A standby asks for
+//! everything when it begins ([`transfer`]).
+
+mod seal;
+mod transfer;
+mod waiting;
+mod words;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::control::config::{Config, FailoverConfig};
+use crate::dataplane::failover::{FailoverChannel, HeardMessage, MESSAGE, Message};
+use crate::dataplane::sync::{SyncConnection, SyncKind};
+use crate::ids::{CpuId, InterfaceId, WorkerId};
+use crate::wire::ipv4::protocol;
+use crate::wire::ipvs_sync::{self, Note, NoteKind, Unfit, Writer};
+use crate::wire::udp::UdpHeader;
+use crate::wire::{U16, checksum};
+
+use seal::{GROWTH, Seal};
+pub(in crate::control) use transfer::Knowledge;
+use transfer::{Learning, Telling};
+use waiting::{Queue, Waiting};
+
+/// The pause between two turns.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Connections that are taken from one worker in one turn.
+const IN_ONE_TURN: usize = 4096;
+/// Messages that are sent in one turn: no more than the other side takes in as long.
+const SENT_IN_ONE_TURN: usize = 128;
+/// How long a worker is waited for that has too much to take over.
+const BRINGING: Duration = Duration::from_millis(100);
+const UDP: usize = size_of::<UdpHeader>();
+
+/// Which worker a connection is of.
+pub type OwnerOf = Box<dyn Fn(&SyncConnection) -> WorkerId + Send>;
+
+/// What the synchronisation counts and shows.
+#[derive(Debug, Default)]
+pub(in crate::control) struct SyncCounts {
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// Connections that wait to be sent.
+    pub(super) waiting: AtomicU64,
+    /// [`Knowledge`].
+    knowledge: AtomicU8,
+    /// It knows what it can of the other director's connections.
+    is_ready: AtomicBool,
+    /// Why a message was refused last.
+    refusal: Mutex<Option<String>>,
+}
+
+impl SyncCounts {
+    /// How much this director knows of the other one's connections.
+    pub(super) fn knowledge(&self) -> Knowledge {
+        Knowledge::from_number(self.knowledge.load(Relaxed))
+    }
+
+    /// Whether it may take over from a director that works.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready.load(Relaxed)
+    }
+
+    /// Why a message was refused last.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refuse(&self, why: String) {
+        self.refused.fetch_add(1, Relaxed);
+        let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref() != Some(&why) {
+            tracing::warn!(why, "a message about connections was refused");
+            *last = Some(why);
+        }
+    }
+}
+
+/// The thread's parts.
+pub(super) struct Synchroniser {
+    channel: Arc<FailoverChannel>,
+    owner: OwnerOf,
+    is_master: Arc<AtomicBool>,
+    counts: Arc<SyncCounts>,
+    id: u8,
+    interface: InterfaceId,
+    /// From where to where messages go.
+    ways: Vec<(IpAddr, IpAddr)>,
+    own: Vec<IpAddr>,
+    cpu: CpuId,
+    start: Instant,
+    waiting: Waiting,
+    seal: Option<Seal>,
+    /// Messages with entries that were sent.
+    messages: u32,
+    telling: Telling,
+    learning: Learning,
+    was_master: bool,
+}
+
+impl Synchroniser {
+    /// Of a group; `None`: connections are not synchronised.
+    ///
+    /// # Errors
+    /// The key cannot be read, or there are no random numbers.
+    pub(super) fn new(
+        (config, group): (&Config, &FailoverConfig),
+        channel: Arc<FailoverChannel>,
+        owner: OwnerOf,
+        (is_master, counts): (Arc<AtomicBool>, Arc<SyncCounts>),
+    ) -> Result<Option<Self>, String> {
+        let Some(sync) = &group.sync else {
+            counts.is_ready.store(true, Relaxed);
+            return Ok(None);
+        };
+        let own = sync.sources(config);
+        let group_of_ipvs = [IpAddr::from(ipvs_sync::GROUP)];
+        let peers = if sync.peers.is_empty() { &group_of_ipvs[..] } else { &sync.peers };
+        let from = |to: IpAddr| own.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
+        let ways = peers.iter().filter_map(|to| Some((from(*to)?, *to))).collect();
+        let random = || getrandom::u64().map_err(|error| format!("no random numbers: {error}"));
+        let seal = match sync.key()? {
+            Some(key) => Some(Seal::new(&key, random()?)),
+            None => None,
+        };
+        Ok(Some(Self {
+            channel,
+            owner,
+            is_master,
+            counts,
+            id: group.router_id,
+            interface: sync.interface,
+            ways,
+            own,
+            cpu: config.director.control_cpu,
+            start: Instant::now(),
+            waiting: Waiting::new(sync.after),
+            seal,
+            messages: 0,
+            telling: Telling::default(),
+            learning: Learning::new(random()?),
+            was_master: true,
+        }))
+    }
+
+    /// Until the director ends.
+    pub(super) fn run(mut self, end: &AtomicBool) {
+        super::super::thread::pin(self.cpu);
+        while !end.load(Relaxed) {
+            let now = self.start.elapsed();
+            let is_master = self.is_master.load(Relaxed);
+            self.collect(now);
+            if is_master {
+                self.tell(now);
+            } else {
+                self.learn(now);
+            }
+            self.receive(now);
+            self.was_master = is_master;
+            self.show(now);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn show(&self, now: Duration) {
+        let (knowledge, is_ready) = if self.was_master {
+            (Knowledge::Telling, true)
+        } else {
+            // What was told last, the workers may still be taking over.
+            let is_ready = self.learning.is_ready(now) && self.channel.sync.is_taken();
+            (self.learning.shown(now), is_ready)
+        };
+        self.counts.knowledge.store(knowledge as u8, Relaxed);
+        self.counts.is_ready.store(is_ready, Relaxed);
+        self.counts.waiting.store(self.waiting.len() as u64, Relaxed);
+        self.channel.sync.set_waiting(self.waiting.ready() as u64);
+    }
+
+    /// What the active director does.
+    fn tell(&mut self, now: Duration) {
+        for (asker, number) in self.telling.begin().to_vec() {
+            self.note(NoteKind::Begin, asker, number);
+            self.channel.sync.transfer();
+        }
+        let is_transferred = self.channel.sync.is_transferred();
+        if is_transferred {
+            // What left the workers since the last look.
+            self.collect(now);
+        }
+        self.waiting.ripen(now);
+        let sent = self.send();
+        self.telling.go_on(sent, is_transferred, self.waiting.ready());
+        for (asker, number) in self.telling.end() {
+            self.note(NoteKind::End, asker, number);
+        }
+    }
+
+    /// What a standby does.
+    fn learn(&mut self, now: Duration) {
+        // What was let go of before is of no use any more.
+        self.waiting.clear();
+        if self.was_master {
+            self.telling.stop();
+            self.learning.begin(now);
+        }
+        if let Some(note) = self.learning.ask(now) {
+            self.send_to_all(&ipvs_sync::write_note(self.id, &note));
+        }
+    }
+
+    fn note(&mut self, kind: NoteKind, asker: u64, number: u32) {
+        let note = Note { kind, asker, number, messages: self.messages };
+        self.send_to_all(&ipvs_sync::write_note(self.id, &note));
+    }
+
+    /// Takes what the workers let go; newer states take the place of older ones.
+    fn collect(&mut self, now: Duration) {
+        let Self { channel, waiting, .. } = self;
+        for worker in 0..channel.sync.workers() {
+            let leaving = std::iter::from_fn(|| channel.sync.leaving(worker));
+            leaving.take(IN_ONE_TURN).for_each(|connection| waiting.keep(connection, now));
+        }
+    }
+
+    /// Sends as many messages as there is room for; how many connections that were.
+    fn send(&mut self) -> usize {
+        let mut all = 0;
+        for queue in Queue::ALL {
+            for _ in 0..SENT_IN_ONE_TURN / Queue::ALL.len() {
+                let sent = self.send_one(queue);
+                all += sent;
+                if sent == 0 {
+                    break;
+                }
+            }
+        }
+        self.counts.sent.fetch_add(all as u64, Relaxed);
+        all
+    }
+
+    /// Sends a message; how many connections it tells of.
+    fn send_one(&mut self, queue: Queue) -> usize {
+        let room = MESSAGE - UDP - if self.seal.is_some() { GROWTH } else { 0 };
+        let mut buffer = [0; MESSAGE - UDP];
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
+        let mut writer = match queue {
+            Queue::Plain => Writer::new(self.id, buffer),
+            Queue::Own => Writer::of_own(self.id, buffer),
+        };
+        let connections = self.waiting.ready_of(queue);
+        // One that no message can say is passed over.
+        let fits = |known: &&SyncConnection| writer.push(&words::entry(known)) != Err(Unfit::Full);
+        let count = connections.take_while(fits).count();
+        if count == 0 || !self.send_to_all(writer.finish()) {
+            return 0;
+        }
+        self.messages = self.messages.wrapping_add(1);
+        self.waiting.remove(queue, count);
+        count
+    }
+
+    /// Sends a payload to all others; whether there was room for it.
+    fn send_to_all(&mut self, payload: &[u8]) -> bool {
+        let sealed = match &mut self.seal {
+            Some(seal) => match seal.close(self.id, payload) {
+                Some(sealed) => Some(sealed),
+                None => return false,
+            },
+            None => None,
+        };
+        let payload = sealed.as_deref().unwrap_or(payload);
+        let mut is_sent = true;
+        for (from, to) in &self.ways {
+            let message = datagram(self.interface, (*from, *to), payload);
+            is_sent &= message.is_some_and(|message| self.channel.sync.send(message).is_ok());
+        }
+        is_sent
+    }
+
+    /// Reads what other directors have sent.
+    fn receive(&mut self, now: Duration) {
+        let channel = Arc::clone(&self.channel);
+        while let Some(message) = channel.sync.heard() {
+            if self.own.contains(&message.source) {
+                continue;
+            }
+            if let Err(why) = self.read(&message, now) {
+                self.counts.refuse(format!("{}: {why}", message.source));
+            }
+        }
+    }
+
+    /// Takes what a message says.
+    ///
+    /// # Errors
+    /// Why it is none of this group.
+    fn read(&mut self, message: &HeardMessage, now: Duration) -> Result<(), String> {
+        let octets = udp_payload(message).ok_or("it is no datagram of the synchronisation")?;
+        if message.interface != self.interface {
+            return Err("it came by another interface than that of `sync`".to_owned());
+        }
+        let opened = match &mut self.seal {
+            Some(seal) => Some(seal.open(octets).map_err(|closed| closed.to_string())?),
+            None => None,
+        };
+        let octets = opened.as_deref().unwrap_or(octets);
+        let message = ipvs_sync::Message::parse(octets).map_err(|wrong| wrong.to_string())?;
+        if message.sync_id != self.id {
+            return Err(format!("its synchronisation id is {}", message.sync_id));
+        }
+        if let Some(note) = &message.note {
+            if self.was_master {
+                self.telling.hear(note);
+            } else {
+                self.learning.hear(note, self.channel.sync.lost(), now);
+            }
+            return Ok(());
+        }
+        if self.was_master {
+            return Ok(());
+        }
+        self.learning.count();
+        for entry in message.entries() {
+            let entry = entry.map_err(|wrong| wrong.to_string())?;
+            if let Some(connection) = words::connection(&entry) {
+                self.counts.received.fetch_add(1, Relaxed);
+                self.bring(connection);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a worker a connection to take over; waits a little for one that has much to do.
+    fn bring(&self, connection: SyncConnection) {
+        let worker = match connection.kind {
+            SyncKind::Connection => (self.owner)(&connection),
+            // All workers have the same ones.
+            SyncKind::Template => WorkerId(0),
+        };
+        let until = Instant::now() + BRINGING;
+        while !self.channel.sync.bring(worker, connection) {
+            if Instant::now() >= until || self.is_master.load(Relaxed) {
+                return self.channel.sync.lose();
+            }
+            std::thread::sleep(PAUSE / 4);
+        }
+    }
+}
+
+/// A datagram of the synchronisation.
+fn datagram(
+    interface: InterfaceId,
+    (source, destination): (IpAddr, IpAddr),
+    payload: &[u8],
+) -> Option<Message> {
+    let length = u16::try_from(UDP + payload.len()).ok()?;
+    let mut header = UdpHeader {
+        source_port: U16::new(ipvs_sync::PORT),
+        destination_port: U16::new(ipvs_sync::PORT),
+        length: U16::new(length),
+        checksum: [0; 2],
+    };
+    let pseudo = pseudo_header(source, destination, length)?;
+    let parts = checksum::fold(u64::from(pseudo) + u64::from(checksum::sum(header.as_bytes())));
+    header.checksum = match checksum::finish(payload, parts) {
+        // RFC 768: none at all is another thing.
+        [0, 0] => [0xff; 2],
+        sum => sum,
+    };
+    let mut octets = ArrayVec::<u8, MESSAGE>::new();
+    octets.try_extend_from_slice(header.as_bytes()).ok()?;
+    octets.try_extend_from_slice(payload).ok()?;
+    // IPVS sends with TTL 1 to its group.
+    let hop_limit = if destination.is_multicast() { 1 } else { 255 };
+    Some(Message {
+        interface,
+        source_mac: None,
+        source,
+        destination,
+        protocol: protocol::UDP,
+        hop_limit,
+        payload: octets,
+    })
+}
+
+/// What a datagram carries; `None`: it is broken, or to another port.
+fn udp_payload(message: &HeardMessage) -> Option<&[u8]> {
+    let (udp, _) = UdpHeader::ref_from_prefix(&message.payload).ok()?;
+    let length = udp.length.get();
+    let whole = message.payload.get(..usize::from(length))?;
+    let pseudo = pseudo_header(message.source, message.destination, length)?;
+    let sum = checksum::fold(u64::from(pseudo) + u64::from(checksum::sum(whole)));
+    let is_intact = udp.checksum == [0; 2] && message.source.is_ipv4() || sum == 0xffff;
+    let is_ours = udp.destination_port.get() == ipvs_sync::PORT;
+    whole.get(UDP..).filter(|_| is_intact && is_ours)
+}
+
+fn pseudo_header(source: IpAddr, destination: IpAddr, length: u16) -> Option<u16> {
+    match (source, destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => Some(checksum::pseudo_header(
+            &from.octets(),
+            &to.octets(),
+            protocol::UDP,
+            length.into(),
+        )),
+        (IpAddr::V6(from), IpAddr::V6(to)) => Some(checksum::pseudo_header(
+            &from.octets(),
+            &to.octets(),
+            protocol::UDP,
+            length.into(),
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,268 @@
+//! The workers' part of connection synchronisation: the active director's connections leave by
+//! bounded queues ([`told`]), and a standby's workers take over what arrives ([`adopt`]).
+//!
+//! A queue that is full loses the newest: the walk brings it later, and no packet waits.
+
+mod adopt;
+mod told;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crossbeam::queue::ArrayQueue;
+
+use super::conn::tcp_state::ConnectionState;
+use super::failover::{HeardMessage, Message};
+use super::frame::{Frame, Outlet};
+use super::pipeline::Pipeline;
+use crate::clock::Tick;
+use crate::ids::WorkerId;
+use crate::wire::U16;
+use crate::wire::address::Address;
+use crate::wire::flow_key::FlowKey;
+pub(super) use told::SyncWalk;
+
+/// Connections that fit a worker's queue, one way.
+const CONNECTIONS: usize = 8192;
+/// Messages that fit the queues.
+const MESSAGES: usize = 512;
+/// Connections that a worker takes over in one go.
+const TAKEN_IN_ONE_GO: usize = 64;
+/// Messages that leave in one go.
+const SENT_IN_ONE_GO: usize = 16;
+/// What waits to be sent before workers hold back what is not urgent.
+const CALM: u64 = 32_768;
+
+/// An address and a port.
+pub type End = (IpAddr, u16);
+
+/// A connection on its way from one director to another, or a template of persistence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncConnection {
+    /// Which of both.
+    pub kind: SyncKind,
+    /// It has just begun or changed, and is not told of again only.
+    pub is_news: bool,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Its state; of no meaning for a template.
+    pub state: ConnectionState,
+    /// How long it may idle from now on, milliseconds.
+    pub timeout_ms: u32,
+    /// The client. Of a template: without a port, and the first address of its network.
+    pub client: End,
+    /// What the client speaks to. Of a template: the service's address and port, if it has one.
+    pub vip: End,
+    /// The real server.
+    pub server: End,
+    /// The firewall mark of the service; 0: it has none.
+    pub mark: u32,
+    /// What IPVS has no words for; `None`: nothing.
+    pub more: Option<More>,
+}
+
+/// What is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// A connection.
+    Connection,
+    /// A client's server.
+    Template,
+}
+
+/// What pointsman knows of a connection and IPVS does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct More {
+    /// Whom the server sees, where that is not the client (full NAT).
+    pub local: Option<End>,
+    /// The inside opened it.
+    pub is_outbound: bool,
+    /// It is through no service: an inside host's, masqueraded.
+    pub is_masqueraded: bool,
+    /// The service's address and port, where they are not what the client speaks to: of a data
+    /// connection.
+    pub service: Option<End>,
+    /// What a helper reads, and how far it has come.
+    pub text: Option<HelpedText>,
+}
+
+/// How far a helper has read a control connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HelpedText {
+    /// What the client sends.
+    pub client: Stretch,
+    /// What the server sends.
+    pub server: Stretch,
+    /// What follows is encrypted.
+    pub is_over: bool,
+}
+
+/// One direction of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// The sequence number of the next octet, as its sender has it.
+    pub next: u32,
+    /// What is added to it for the receiver.
+    pub shift: u32,
+}
+
+/// What the workers and the synchronisation share.
+#[derive(Debug)]
+pub struct SyncChannel {
+    /// By worker: what leaves.
+    leaving: Vec<ArrayQueue<SyncConnection>>,
+    /// By worker: what has come.
+    coming: Vec<ArrayQueue<SyncConnection>>,
+    messages: ArrayQueue<Message>,
+    heard: ArrayQueue<HeardMessage>,
+    lost: AtomicU64,
+    /// Time in which all connections are told of again, milliseconds.
+    walk_ms: u32,
+    /// The last transfer of everything that was asked for.
+    transfer: AtomicU32,
+    /// By worker: the last one that is done.
+    transferred: Vec<AtomicU32>,
+    /// What waits behind the queues.
+    waiting: AtomicU64,
+}
+
+impl SyncChannel {
+    /// For so many workers, which tell of everything in so many milliseconds.
+    pub fn new(workers: usize, walk_ms: u32) -> Self {
+        let queues = || (0..workers).map(|_| ArrayQueue::new(CONNECTIONS)).collect();
+        Self {
+            leaving: queues(),
+            coming: queues(),
+            messages: ArrayQueue::new(MESSAGES),
+            heard: ArrayQueue::new(MESSAGES),
+            lost: AtomicU64::new(0),
+            walk_ms: walk_ms.max(1),
+            transfer: AtomicU32::new(0),
+            transferred: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            waiting: AtomicU64::new(0),
+        }
+    }
+
+    /// The next connection that a worker has let go.
+    pub fn leaving(&self, worker: usize) -> Option<SyncConnection> {
+        self.leaving.get(worker)?.pop()
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.leaving.len()
+    }
+
+    /// Gives a worker a connection to take over; `false`: too many wait.
+    pub fn bring(&self, worker: WorkerId, connection: SyncConnection) -> bool {
+        self.coming.get(worker.index()).is_some_and(|queue| queue.push(connection).is_ok())
+    }
+
+    /// Whether workers have taken over all that was brought.
+    pub fn is_taken(&self) -> bool {
+        self.coming.iter().all(ArrayQueue::is_empty)
+    }
+
+    /// Has a message sent; gives it back when too many wait.
+    #[allow(clippy::result_large_err, reason = "the caller keeps what was not taken")]
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.messages.push(message)
+    }
+
+    /// The next message that was heard.
+    pub fn heard(&self) -> Option<HeardMessage> {
+        self.heard.pop()
+    }
+
+    /// Has the workers tell of everything as fast as it can be sent.
+    pub fn transfer(&self) {
+        self.transfer.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the workers have told of everything since [`SyncChannel::transfer`].
+    pub fn is_transferred(&self) -> bool {
+        let wanted = self.transfer.load(Relaxed);
+        self.transferred.iter().all(|done| done.load(Relaxed) == wanted)
+            && self.leaving.iter().all(ArrayQueue::is_empty)
+    }
+
+    /// So much waits to be sent behind the queues.
+    pub fn set_waiting(&self, waiting: u64) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// Connections that found a queue full, and messages.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// A connection could not be brought in time.
+    pub fn lose(&self) {
+        self.lost.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn hear(&self, message: HeardMessage) {
+        if self.heard.push(message).is_err() {
+            self.lose();
+        }
+    }
+
+    fn let_go(&self, worker: WorkerId, connection: SyncConnection) {
+        let is_taken = self.leaving.get(worker.index()).is_some_and(|q| q.push(connection).is_ok());
+        if !is_taken {
+            self.lose();
+        }
+    }
+
+    /// Whether there is room for what is not urgent.
+    fn is_calm(&self, worker: WorkerId) -> bool {
+        let own = self.leaving.get(worker.index()).map_or(CONNECTIONS, ArrayQueue::len);
+        own < CONNECTIONS / 2 && self.waiting.load(Relaxed) < CALM
+    }
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// Brings connections on their way, or takes over those that have come.
+    pub(super) fn synchronise(&mut self, now: Tick, outlet: &mut impl Outlet<F>) {
+        let Some(channel) = self.shared.failover.clone() else { return };
+        let worker = self.shared.worker;
+        if worker.index() == 0 {
+            self.send_messages(&channel.sync, outlet);
+        }
+        let coming = channel.sync.coming.get(worker.index());
+        if self.shared.is_active {
+            // What came too late must not be taken over some day.
+            while coming.is_some_and(|coming| coming.pop().is_some()) {}
+            self.walk_on(&channel.sync, now);
+            return;
+        }
+        let Some(coming) = coming else { return };
+        for _ in 0..TAKEN_IN_ONE_GO {
+            let Some(come) = coming.pop() else { return };
+            if come.client.0.is_ipv4() {
+                self.shared.take_over(&mut self.v4, &come, now);
+            } else {
+                self.shared.take_over(&mut self.v6, &come, now);
+            }
+        }
+    }
+
+    /// Sends some of the messages that wait.
+    fn send_messages(&mut self, channel: &SyncChannel, outlet: &mut impl Outlet<F>) {
+        for _ in 0..SENT_IN_ONE_GO {
+            let Some(message) = channel.messages.pop() else { return };
+            self.shared.send_message(&message, outlet);
+        }
+    }
+}
+
+/// The key that decides which worker a connection is of.
+pub fn owner_key<A: Address>(connection: &SyncConnection) -> Option<FlowKey<A>> {
+    Some(FlowKey {
+        source: A::from_ip(connection.client.0)?,
+        destination: A::from_ip(connection.vip.0)?,
+        source_port: U16::new(connection.client.1),
+        destination_port: U16::new(connection.vip.1),
+        protocol: connection.protocol,
+    })
+}

@@ -1,0 +1,324 @@
+//! What the active director tells of its connections: each when it begins, whenever its state
+//! changes, and again and again in a walk through everything, so that a director that joins later
+//! learns of those that hardly speak. When one asks for it, the walk hurries.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{More, SyncChannel, SyncConnection, SyncKind};
+use crate::clock::Tick;
+use crate::dataplane::conn::tcp_state::ConnectionState;
+use crate::dataplane::conn::{Connection, ConnectionTable, Flags};
+use crate::dataplane::family::Family;
+use crate::dataplane::frame::Frame;
+use crate::dataplane::pipeline::Pipeline;
+use crate::dataplane::shared::Shared;
+use crate::service::{Service, TemplateRow};
+use crate::wire::U16;
+use crate::wire::address::{Address, V4, V6};
+use crate::wire::ipv4::protocol;
+
+/// Records that the walk looks at in one go, at most.
+const WALK_BUDGET: u32 = 256;
+
+/// Where the walk through a worker's connections is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::dataplane) struct SyncWalk {
+    v4: Pace,
+    v6: Pace,
+    templates: Pace,
+    hurry: Hurry,
+}
+
+/// Where a walk is that comes around in a given time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// The next record.
+    next: u32,
+    /// When it was last gone on with.
+    at: Tick,
+}
+
+impl Pace {
+    /// How many of all records are due.
+    fn due(&mut self, records: u32, walk_ms: u32, now: Tick) -> u32 {
+        let passed = now.since(self.at).min(walk_ms);
+        let due = u64::from(records) * u64::from(passed) / u64::from(walk_ms);
+        let share = u32::try_from(due).unwrap_or(u32::MAX).min(WALK_BUDGET);
+        if share == 0 {
+            // Of few records one is not due every time.
+            return 0;
+        }
+        // Of the time that has passed as much is used up as these records are worth.
+        let worth = u64::from(share) * u64::from(walk_ms) / u64::from(records);
+        let left = passed.saturating_sub(u32::try_from(worth).unwrap_or(u32::MAX));
+        self.at = Tick(now.0.wrapping_sub(left));
+        share
+    }
+}
+
+/// A walk that hurries.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hurry {
+    /// Its number, as the channel counts them.
+    number: u32,
+    stage: Stage,
+}
+
+/// What comes next of it.
+#[derive(Clone, Copy, Debug, Default)]
+enum Stage {
+    /// Connections of IPv4 from this record on.
+    V4(u32),
+    /// Connections of IPv6.
+    V6(u32),
+    /// Templates, which one worker tells of.
+    Templates(u32),
+    #[default]
+    Done,
+}
+
+impl<F: Frame> Pipeline<F> {
+    /// Lets go of some connections of the walk.
+    pub(super) fn walk_on(&mut self, channel: &SyncChannel, now: Tick) {
+        if !channel.is_calm(self.shared.worker) {
+            return;
+        }
+        let wanted = channel.transfer.load(Relaxed);
+        if self.shared.sync_walk.hurry.number != wanted {
+            self.shared.sync_walk.hurry = Hurry { number: wanted, stage: Stage::V4(0) };
+        }
+        if !matches!(self.shared.sync_walk.hurry.stage, Stage::Done) {
+            return self.hurry_on(channel, now);
+        }
+        let Self { shared, v4, v6, .. } = self;
+        let mut walk = shared.sync_walk;
+        walk.v4.next = walk_through(shared, v4, walk.v4.due_of(v4, channel, now), now);
+        walk.v6.next = walk_through(shared, v6, walk.v6.due_of(v6, channel, now), now);
+        if shared.worker.index() == 0 {
+            let places = shared.loads.templates().places();
+            let share = walk.templates.due(places, channel.walk_ms, now);
+            walk.templates.next = shared.tell_templates((walk.templates.next, share), now);
+        }
+        shared.sync_walk = walk;
+    }
+
+    fn hurry_on(&mut self, channel: &SyncChannel, now: Tick) {
+        let Self { shared, v4, v6, .. } = self;
+        let stage = match shared.sync_walk.hurry.stage {
+            Stage::V4(next) => match walk_through(shared, v4, (next, WALK_BUDGET), now) {
+                0 => Stage::V6(0),
+                next => Stage::V4(next),
+            },
+            Stage::V6(next) => match walk_through(shared, v6, (next, WALK_BUDGET), now) {
+                0 if shared.worker.index() == 0 => Stage::Templates(0),
+                0 => Stage::Done,
+                next => Stage::V6(next),
+            },
+            Stage::Templates(next) => match shared.tell_templates((next, WALK_BUDGET), now) {
+                0 => Stage::Done,
+                next => Stage::Templates(next),
+            },
+            Stage::Done => Stage::Done,
+        };
+        shared.sync_walk.hurry.stage = stage;
+        let done = channel.transferred.get(shared.worker.index());
+        if matches!(stage, Stage::Done)
+            && let Some(done) = done
+        {
+            done.store(shared.sync_walk.hurry.number, Relaxed);
+        }
+    }
+}
+
+impl Pace {
+    /// Where it goes on, and how many records are due.
+    fn due_of<A: Address>(
+        &mut self,
+        table: &ConnectionTable<A>,
+        channel: &SyncChannel,
+        now: Tick,
+    ) -> (u32, u32) {
+        let records = table.range(0, u32::MAX).0.end;
+        (self.next, self.due(records, channel.walk_ms, now))
+    }
+}
+
+/// Lets go of the connections in so many records; where the walk is then, 0: at its end.
+fn walk_through<A: Family, F: Frame>(
+    shared: &Shared<F>,
+    table: &ConnectionTable<A>,
+    (start, share): (u32, u32),
+    now: Tick,
+) -> u32 {
+    if share == 0 {
+        return start;
+    }
+    let (live, next) = table.walk(start, share);
+    for (_, connection) in live {
+        shared.let_go(connection, now, false);
+    }
+    next.unwrap_or(0)
+}
+
+/// Whether it is worth telling of: what only begins may be a flood, and comes again.
+fn is_worth<A: Address>(connection: &Connection<A>) -> bool {
+    let is_kept = matches!(connection.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    let begins = matches!(
+        connection.state(),
+        ConnectionState::None
+            | ConnectionState::SynSent
+            | ConnectionState::SynRecv
+            | ConnectionState::SctpInit1
+            | ConnectionState::SctpInit
+    );
+    is_kept && !begins && !connection.flags.is_retired()
+}
+
+/// Whether the service, and its server's port, follow from what the client speaks to: not so of
+/// a data connection.
+fn is_usual<A: Address>(connection: &Connection<A>, service: &Service<A>) -> bool {
+    let ((vip, port), (_, server_port)) = (connection.vip(), connection.server());
+    let mut servers = service.servers().iter();
+    let server = servers.find(|server| server.slot == connection.slot());
+    let is_port =
+        server.is_none_or(|server| server.port == server_port || server.port.get() == 0);
+    let is_named = service.mark != 0 || service.vip == vip && service.ports.contains(port.get());
+    is_port && is_named
+}
+
+fn end<A: Address>((address, port): (A, U16)) -> super::End {
+    (address.to_ip(), port.get())
+}
+
+impl<F: Frame> Shared<F> {
+    /// A connection has begun or is in another state: the other director is to know.
+    #[inline]
+    pub(in crate::dataplane) fn synchronise<A: Family>(&self, connection: &Connection<A>) {
+        if self.failover.is_some() && self.is_active {
+            self.let_go(connection, Tick(connection.last_seen), true);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn let_go<A: Family>(&self, connection: &Connection<A>, now: Tick, is_news: bool) {
+        let Some(channel) = &self.failover else { return };
+        if !is_worth(connection) {
+            return;
+        }
+        let service = if connection.service().0 == Connection::<A>::NO_SERVICE {
+            None
+        } else {
+            // Of one that is there no more the other director knows nothing either.
+            let service = A::services(&self.services).get(connection.service());
+            match service.filter(|service| service.is_synchronised) {
+                Some(service) => Some(service),
+                None => return,
+            }
+        };
+        let Some(more) = self.more_of(connection, service) else { return };
+        let idle = now.since(Tick(connection.last_seen));
+        let told = SyncConnection {
+            kind: SyncKind::Connection,
+            is_news,
+            protocol: connection.protocol,
+            state: connection.state(),
+            timeout_ms: connection.timeout_ms.saturating_sub(idle),
+            client: end(connection.client()),
+            vip: end(connection.vip()),
+            server: end(connection.server()),
+            mark: service.map_or(0, |service| service.mark),
+            more: Some(more).filter(|more| *more != More::default()),
+        };
+        channel.sync.let_go(self.worker, told);
+        if connection.flags.is_by_template()
+            && connection.state().is_active()
+            && let Some(template) = service.and_then(|service| template_of(connection, service))
+        {
+            channel.sync.let_go(self.worker, template);
+        }
+    }
+
+    /// What IPVS has no words for. `None`: it is not ready to be told of.
+    fn more_of<A: Family>(
+        &self,
+        connection: &Connection<A>,
+        service: Option<&Service<A>>,
+    ) -> Option<More> {
+        let flags = connection.flags;
+        let is_helped = flags.has(Flags::HELPED);
+        // A control connection is told of when its handshake is seen to be complete.
+        let text = if is_helped { Some(self.helpers.text_of(connection)?) } else { None };
+        Some(More {
+            local: flags.has(Flags::FULL_NAT).then(|| end(connection.local())),
+            is_outbound: flags.has(Flags::OUTBOUND),
+            is_masqueraded: service.is_none(),
+            service: service
+                .filter(|service| !is_usual(connection, service))
+                .map(|service| end(service.named())),
+            text,
+        })
+    }
+
+    /// Lets go of templates in so many places; where the walk is then, 0: at its end.
+    fn tell_templates(&self, (start, share): (u32, u32), now: Tick) -> u32 {
+        let templates = self.loads.templates();
+        if templates.is_empty() || share == 0 {
+            return if share == 0 { start } else { 0 };
+        }
+        let (rows, next) = templates.page(start, share, now);
+        for row in rows {
+            if row.client.is_ipv4() {
+                self.tell_template::<V4>(&row);
+            } else {
+                self.tell_template::<V6>(&row);
+            }
+        }
+        next.unwrap_or(0)
+    }
+
+    fn tell_template<A: Family>(&self, row: &TemplateRow) {
+        let service = A::services(&self.services).get(row.service);
+        let service = service.filter(|service| service.is_synchronised);
+        let (Some(channel), Some(service)) = (&self.failover, service) else { return };
+        let mut servers = service.servers().iter();
+        let Some(server) = servers.find(|server| server.slot == row.server) else { return };
+        let server = end((server.address, server.port));
+        let (client, timeout_ms) = ((row.client, 0), row.expires_ms);
+        channel.sync.let_go(self.worker, template(service, client, server, timeout_ms));
+    }
+}
+
+/// The template that led to a new connection's server.
+fn template_of<A: Address>(
+    connection: &Connection<A>,
+    service: &Service<A>,
+) -> Option<SyncConnection> {
+    let persistence = service.persistence.as_ref()?;
+    let mut servers = service.servers().iter();
+    let server = servers.find(|server| server.slot == connection.slot())?;
+    let client = A::of_bits(connection.client().0.bits() & persistence.mask());
+    let server = end((server.address, server.port));
+    Some(template(service, (client.to_ip(), 0), server, persistence.timeout_ms()))
+}
+
+fn template<A: Address>(
+    service: &Service<A>,
+    client: super::End,
+    server: super::End,
+    timeout_ms: u32,
+) -> SyncConnection {
+    SyncConnection {
+        kind: SyncKind::Template,
+        is_news: false,
+        protocol: service.protocol.map_or(0, |protocol| protocol as u8),
+        state: ConnectionState::None,
+        timeout_ms,
+        client,
+        vip: end(service.named()),
+        server,
+        mark: service.mark,
+        more: None,
+    }
+}
+
