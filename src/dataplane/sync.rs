@@ -8,8 +8,6 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crossbeam::queue::ArrayQueue;
-
 use super::admit::Adopted;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Connection, ConnectionTable, Flags};
@@ -17,6 +15,7 @@ use super::failover::{HeardMessage, Message};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::pipeline::Pipeline;
+use super::ring::Ring;
 use super::shared::Shared;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
@@ -59,23 +58,24 @@ pub struct SyncConnection {
 #[derive(Debug)]
 pub struct SyncChannel {
     /// By worker: what leaves.
-    leaving: Vec<ArrayQueue<SyncConnection>>,
+    leaving: Vec<Ring<SyncConnection>>,
     /// By worker: what has come.
-    coming: Vec<ArrayQueue<SyncConnection>>,
-    messages: ArrayQueue<Message>,
-    heard: ArrayQueue<HeardMessage>,
+    coming: Vec<Ring<SyncConnection>>,
+    messages: Ring<Message>,
+    /// By worker: what it has heard.
+    heard: Vec<Ring<HeardMessage>>,
     lost: AtomicU64,
 }
 
 impl SyncChannel {
     /// For so many workers.
     pub fn new(workers: usize) -> Self {
-        let queues = || (0..workers).map(|_| ArrayQueue::new(CONNECTIONS)).collect();
+        let queues = || (0..workers).map(|_| Ring::new(CONNECTIONS)).collect();
         Self {
             leaving: queues(),
             coming: queues(),
-            messages: ArrayQueue::new(MESSAGES),
-            heard: ArrayQueue::new(MESSAGES),
+            messages: Ring::new(MESSAGES),
+            heard: (0..workers).map(|_| Ring::new(MESSAGES)).collect(),
             lost: AtomicU64::new(0),
         }
     }
@@ -103,7 +103,7 @@ impl SyncChannel {
 
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        self.heard.pop()
+        self.heard.iter().find_map(Ring::pop)
     }
 
     /// Connections that found a queue full, and messages.
@@ -111,8 +111,9 @@ impl SyncChannel {
         self.lost.load(Relaxed)
     }
 
-    pub(super) fn hear(&self, message: HeardMessage) {
-        if self.heard.push(message).is_err() {
+    pub(super) fn hear(&self, worker: WorkerId, message: HeardMessage) {
+        let is_taken = self.heard.get(worker.index()).is_some_and(|q| q.push(message).is_ok());
+        if !is_taken {
             self.lost.fetch_add(1, Relaxed);
         }
     }

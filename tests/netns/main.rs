@@ -28,6 +28,7 @@ mod refusals;
 mod removal;
 mod routers;
 mod settings;
+mod takeover;
 mod tools;
 mod traffic;
 mod workers;
