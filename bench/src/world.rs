@@ -361,6 +361,7 @@ fn service(traffic: Traffic, number: u32, servers: u32) -> VirtualService {
         timeouts: None,
         persistence: None,
         connection_limit: None,
+        is_synchronised: true,
     }
 }
 

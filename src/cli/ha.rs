@@ -67,12 +67,30 @@ fn text(status: &FailoverStatus) -> String {
         status.transitions,
     )
     .ok();
+    writeln!(text, "connections: {}", synchronisation(status)).ok();
     let head = ["interface", "family", "link", "source", "floating", "other director"];
     let mut table = output::table(&head, head.len());
     for link in links {
         table.add_row(row(link));
     }
     text + &table.trim_fmt() + "\n"
+}
+
+/// What the two know of each other's connections.
+fn synchronisation(status: &FailoverStatus) -> String {
+    let FailoverStatus { connections_sent: sent, connections_received: received, .. } = status;
+    let waiting = status.connections_waiting;
+    let known = match status.connections_known.as_str() {
+        "telling" => "the other director is told of them",
+        "asking" => "the other director is asked for all of them",
+        "learning" => "all of them are on their way here",
+        "learnt" => "all of the other director's are known here",
+        "unanswered" => "no other director tells all of them",
+        _ => return "not synchronised".to_owned(),
+    };
+    let refused = status.connection_message_refused.as_deref();
+    let refused = refused.map_or_else(String::new, |why| format!("; last refused: {why}"));
+    format!("{known}; {sent} told, {received} heard, {waiting} waiting{refused}")
 }
 
 fn row(link: &LinkStatus) -> Vec<String> {

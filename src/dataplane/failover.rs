@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use crossbeam::queue::ArrayQueue;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
@@ -20,11 +19,12 @@ use super::frame::{Frame, FrameBurst, Outlet};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
+use super::ring::Ring;
 use super::shared::Shared;
 use super::stats::DropReason;
 use super::sync::SyncChannel;
 use super::vlan;
-use crate::ids::{InterfaceId, VlanId};
+use crate::ids::{InterfaceId, VlanId, WorkerId};
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use crate::wire::flow_key::FlowKey;
 use crate::wire::ipv4::{self, Ipv4Header};
@@ -149,8 +149,9 @@ pub struct HeardMessage {
 pub struct FailoverChannel {
     /// Whether the director is the active one.
     pub standing: Standing,
-    errands: ArrayQueue<Errand>,
-    heard: ArrayQueue<HeardMessage>,
+    errands: Ring<Errand>,
+    /// By worker: what it has heard.
+    heard: Vec<Ring<HeardMessage>>,
     /// Connections on their way between directors.
     pub sync: SyncChannel,
 }
@@ -166,8 +167,8 @@ impl FailoverChannel {
         let walk_ms = u32::try_from(refresh.as_millis()).unwrap_or(u32::MAX);
         Self {
             standing: Standing::backup(),
-            errands: ArrayQueue::new(ERRANDS),
-            heard: ArrayQueue::new(HEARD),
+            errands: Ring::new(ERRANDS),
+            heard: (0..workers).map(|_| Ring::new(HEARD)).collect(),
             sync: SyncChannel::new(workers, walk_ms),
         }
     }
@@ -189,12 +190,12 @@ impl FailoverChannel {
 
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        self.heard.pop()
+        self.heard.iter().find_map(Ring::pop)
     }
 
-    /// Notes a message; `false`: too many wait.
-    pub fn hear(&self, message: HeardMessage) -> bool {
-        self.heard.push(message).is_ok()
+    /// Notes a message that a worker has heard; `false`: too many wait.
+    pub fn hear(&self, worker: WorkerId, message: HeardMessage) -> bool {
+        self.heard.get(worker.index()).is_some_and(|heard| heard.push(message).is_ok())
     }
 }
 
@@ -301,8 +302,8 @@ impl<F: Frame> Shared<F> {
         };
         let is_vrrp = is_vrrp(frame.octets());
         if !is_vrrp {
-            channel.sync.hear(message);
-        } else if !channel.hear(message) {
+            channel.sync.hear(self.worker, message);
+        } else if !channel.hear(self.worker, message) {
             self.stats.events_lost.increment();
         }
         self.stats.consumed.increment();

@@ -27,6 +27,7 @@ mod masquerade;
 mod port_choice;
 mod removal;
 mod reuse;
+mod ring;
 mod route;
 mod echo;
 mod mss;

@@ -16,7 +16,7 @@ const PORTS: [u16; 2] = [21, 2121];
 
 /// A vsftpd on each server, with the server's name as a file, 3 MiB of data, and a place for
 /// uploads.
-fn start_servers(lab: &Lab, more: &str) {
+pub(crate) fn start_servers(lab: &Lab, more: &str) {
     for server in ["rs1", "rs2", "rs3"] {
         let root = lab.state().join(format!("ftp-{server}"));
         let upload = root.join("upload");
@@ -49,7 +49,7 @@ fn start_servers(lab: &Lab, more: &str) {
     }
 }
 
-fn service(vip: &str, port: u16, server_port: u16, servers: &[&str]) -> Value {
+pub(crate) fn service(vip: &str, port: u16, server_port: u16, servers: &[&str]) -> Value {
     let mut service = Table::new();
     let name = format!("ftp{}-{port}", if vip.starts_with('[') { "6" } else { "" });
     service.insert("name".into(), name.into());

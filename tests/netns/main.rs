@@ -28,6 +28,8 @@ mod refusals;
 mod removal;
 mod routers;
 mod settings;
+mod sync;
+mod takeover;
 mod tools;
 mod traffic;
 mod workers;

@@ -17,7 +17,7 @@ const FAMILIES: [(&str, &str, &str); 2] =
     [("192.0.2.10", "10.0.0.1", "192.0.2.100"), ("2001:db8:1::10", "fd00:a::1", "2001:db8:1::100")];
 
 /// Lets the servers out.
-fn masquerade(config: &mut Table) {
+pub(crate) fn masquerade(config: &mut Table) {
     let rule = "sources = [\"10.0.0.0/24\", \"fd00:a::/64\"]
 addresses = [\"192.0.2.100\", \"2001:db8:1::100\"]";
     let rule: Table = rule.parse().unwrap();

@@ -18,17 +18,17 @@ const MAC_OF: [(&str, &str, &str); 2] = [
 const LONG: Duration = Duration::from_secs(20);
 
 /// One director of a pair; it runs until the laboratory goes.
-struct Side<'l> {
+pub(crate) struct Side<'l> {
     lab: &'l Lab,
     role: &'static str,
 }
 
 impl<'l> Side<'l> {
-    fn config(lab: &Lab, role: &str, workers: &str) -> Table {
+    pub(crate) fn config(lab: &Lab, role: &str, workers: &str) -> Table {
         lab.lab(&["config", "--workers", workers, "--for", role]).parse().unwrap()
     }
 
-    fn start(lab: &'l Lab, role: &'static str, config: &Table) -> Self {
+    pub(crate) fn start(lab: &'l Lab, role: &'static str, config: &Table) -> Self {
         let file = lab.state().join(format!("{role}.toml"));
         fs::write(&file, toml::to_string(config).unwrap()).unwrap();
         // What a killed one has left.
@@ -44,7 +44,7 @@ impl<'l> Side<'l> {
     }
 
     /// Both, the one with more priority first and the master.
-    fn both(lab: &'l Lab, workers: [&str; 2], change: impl Fn(&mut Table)) -> [Self; 2] {
+    pub(crate) fn both(lab: &'l Lab, workers: [&str; 2], change: impl Fn(&mut Table)) -> [Self; 2] {
         let start = |role, workers| {
             let mut config = Self::config(lab, role, workers);
             change(&mut config);
@@ -57,7 +57,7 @@ impl<'l> Side<'l> {
         [director, backup]
     }
 
-    fn tell(&self, words: &str) -> Option<String> {
+    pub(crate) fn tell(&self, words: &str) -> Option<String> {
         let socket = socket(self.lab, self.role);
         let line = format!("POINTSMAN_SOCKET={} {BINARY} {words}", socket.display());
         let output = self.lab.attempt(self.role, &line);
@@ -72,27 +72,42 @@ impl<'l> Side<'l> {
         self.ask().unwrap()["role"].as_str().unwrap().to_owned()
     }
 
-    fn becomes(&self, role: &str) {
+    pub(crate) fn becomes(&self, role: &str) {
         eventually(LONG, &format!("{} is {role}", self.role), || {
             (self.ask()?["role"] == role).then_some(())
         });
     }
 
-    fn reason(&self) -> String {
+    pub(crate) fn reason(&self) -> String {
         self.ask().unwrap()["reason"].as_str().unwrap().to_owned()
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         self.lab.run(self.role, &format!("kill -{signal} {}", self.lab.pid(self.role)));
     }
 
+    /// Live connections of an address family, as its metrics have them.
+    pub(crate) fn connections(&self, family: &str) -> u64 {
+        let line = "curl -sSf --max-time 5 http://127.0.0.1:9464/metrics";
+        let text = self.lab.run(self.role, line);
+        let family = format!("family=\"{family}\"");
+        let is_one = |line: &&str| {
+            line.starts_with("pointsman_connection_table_used{") && line.contains(&family)
+        };
+        let number = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+        let counts: Vec<_> =
+            text.lines().filter(is_one).map(|line| number(line).unwrap()).collect();
+        assert!(!counts.is_empty(), "no metric of {family}");
+        counts.iter().sum()
+    }
+
     /// Killed, as by a failure of its power.
-    fn dies(self) {
+    pub(crate) fn dies(self) {
         self.signal("KILL");
         self.lab.end(self.role);
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         let (lab, role) = (self.lab, self.role);
         assert_eq!(lab.end(role), 0, "{}", lab.log(role));
         let log = lab.log(role);

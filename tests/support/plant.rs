@@ -153,7 +153,7 @@ fn failover() -> FailoverPlant {
         hop_limit: 255,
         payload: sending.write().unwrap(),
     };
-    assert!(channel.hear(message));
+    assert!(channel.hear(WorkerId(0), message));
     let macs = vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
     FailoverPlant {
         channel,

@@ -9,12 +9,11 @@ mod told;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crossbeam::queue::ArrayQueue;
-
 use super::conn::tcp_state::ConnectionState;
 use super::failover::{HeardMessage, Message};
 use super::frame::{Frame, Outlet};
 use super::pipeline::Pipeline;
+use super::ring::Ring;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::wire::U16;
@@ -110,11 +109,12 @@ pub struct Stretch {
 #[derive(Debug)]
 pub struct SyncChannel {
     /// By worker: what leaves.
-    leaving: Vec<ArrayQueue<SyncConnection>>,
+    leaving: Vec<Ring<SyncConnection>>,
     /// By worker: what has come.
-    coming: Vec<ArrayQueue<SyncConnection>>,
-    messages: ArrayQueue<Message>,
-    heard: ArrayQueue<HeardMessage>,
+    coming: Vec<Ring<SyncConnection>>,
+    messages: Ring<Message>,
+    /// By worker: what it has heard.
+    heard: Vec<Ring<HeardMessage>>,
     lost: AtomicU64,
     /// Time in which all connections are told of again, milliseconds.
     walk_ms: u32,
@@ -129,12 +129,12 @@ pub struct SyncChannel {
 impl SyncChannel {
     /// For so many workers, which tell of everything in so many milliseconds.
     pub fn new(workers: usize, walk_ms: u32) -> Self {
-        let queues = || (0..workers).map(|_| ArrayQueue::new(CONNECTIONS)).collect();
+        let queues = || (0..workers).map(|_| Ring::new(CONNECTIONS)).collect();
         Self {
             leaving: queues(),
             coming: queues(),
-            messages: ArrayQueue::new(MESSAGES),
-            heard: ArrayQueue::new(MESSAGES),
+            messages: Ring::new(MESSAGES),
+            heard: (0..workers).map(|_| Ring::new(MESSAGES)).collect(),
             lost: AtomicU64::new(0),
             walk_ms: walk_ms.max(1),
             transfer: AtomicU32::new(0),
@@ -160,7 +160,7 @@ impl SyncChannel {
 
     /// Whether workers have taken over all that was brought.
     pub fn is_taken(&self) -> bool {
-        self.coming.iter().all(ArrayQueue::is_empty)
+        self.coming.iter().all(Ring::is_empty)
     }
 
     /// Has a message sent; gives it back when too many wait.
@@ -171,7 +171,7 @@ impl SyncChannel {
 
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        self.heard.pop()
+        self.heard.iter().find_map(Ring::pop)
     }
 
     /// Has the workers tell of everything as fast as it can be sent.
@@ -183,7 +183,7 @@ impl SyncChannel {
     pub fn is_transferred(&self) -> bool {
         let wanted = self.transfer.load(Relaxed);
         self.transferred.iter().all(|done| done.load(Relaxed) == wanted)
-            && self.leaving.iter().all(ArrayQueue::is_empty)
+            && self.leaving.iter().all(Ring::is_empty)
     }
 
     /// So much waits to be sent behind the queues.
@@ -201,8 +201,9 @@ impl SyncChannel {
         self.lost.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn hear(&self, message: HeardMessage) {
-        if self.heard.push(message).is_err() {
+    pub(super) fn hear(&self, worker: WorkerId, message: HeardMessage) {
+        let is_taken = self.heard.get(worker.index()).is_some_and(|q| q.push(message).is_ok());
+        if !is_taken {
             self.lose();
         }
     }
@@ -216,7 +217,7 @@ impl SyncChannel {
 
     /// Whether there is room for what is not urgent.
     fn is_calm(&self, worker: WorkerId) -> bool {
-        let own = self.leaving.get(worker.index()).map_or(CONNECTIONS, ArrayQueue::len);
+        let own = self.leaving.get(worker.index()).map_or(CONNECTIONS, Ring::len);
         own < CONNECTIONS / 2 && self.waiting.load(Relaxed) < CALM
     }
 }

@@ -180,8 +180,7 @@ fn is_usual<A: Address>(connection: &Connection<A>, service: &Service<A>) -> boo
     let ((vip, port), (_, server_port)) = (connection.vip(), connection.server());
     let mut servers = service.servers().iter();
     let server = servers.find(|server| server.slot == connection.slot());
-    let is_port =
-        server.is_none_or(|server| server.port == server_port || server.port.get() == 0);
+    let is_port = server.is_none_or(|server| server.port == server_port || server.port.get() == 0);
     let is_named = service.mark != 0 || service.vip == vip && service.ports.contains(port.get());
     is_port && is_named
 }
@@ -321,4 +320,3 @@ fn template<A: Address>(
         more: None,
     }
 }
-

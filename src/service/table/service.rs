@@ -35,6 +35,17 @@ pub struct Server<A> {
 }
 
 impl<A: Address> Server<A> {
+    /// Behind a VIP and its port.
+    fn new(
+        (slot, weight): (ServerSlot, u32),
+        (vip, vip_port): (A, U16),
+        (address, port): (A, U16),
+    ) -> Self {
+        let address_delta = Delta::between(vip.octets(), address.octets());
+        let port_delta = Delta::between(&vip_port.to_bytes(), &port.to_bytes());
+        Self { slot, address, port, weight, address_delta, port_delta }
+    }
+
     /// The server of a connection to one of many addresses or ports.
     #[cold]
     #[must_use]
@@ -194,14 +205,8 @@ impl<A: Address> Service<A> {
                 port => port,
             };
             let server_port = U16::new(server_port);
-            servers.push(Server {
-                slot,
-                address,
-                port: server_port,
-                weight: server.weight,
-                address_delta: Delta::between(vip.octets(), address.octets()),
-                port_delta: Delta::between(&port.to_bytes(), &server_port.to_bytes()),
-            });
+            let to = (address, server_port);
+            servers.push(Server::new((slot, server.weight), (vip, port), to));
         }
         let entry = slots.service_entry(listen, service.removal)?;
         let setup = Setup {

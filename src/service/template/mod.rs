@@ -139,11 +139,8 @@ impl Place {
             return None;
         }
         let [expires, held] = [&self.expires, &self.held].map(|time| Tick(time.load(Relaxed)));
-        let expires_ms = if now.reached(expires) {
-            held.since(now).min(HELD_MS)
-        } else {
-            expires.since(now)
-        };
+        let expires_ms =
+            if now.reached(expires) { held.since(now).min(HELD_MS) } else { expires.since(now) };
         let client = whole(self.client(word)?);
         Some(TemplateRow { service: word.service(), client, server: word.slot(), expires_ms })
     }

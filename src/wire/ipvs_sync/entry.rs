@@ -242,8 +242,8 @@ impl<'a> Entry<'a> {
             }
             option::ENGINE_NAME => !mem::replace(&mut self.engine_name, value).is_empty(),
             option::EXTENSION if kind & option::MAY_BE_UNKNOWN != 0 => {
-                let block = ExtensionBlock::read_from_bytes(value)
-                    .map_err(|_| Wrong::OptionSize(kind))?;
+                let block =
+                    ExtensionBlock::read_from_bytes(value).map_err(|_| Wrong::OptionSize(kind))?;
                 self.extension.replace(block.into()).is_some()
             }
             _ if kind & option::MAY_BE_UNKNOWN != 0 => false,

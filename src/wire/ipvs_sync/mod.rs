@@ -36,7 +36,9 @@ const VERSION: u8 = 1;
 /// Of messages that IPVS passes over ([`Extension`]).
 const OWN_VERSION: u8 = 0x50;
 /// Octets of a message with a [`Note`].
-pub const NOTE: usize = HEADER + size_of::<NoteBlock>();
+pub const NOTE: usize = 24;
+const NOTE_SIZE: U16 = U16::new(24);
+const _: () = assert!(NOTE == HEADER + size_of::<NoteBlock>());
 /// Octets of a header of version 0: entries, synchronisation id, size.
 const OLD_HEADER: usize = 4;
 /// Entries begin at multiples of it.
@@ -251,7 +253,7 @@ pub fn write_note(sync_id: u8, note: &Note) -> [u8; NOTE] {
     let header = Header {
         reserved: 0,
         sync_id,
-        size: U16::new(NOTE as u16),
+        size: NOTE_SIZE,
         count: 0,
         version: OWN_VERSION,
         spare: U16::new(note.kind as u16),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::draft::{FailoverDraft, FloatingDraft, program};
@@ -45,7 +46,7 @@ impl SyncConfig {
             } else {
                 self.peers.iter().any(|peer| peer.is_ipv4() == ipv4)
             };
-            let mut own = addresses().map(|net| net.addr()).filter(|own| own.is_ipv4() == ipv4);
+            let mut own = addresses().map(IpNet::addr).filter(|own| own.is_ipv4() == ipv4);
             own.next().filter(|_| spoken)
         };
         [true, false].into_iter().filter_map(first).collect()
@@ -74,7 +75,11 @@ fn read_key(path: &Path) -> Result<SyncKey, String> {
             format!("{shown} is no key: expected 64 hexadecimal digits (openssl rand -hex 32)")
         })?;
     }
-    if is_whole { Ok(key) } else { Err(format!("{shown} is empty: expected 64 hexadecimal digits")) }
+    if is_whole {
+        Ok(key)
+    } else {
+        Err(format!("{shown} is empty: expected 64 hexadecimal digits"))
+    }
 }
 
 /// `sync` as it is written.
@@ -182,7 +187,9 @@ pub(super) fn check(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
             let help = nearest(name.get_ref(), &known, "interfaces");
             problems.add(Finding::error(name.span(), message).help(help));
         }
-        (Some(name), Some(interface)) if interface.networks_known && sync.peers.items.is_empty() => {
+        (Some(name), Some(interface))
+            if interface.networks_known && sync.peers.items.is_empty() =>
+        {
             let mut own = interface.addresses.items.iter();
             if !own.any(|net| net.get_ref().addr().is_ipv4()) {
                 let message = format!("sync: {name} has no IPv4 address to send from");
@@ -211,8 +218,7 @@ fn check_peer(
         return problems.add(finding.help("state the other director's"));
     }
     let reaches = |known: &InterfaceDraft| {
-        !known.networks_known
-            || known.addresses.items.iter().any(|net| net.get_ref().contains(&ip))
+        !known.networks_known || known.addresses.items.iter().any(|net| net.get_ref().contains(&ip))
     };
     let is_reached = match interface {
         Some(interface) => reaches(interface),

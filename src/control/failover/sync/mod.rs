@@ -236,13 +236,9 @@ impl Synchroniser {
     fn send(&mut self) -> usize {
         let mut all = 0;
         for queue in Queue::ALL {
-            for _ in 0..SENT_IN_ONE_TURN / Queue::ALL.len() {
-                let sent = self.send_one(queue);
-                all += sent;
-                if sent == 0 {
-                    break;
-                }
-            }
+            let sent = std::iter::repeat_with(|| self.send_one(queue));
+            let sent = sent.take(SENT_IN_ONE_TURN / Queue::ALL.len());
+            all += sent.take_while(|sent| *sent > 0).sum::<usize>();
         }
         self.counts.sent.fetch_add(all as u64, Relaxed);
         all

@@ -83,11 +83,7 @@ impl Seal {
     /// Seals a message. `None`: it is too long, or there is no random number.
     pub(super) fn close(&mut self, sync_id: u8, message: &[u8]) -> Option<Sealed> {
         self.count += 1;
-        let inner = Inner {
-            run: self.run.into(),
-            count: self.count.into(),
-            time: now_ms().into(),
-        };
+        let inner = Inner { run: self.run.into(), count: self.count.into(), time: now_ms().into() };
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).ok()?;
         let size = u16::try_from(GROWTH + message.len()).ok()?.to_be_bytes();

@@ -120,9 +120,7 @@ impl Learning {
     /// Whether this director may take over from one that works.
     pub(super) fn is_ready(&self, now: Duration) -> bool {
         let waited = now.saturating_sub(self.since);
-        self.stage == Stage::Learnt
-            || !self.is_answered && waited >= PATIENCE
-            || waited >= LONGEST
+        self.stage == Stage::Learnt || !self.is_answered && waited >= PATIENCE || waited >= LONGEST
     }
 
     /// In words.
@@ -155,14 +153,8 @@ pub(in crate::control) enum Knowledge {
 }
 
 impl Knowledge {
-    const ALL: [Self; 6] = [
-        Self::Off,
-        Self::Telling,
-        Self::Asking,
-        Self::Learning,
-        Self::Learnt,
-        Self::Unanswered,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Off, Self::Telling, Self::Asking, Self::Learning, Self::Learnt, Self::Unanswered];
 
     pub(super) fn from_number(number: u8) -> Self {
         let mut all = Self::ALL.into_iter();

@@ -107,11 +107,8 @@ pub(super) fn connection(entry: &Entry<'_>) -> Option<SyncConnection> {
         return None;
     }
     let is_template = entry.is_template();
-    let state = if is_template {
-        ConnectionState::None
-    } else {
-        state(entry.protocol, entry.state)?
-    };
+    let state =
+        if is_template { ConnectionState::None } else { state(entry.protocol, entry.state)? };
     let mut vip = end(entry.vip);
     if is_template && entry.fwmark == 0 && vip.1 == 0 && entry.protocol == protocol::TCP {
         // Of FTP, or of every port: those have port 21 both.
@@ -253,7 +250,7 @@ mod tests {
         assert_eq!(told(&v6), v6);
     }
 
-    /// As in frames of the kernel's (tests/oracle/sync_v1.json): flags 0x1100, no client port.
+    /// As in frames of the kernel's (`tests/oracle/sync_v1.json`): flags 0x1100, no client port.
     #[test]
     fn templates_are_those_of_ipvs() {
         let end = |text: &str, port| (text.parse().unwrap(), port);

@@ -1,0 +1,307 @@
+//! What the other director of a pair is told of connections, and what it makes of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use crate::ftp::{self, start_servers};
+use crate::lab::{Lab, VIP4, VIPS, eventually, section, service};
+use crate::masquerade::{masquerade, outside_serves, url};
+use crate::pair::Side;
+use crate::traffic::answers;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// All connections are told of again in ten minutes alone: what is known sooner was told of when it
+/// began or changed, or in a transfer.
+fn settings(config: &mut Table, more: &str) {
+    let text = format!("refresh = \"10m\"\n{more}");
+    let group = &mut config["failover"].as_array_mut().unwrap()[0];
+    let sync: Table = text.parse().unwrap();
+    group.as_table_mut().unwrap().insert("sync".into(), Value::Table(sync));
+}
+
+fn key(lab: &Lab, name: &str, digit: char) -> String {
+    let file = lab.state().join(name);
+    fs::write(&file, String::from(digit).repeat(64)).unwrap();
+    format!("key_file = \"{}\"\n", file.display())
+}
+
+/// What a director says of its synchronisation.
+fn said(side: &Side<'_>, what: &str) -> serde_json::Value {
+    let text = side.tell("ha --json").unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()[what].clone()
+}
+
+fn has_learnt(side: &Side<'_>) {
+    eventually(LONG, "everything was told", || {
+        (said(side, "connections_known") == "learnt").then_some(())
+    });
+}
+
+/// The active director is gone as after a failure of its power.
+fn fail_over(director: Side<'_>, backup: &Side<'_>) {
+    // What was said last is on its way.
+    std::thread::sleep(Duration::from_millis(200));
+    director.dies();
+    backup.becomes("master");
+}
+
+/// A download that takes some seconds, from this host.
+fn begin_download(lab: &Lab, host: &str, name: &str, url: &str) {
+    let file = lab.state().join(name);
+    let curl = format!("curl -sS -v --max-time 60 --limit-rate 500k '{url}?[1-6]'");
+    let line = format!("sh -c \"{curl} 2>{0}.log | sha256sum >{0}.sum\"", file.display());
+    lab.begin(host, name, &line);
+}
+
+/// It has not ended yet.
+fn download_is_under_way(lab: &Lab, name: &str) {
+    let exit = lab.state().join(format!("{name}.exit"));
+    assert!(!exit.exists(), "{name} has ended: {}", lab.log(name));
+}
+
+/// Every octet has come, over one connection.
+fn download_ends_well(lab: &Lab, name: &str) {
+    let content = lab.state().join("content/big").display().to_string();
+    let whole = "for i in $(seq 6); do cat FILE; done | sha256sum".replace("FILE", &content);
+    let whole = lab.run("client", &whole);
+    let code = lab.exit_code(name, Duration::from_secs(60));
+    let file = lab.state().join(name);
+    let read = |end: &str| fs::read_to_string(file.with_extension(end)).unwrap();
+    assert_eq!((code, read("sum")), (0, whole), "{name}: {}", read("log"));
+    assert_eq!(read("log").matches("Connected to ").count(), 1, "{name}: one connection");
+}
+
+#[test]
+fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
+    let lab = Lab::pair("syncnat");
+    outside_serves(&lab);
+    let [director, backup] = Side::both(&lab, ["1", "0"], |config| {
+        settings(config, "");
+        masquerade(config);
+    });
+    has_learnt(&backup);
+    // Masqueraded, and through the VIP by full NAT.
+    for (name, outside, vip) in [("v4", "192.0.2.10", VIPS[0]), ("v6", "2001:db8:1::10", VIPS[1])] {
+        begin_download(&lab, "rs1", &format!("out-{name}"), &url(outside, "/big"));
+        begin_download(&lab, "rs2", &format!("hair-{name}"), &format!("http://{vip}/big"));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let names = ["out-v4", "out-v6", "hair-v4", "hair-v6"];
+    names.iter().for_each(|name| download_is_under_way(&lab, name));
+    fail_over(director, &backup);
+    for name in names {
+        download_ends_well(&lab, name);
+    }
+    backup.stop();
+}
+
+#[test]
+fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
+    let lab = Lab::pair("syncjoin");
+    // Over IPv6, to the other one alone, and sealed.
+    let key = key(&lab, "sync.key", 'a');
+    let change = |config: &mut Table, peer: &str| {
+        settings(config, &format!("interface = \"inside\"\npeers = [\"{peer}\"]\n{key}"));
+    };
+    let mut config = Side::config(&lab, "backup", "0");
+    change(&mut config, "fd00:a::2");
+    let backup = Side::start(&lab, "backup", &config);
+    backup.becomes("master");
+    let capture = lab.state().join("sync.pcap");
+    let line = format!("tcpdump -i any -w {} udp port 8848", capture.display());
+    lab.begin("switch", "tcpdump", &line);
+    for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
+        begin_download(&lab, "client", name, &format!("http://{vip}/big"));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let mut config = Side::config(&lab, "director", "0, 1");
+    change(&mut config, "fd00:a::3");
+    let group = &mut config["failover"].as_array_mut().unwrap()[0];
+    group.as_table_mut().unwrap().insert("preempt".into(), true.into());
+    let director = Side::start(&lab, "director", &config);
+    director.becomes("master");
+    assert!(director.reason().contains("better than"), "{}", director.reason());
+    for name in ["v4", "v6"] {
+        download_is_under_way(&lab, name);
+        download_ends_well(&lab, name);
+    }
+    lab.end("tcpdump");
+    // Nobody else can read an address in them.
+    let seen = fs::read(&capture).unwrap();
+    let has = |octets: &[u8]| seen.windows(octets.len()).any(|part| part == octets);
+    assert!(seen.len() > 1000 && has(&[0x22, 0x90]), "{} octets", seen.len());
+    assert!(!has(&[192, 0, 2, 100]) && !has(&[10, 0, 0, 11]));
+    director.stop();
+    backup.stop();
+}
+
+#[test]
+fn messages_with_another_key_or_none_are_refused_and_the_director_says_why() {
+    let lab = Lab::pair("synckey");
+    let keys = [key(&lab, "a.key", 'a'), key(&lab, "b.key", 'b')];
+    let start = |role, key: &str| {
+        let mut config = Side::config(&lab, role, "0");
+        settings(&mut config, key);
+        Side::start(&lab, role, &config)
+    };
+    let director = start("director", &keys[0]);
+    director.becomes("master");
+    let backup = start("backup", &keys[1]);
+    assert_eq!(answers(&lab, VIP4, 6).values().sum::<usize>(), 6);
+    let because = |text: &str| {
+        eventually(LONG, text, || {
+            let why = said(&backup, "connection_message_refused");
+            why.as_str().is_some_and(|why| why.contains(text)).then_some(())
+        });
+    };
+    because("10.0.0.2: its key is another one");
+    assert_eq!(said(&backup, "connections_received"), 0);
+    // Nobody tells it anything: it does not wait for ever.
+    eventually(LONG, "nobody answers", || {
+        (said(&backup, "connections_known") == "unanswered").then_some(())
+    });
+    director.stop();
+    let director = start("director", "");
+    assert_eq!(answers(&lab, VIP4, 3).values().sum::<usize>(), 3);
+    drop(director);
+    backup.stop();
+}
+
+/// A client stays with its server, also one that has no connection any more; a service that is left
+/// out is not told of; and what is over soon, neither.
+#[test]
+fn a_client_stays_with_its_server_after_a_takeover() {
+    let lab = Lab::pair("syncstay");
+    let [director, backup] = Side::both(&lab, ["0, 1", "1"], |config| {
+        settings(config, "after = \"1500ms\"\n");
+        for (name, scheduler) in [("web", "rr"), ("web6", "rr")] {
+            let web = service(config, name);
+            web.insert("persistence".into(), "5m".into());
+            web.insert("scheduler".into(), scheduler.into());
+        }
+        service(config, "bulk").insert("sync".into(), false.into());
+    });
+    has_learnt(&backup);
+    let server = |vip: &str| answers(&lab, vip, 1).into_keys().next().unwrap();
+    let before = VIPS.map(server);
+    let line = "iperf3 --time 20 --client 192.0.2.100 --bitrate 1M";
+    lab.begin("client", "iperf3", line);
+    begin_download(&lab, "client", "v4", &format!("http://{VIP4}/big"));
+    eventually(LONG, "the download is known", || (backup.connections("ipv4") > 0).then_some(()));
+    let templates = || {
+        let socket = lab.state().join("backup-pointsman.sock");
+        let line = format!(
+            "curl -sSf --max-time 5 --unix-socket {} http://pointsman/v1/templates",
+            socket.display()
+        );
+        lab.run("backup", &line).matches("192.0.2.10").count()
+    };
+    eventually(LONG, "templates are known", || (templates() > 0).then_some(()));
+    // Of the short ones and of the service that is left out nothing was told.
+    assert_eq!(backup.connections("ipv4"), 1);
+    download_is_under_way(&lab, "v4");
+    fail_over(director, &backup);
+    for _ in 0..3 {
+        assert_eq!(VIPS.map(server), before);
+    }
+    download_ends_well(&lab, "v4");
+    assert_ne!(lab.exit_code("iperf3", LONG), 0, "its service is left out");
+    backup.stop();
+}
+
+/// Sessions of FTP: one that waits, and one with a transfer.
+const SESSIONS: &str = r#"
+import ftplib, hashlib, os, sys, time
+host, state = sys.argv[1], sys.argv[2]
+def login():
+    ftp = ftplib.FTP(host, timeout=20)
+    ftp.login()
+    return ftp
+waiting, busy = login(), login()
+lists = [sorted(waiting.nlst())]
+# Texts of other lengths than the server's, so that sequence numbers are shifted.
+for _ in range(3):
+    lists.append(sorted(waiting.nlst()))
+digest = hashlib.sha256()
+def slowly(data):
+    digest.update(data)
+    time.sleep(len(data) / 600e3)
+    if not os.path.exists(state + '/ftp-began'):
+        open(state + '/ftp-began', 'w').close()
+busy.retrbinary('RETR big', slowly, blocksize=16384)
+while not os.path.exists(state + '/ftp-go'):
+    time.sleep(0.1)
+for ftp in (waiting, busy):
+    for _ in range(3):
+        lists.append(sorted(ftp.nlst()))
+again = hashlib.sha256()
+waiting.retrbinary('RETR big', again.update)
+waiting.set_pasv(False)
+lists.append(sorted(waiting.nlst()))
+assert all(names == lists[0] for names in lists), lists
+assert digest.digest() == again.digest()
+for ftp in (waiting, busy):
+    ftp.quit()
+print(digest.hexdigest())
+"#;
+
+#[test]
+fn ftp_sessions_go_on_after_a_takeover() {
+    let lab = Lab::pair("syncftp");
+    start_servers(&lab, "");
+    let [director, backup] = Side::both(&lab, ["1", "0, 1"], |config| {
+        settings(config, "");
+        let services = config["service"].as_array_mut().unwrap();
+        services.extend(VIPS.map(|vip| ftp::service(vip, 21, 21, &["rs1"])));
+    });
+    has_learnt(&backup);
+    let script = lab.state().join("sessions.py");
+    fs::write(&script, SESSIONS).unwrap();
+    let wanted = fs::read(lab.state().join("ftp-rs1/big")).unwrap();
+    let mut sums = BTreeSet::new();
+    for (name, host) in [("v4", "192.0.2.100"), ("v6", "2001:db8:1::100")] {
+        let state = lab.state().join(name);
+        fs::create_dir(&state).unwrap();
+        let line = format!("/usr/bin/python3 {} {host} {}", script.display(), state.display());
+        lab.begin("client", name, &line);
+    }
+    for name in ["v4", "v6"] {
+        let began = lab.state().join(name).join("ftp-began");
+        eventually(LONG, "a transfer", || began.exists().then_some(()));
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    fail_over(director, &backup);
+    for name in ["v4", "v6"] {
+        fs::write(lab.state().join(name).join("ftp-go"), "").unwrap();
+    }
+    for name in ["v4", "v6"] {
+        assert_eq!(lab.exit_code(name, Duration::from_secs(40)), 0, "{}", lab.log(name));
+        sums.insert(lab.log(name).lines().last().unwrap_or_default().to_owned());
+    }
+    assert_eq!(sums.len(), 1, "{sums:?}");
+    assert_eq!(wanted.len(), 3 << 20);
+    backup.stop();
+}
+
+/// Everything again in a second, as it is stated.
+#[test]
+fn connections_are_told_of_again_as_often_as_it_is_stated() {
+    let lab = Lab::pair("syncwalk");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
+        settings(config, "");
+        section(config, &["timeouts"]).insert("udp".into(), "2m".into());
+        let sync = &mut config["failover"].as_array_mut().unwrap()[0]["sync"];
+        sync.as_table_mut().unwrap().insert("refresh".into(), "1s".into());
+    });
+    lab.client("curl -sS http://192.0.2.100/");
+    let received = || said(&backup, "connections_received").as_u64().unwrap();
+    let (from, begin) = (received(), std::time::Instant::now());
+    eventually(LONG, "it is told of again and again", || (received() >= from + 8).then_some(()));
+    assert!(begin.elapsed() > Duration::from_secs(4), "not in every turn");
+    director.stop();
+    backup.stop();
+}
