@@ -88,9 +88,14 @@ impl LinkOf {
 }
 
 /// Whether an interface of the kernel is up and has a carrier; one that is gone has none.
+///
+/// `IFF_RUNNING` follows the carrier by up to a second, for the kernel looks at links that seldom.
+/// So one whose carrier is lost is down at once, and one whose carrier is back is up only when the
+/// kernel sends by it again.
 fn runs(name: &str) -> bool {
     let Ok(mut all) = getifaddrs() else { return true };
-    let working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let working =
+        InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING | InterfaceFlags::IFF_LOWER_UP;
     all.any(|known| known.interface_name == name && known.flags.contains(working))
 }
 

@@ -101,6 +101,14 @@ impl<'l> Side<'l> {
         counts.iter().sum()
     }
 
+    /// Established connections to an address, which is written as in an URL.
+    pub(crate) fn established(&self, vip: &str) -> usize {
+        let text = self.tell("connections --limit 100000").unwrap();
+        let service = format!(" {vip}:");
+        let lines = text.lines().filter(|line| line.contains("ESTABLISHED"));
+        lines.filter(|line| line.contains(&service)).count()
+    }
+
     /// Killed, as by a failure of its power.
     pub(crate) fn dies(self) {
         self.signal("KILL");
