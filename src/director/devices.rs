@@ -87,10 +87,12 @@ impl LinkOf {
     }
 }
 
-/// Whether an interface of the kernel is up and has a carrier; one that is gone has none.
+/// Whether an interface of the kernel is up and has a carrier; one that is gone has none. The
+/// carrier itself is `IFF_LOWER_UP`: `IFF_RUNNING` is told by the kernel's link watch, which looks
+/// once a second where a link has changed shortly before.
 fn runs(name: &str) -> bool {
     let Ok(mut all) = getifaddrs() else { return true };
-    let working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOWER_UP;
     all.any(|known| known.interface_name == name && known.flags.contains(working))
 }
 
