@@ -217,7 +217,7 @@ fn classification(criterion: &mut Criterion) {
 fn classify_all(frames: &mut [BufferFrame]) {
     let mut packet = Packet::of(Class::Drop(DropReason::Truncated));
     for frame in frames {
-        classify(frame, Station::of(&OUTSIDE_MAC), Sides::OUTSIDE, &SECRET, &mut packet);
+        classify(frame, &Station::of(&OUTSIDE_MAC), Sides::OUTSIDE, &SECRET, &mut packet);
         black_box(&packet);
     }
 }

@@ -216,6 +216,10 @@ impl<F: Frame> Pipeline<F> {
         let Self { shared, packets, .. } = self;
         for (frame, looked) in burst.drain(..).zip(packets.iter()) {
             let packet = &looked.packet;
+            if shared.is_to_virtual(&frame) {
+                shared.drop(frame, DropReason::Standby, outlet);
+                continue;
+            }
             match packet.class {
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);
@@ -261,6 +265,15 @@ impl<F: Frame> Shared<F> {
         if is_heard && let Some(channel) = &self.failover {
             channel.standing.renew(lease);
         }
+    }
+
+    /// Whether a frame is to the pair's virtual router, which is the active director's alone.
+    fn is_to_virtual(&self, frame: &F) -> bool {
+        let destination = EthernetHeader::ref_from_prefix(frame.octets());
+        destination.is_ok_and(|(link, _)| {
+            let interface = self.interfaces.of_frame(frame);
+            interface.is_some_and(|interface| interface.is_virtual(&link.destination))
+        })
     }
 
     /// A packet of another director: VRRP, or synchronisation.
@@ -310,7 +323,7 @@ impl<F: Frame> Shared<F> {
             self.drop(frame, DropReason::NoRoute, outlet);
             return false;
         };
-        self.send_to_peer(hop, frame, outlet)
+        self.send_to_peer(hop, source, frame, outlet)
     }
 
     /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
@@ -318,6 +331,7 @@ impl<F: Frame> Shared<F> {
     fn send_to_peer(
         &mut self,
         hop: AdjacencyId,
+        source: Mac,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> bool {
@@ -328,7 +342,8 @@ impl<F: Frame> Shared<F> {
             return true;
         };
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-            [link.destination, link.source] = entry.link;
+            [link.destination, _] = entry.link;
+            link.source = source;
         }
         self.send_now(entry.interface, entry.vlan, frame, outlet)
     }

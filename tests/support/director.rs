@@ -292,6 +292,7 @@ fn interfaces(setup: &Setup) -> Interfaces {
                 mss_clamp: interface.mss_clamp,
                 addresses: interface.addresses.clone(),
                 floating: Vec::new(),
+                virtual_macs: None,
             })
             .collect(),
     )

@@ -24,6 +24,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// The director's address there.
     pub(super) own: IpAddr,
+    /// The Ethernet address that the floating addresses have.
+    pub(super) mac: Mac,
     /// The floating addresses.
     pub(super) floating: Vec<IpAddr>,
     /// The other directors; empty: the multicast group.
@@ -101,7 +103,8 @@ impl Link {
             (true, None) => IpAddr::from(ipv6::link_local(&mac)),
             (_, peer) => network_of(peer.unwrap_or(first))?.addr(),
         };
-        Some(Self { interface: id, name: interface.name.clone(), own, floating, peers })
+        let mac = group.virtual_macs(id).map_or(mac, |[v4, v6]| if is_v6 { v6 } else { v4 });
+        Some(Self { interface: id, name: interface.name.clone(), own, mac, floating, peers })
     }
 
     /// IPv4 or IPv6.
@@ -143,7 +146,7 @@ impl Link {
         let payload: ArrayVec<u8, MESSAGE> = sending.write()?;
         Some(Message {
             interface: self.interface,
-            source_mac: None,
+            source_mac: Some(self.mac),
             source: self.own,
             destination,
             protocol: protocol::VRRP,

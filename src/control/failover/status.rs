@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::election::{Election, Role};
 use super::link::Unheard;
 use super::{Heard, Turner};
+use crate::control::config::MacAddress;
 
 /// The pair, as one of its directors sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -78,6 +79,8 @@ pub struct LinkStatus {
     pub up: bool,
     /// The address that this director speaks from.
     pub source: String,
+    /// The Ethernet address that the floating addresses have while it is the master.
+    pub mac: String,
     /// The floating addresses there.
     pub floating: Vec<String>,
     /// Who was heard last.
@@ -129,6 +132,7 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
             family: link.family().to_owned(),
             up: health.is_up(link.interface),
             source: link.own.to_string(),
+            mac: MacAddress(link.mac).to_string(),
             floating: link.floating.iter().map(ToString::to_string).collect(),
             peer: election.heard(place).map(peer),
         })

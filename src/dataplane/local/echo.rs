@@ -24,7 +24,7 @@ pub(super) fn receive<A: Family, F: Frame>(
     match answer::<A, F>(shared, usize::from(packet.transport), frame) {
         Ok(()) => {
             if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-                return_to_sender(link, interface);
+                return_to_sender(link, interface.mac);
             }
             Outcome::Answered
         }

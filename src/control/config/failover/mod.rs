@@ -13,7 +13,8 @@ use toml::Spanned;
 use super::draft::Value;
 use super::model::{Config, InterfaceConfig, Role};
 use crate::ids::InterfaceId;
-use crate::wire::vrrp::Version;
+use crate::wire::ethernet::Mac;
+use crate::wire::vrrp::{self, Version};
 
 pub(super) use check::check;
 pub(super) use draft::FailoverDraft;
@@ -41,6 +42,8 @@ pub struct FailoverConfig {
     pub password: Option<String>,
     /// Whether checksums of version 3 over IPv4 have a pseudo header. Default false.
     pub pseudo_header: bool,
+    /// Whether what moves has the Ethernet addresses of a virtual router. Default: the port's.
+    pub virtual_mac: bool,
     /// How links are told who has the floating addresses.
     pub announcements: Announcements,
     /// What the election depends on besides links and workers.
@@ -154,6 +157,14 @@ impl FailoverConfig {
         }
     }
 
+    /// The Ethernet addresses, of IPv4 and IPv6, that what moves has on an interface; `None`: the
+    /// port's.
+    pub fn virtual_macs(&self, interface: InterfaceId) -> Option<[Mac; 2]> {
+        let floats_there = self.floating_of(interface).next().is_some();
+        (self.virtual_mac && floats_there)
+            .then(|| [false, true].map(|is_v6| vrrp::virtual_mac(self.router_id, is_v6)))
+    }
+
     /// The floating addresses of an interface.
     pub fn floating_of(&self, interface: InterfaceId) -> impl Iterator<Item = IpAddr> + '_ {
         let all = self.floating.iter();
@@ -196,6 +207,7 @@ pub(super) fn build(
         peers: draft.peers.items.into_iter().map(Spanned::into_inner).collect(),
         password: draft.password.map(Spanned::into_inner),
         pseudo_header: draft.pseudo_header.is_some_and(Spanned::into_inner),
+        virtual_mac: draft.virtual_mac.is_some_and(Spanned::into_inner),
         announcements: Announcements {
             repeat: told.repeat.map_or(usual.repeat, Spanned::into_inner),
             every: or(told.every, usual.every),
