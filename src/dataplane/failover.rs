@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
 use super::frame::{Frame, FrameBurst, Outlet};
+use super::hearing::{Hearing, Overheard, Refused, Ruling, Unheard};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
@@ -148,16 +149,21 @@ pub struct FailoverChannel {
     heard: ArrayQueue<HeardMessage>,
     /// Connections on their way between directors.
     pub sync: SyncChannel,
+    /// What is let through to the failover thread.
+    pub hearing: Hearing,
+    refused: Refused,
 }
 
 impl FailoverChannel {
     /// For so many workers.
-    pub fn for_workers(workers: usize) -> Self {
+    pub fn new(workers: usize, hearing: Hearing) -> Self {
         Self {
             standing: Standing::backup(),
             errands: ArrayQueue::new(ERRANDS),
             heard: ArrayQueue::new(HEARD),
             sync: SyncChannel::new(workers),
+            hearing,
+            refused: Refused::default(),
         }
     }
 
@@ -179,6 +185,16 @@ impl FailoverChannel {
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
         self.heard.pop()
+    }
+
+    /// Advertisements that workers have refused for a reason.
+    pub fn refused(&self, why: Unheard) -> u64 {
+        self.refused.advertisements(why)
+    }
+
+    /// Messages about connections that workers have refused.
+    pub fn refused_synchronisation(&self) -> u64 {
+        self.refused.synchronisation()
     }
 
     /// Notes a message; `false`: too many wait.
@@ -282,17 +298,38 @@ impl<F: Frame> Shared<F> {
         let (Some(channel), Some(link)) = (&self.failover, self.interfaces.of_frame(&frame)) else {
             return self.drop(frame, DropReason::NotForUs, outlet);
         };
-        let Some(message) = read(link.id, packet, frame.octets()) else {
+        let Some(overheard) = Overheard::read(link.id, packet, frame.octets()) else {
             return self.drop(frame, DropReason::Truncated, outlet);
         };
-        let is_vrrp = is_vrrp(frame.octets());
-        if !is_vrrp {
-            channel.sync.hear(message);
-        } else if !channel.hear(message) {
-            self.stats.events_lost.increment();
+        if let Err(reason) = self.let_through(channel, &overheard) {
+            return self.drop(frame, reason, outlet);
         }
         self.stats.consumed.increment();
         outlet.discard(frame);
+    }
+
+    /// Gives the failover side what it can use, and counts what it cannot.
+    fn let_through(
+        &self,
+        channel: &FailoverChannel,
+        overheard: &Overheard<'_>,
+    ) -> Result<(), DropReason> {
+        let message = || overheard.to_message().ok_or(DropReason::Truncated);
+        if overheard.is_synchronisation {
+            match channel.hearing.of_synchronisation(overheard) {
+                Ruling::Heard => channel.sync.hear(message()?),
+                Ruling::Refused => channel.refused.count_synchronisation(),
+                Ruling::Own => {}
+                Ruling::Unwanted => return Err(DropReason::NotForUs),
+            }
+            return Ok(());
+        }
+        match channel.hearing.of_advertisement(overheard) {
+            Ok(()) if channel.hear(message()?) => {}
+            Ok(()) => self.stats.events_lost.increment(),
+            Err(why) => channel.refused.count(why),
+        }
+        Ok(())
     }
 
     /// Sends a message; whether it has left.
@@ -361,30 +398,6 @@ impl<F: Frame> Shared<F> {
         }
         outlet.transmit_now(interface, frame)
     }
-}
-
-/// Whether a packet of another director is no synchronisation, which is over UDP and IPv4.
-fn is_vrrp(octets: &[u8]) -> bool {
-    let ip = octets.get(ethernet::HEADER..).and_then(|ip| Ipv4Header::ref_from_prefix(ip).ok());
-    let is_v4 = |ip: &Ipv4Header| ip.version_ihl >> 4 == 4;
-    !ip.is_some_and(|(ip, _)| is_v4(ip) && ip.protocol == ipv4::protocol::UDP)
-}
-
-/// What the failover thread wants to know of a VRRP packet.
-fn read(interface: InterfaceId, packet: &Packet, octets: &[u8]) -> Option<HeardMessage> {
-    let (link, rest) = EthernetHeader::ref_from_prefix(octets).ok()?;
-    let (source, destination, hop_limit): (IpAddr, IpAddr, u8);
-    if link.ether_type.get() == ether_type::IPV4 {
-        let (ip, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
-        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.ttl);
-    } else {
-        let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
-        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.hop_limit);
-    }
-    let end = ethernet::HEADER + usize::from(packet.ip_octets);
-    let octets = octets.get(usize::from(packet.transport)..end)?;
-    let payload = octets.try_into().ok()?;
-    Some(HeardMessage { interface, source, destination, hop_limit, payload })
 }
 
 /// Writes a message with its headers; the destination of one to a group is that group's.

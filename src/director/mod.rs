@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
-use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant};
+use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant, failover};
 use crate::dataplane::failover::FailoverChannel;
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
@@ -50,8 +50,10 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
     let workers = config.director.workers.len();
-    let channel = config.failover.is_some().then(|| FailoverChannel::for_workers(workers));
-    let channel = channel.map(Arc::new);
+    let macs = devices::macs(&config, &ports);
+    let channel = config.failover.as_ref().map(|group| {
+        Arc::new(FailoverChannel::new(workers, failover::hearing(&config, group, &macs)))
+    });
     let shop = workers::Shop {
         eal: &eal,
         config: &config,
@@ -66,7 +68,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let (ports, crew) = shop.launch(ports)?;
     let failover = channel.map(|channel| FailoverPlant {
         channel,
-        macs: devices::macs(&config, &ports),
+        macs,
         links: Box::new(devices::Links::new(&config, &ports)),
         owner: workers::owner_by(steered.steering.clone()),
         clock: tsc::now,

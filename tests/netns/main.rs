@@ -30,4 +30,5 @@ mod routers;
 mod settings;
 mod tools;
 mod traffic;
+mod virtual_mac;
 mod workers;

@@ -11,24 +11,24 @@ use crate::director::BINARY;
 use crate::lab::{Lab, VIP4, VIPS, eventually, section};
 use crate::traffic::answers;
 
-const MAC_OF: [(&str, &str, &str); 2] = [
+pub(crate) const MAC_OF: [(&str, &str, &str); 2] = [
     ("director", "02:00:00:00:01:01", "02:00:00:00:02:01"),
     ("backup", "02:00:00:00:01:02", "02:00:00:00:02:02"),
 ];
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// One director of a pair; it runs until the laboratory goes.
-struct Side<'l> {
+pub(crate) struct Side<'l> {
     lab: &'l Lab,
     role: &'static str,
 }
 
 impl<'l> Side<'l> {
-    fn config(lab: &Lab, role: &str, workers: &str) -> Table {
+    pub(crate) fn config(lab: &Lab, role: &str, workers: &str) -> Table {
         lab.lab(&["config", "--workers", workers, "--for", role]).parse().unwrap()
     }
 
-    fn start(lab: &'l Lab, role: &'static str, config: &Table) -> Self {
+    pub(crate) fn start(lab: &'l Lab, role: &'static str, config: &Table) -> Self {
         let file = lab.state().join(format!("{role}.toml"));
         fs::write(&file, toml::to_string(config).unwrap()).unwrap();
         // What a killed one has left.
@@ -44,7 +44,7 @@ impl<'l> Side<'l> {
     }
 
     /// Both, the one with more priority first and the master.
-    fn both(lab: &'l Lab, workers: [&str; 2], change: impl Fn(&mut Table)) -> [Self; 2] {
+    pub(crate) fn both(lab: &'l Lab, workers: [&str; 2], change: impl Fn(&mut Table)) -> [Self; 2] {
         let start = |role, workers| {
             let mut config = Self::config(lab, role, workers);
             change(&mut config);
@@ -57,22 +57,22 @@ impl<'l> Side<'l> {
         [director, backup]
     }
 
-    fn tell(&self, words: &str) -> Option<String> {
+    pub(crate) fn tell(&self, words: &str) -> Option<String> {
         let socket = socket(self.lab, self.role);
         let line = format!("POINTSMAN_SOCKET={} {BINARY} {words}", socket.display());
         let output = self.lab.attempt(self.role, &line);
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
-    fn ask(&self) -> Option<Json> {
+    pub(crate) fn ask(&self) -> Option<Json> {
         Some(serde_json::from_str(&self.tell("ha --json")?).unwrap())
     }
 
-    fn role(&self) -> String {
+    pub(crate) fn role(&self) -> String {
         self.ask().unwrap()["role"].as_str().unwrap().to_owned()
     }
 
-    fn becomes(&self, role: &str) {
+    pub(crate) fn becomes(&self, role: &str) {
         eventually(LONG, &format!("{} is {role}", self.role), || {
             (self.ask()?["role"] == role).then_some(())
         });
@@ -87,12 +87,12 @@ impl<'l> Side<'l> {
     }
 
     /// Killed, as by a failure of its power.
-    fn dies(self) {
+    pub(crate) fn dies(self) {
         self.signal("KILL");
         self.lab.end(self.role);
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         let (lab, role) = (self.lab, self.role);
         assert_eq!(lab.end(role), 0, "{}", lab.log(role));
         let log = lab.log(role);
@@ -106,7 +106,7 @@ fn socket(lab: &Lab, role: &str) -> std::path::PathBuf {
 }
 
 /// The Ethernet address that a host's kernel has for a neighbour.
-fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
+pub(crate) fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
     let line = format!("ip neighbour show {address} dev eth0");
     let text = lab.run(host, &line);
     let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
@@ -130,7 +130,7 @@ fn all_send_to(lab: &Lab, role: &str) {
 }
 
 /// Everybody has asked for the floating addresses.
-fn all_have_asked(lab: &Lab) {
+pub(crate) fn all_have_asked(lab: &Lab) {
     for vip in VIPS {
         assert_eq!(answers(lab, vip, 6).values().sum::<usize>(), 6, "{vip}");
     }
@@ -173,7 +173,7 @@ fn both_sides_move_together_when_the_master_dies_and_stay_when_it_returns() {
 }
 
 /// A web client with one connection that is busy for some seconds, of each family.
-fn begin_downloads(lab: &Lab) {
+pub(crate) fn begin_downloads(lab: &Lab) {
     for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
         let url = format!("'http://{vip}/big?[1-30]'");
         let curl = format!("curl -sS -v --max-time 60 --limit-rate 4M {url}");
@@ -184,7 +184,7 @@ fn begin_downloads(lab: &Lab) {
 }
 
 /// They end as they should: every octet has come, over one connection.
-fn downloads_end_well(lab: &Lab) {
+pub(crate) fn downloads_end_well(lab: &Lab) {
     let content = lab.state().join("content/big").display().to_string();
     let whole = "for i in $(seq 30); do cat FILE; done | sha256sum".replace("FILE", &content);
     let whole = lab.run("client", &whole);
@@ -375,7 +375,7 @@ fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
 }
 
 /// The kernel of the backup has addresses of its own.
-fn kernel_in_the_backups_place(lab: &Lab) {
+pub(crate) fn kernel_in_the_backups_place(lab: &Lab) {
     let settings: Vec<_> = ["all", "default", "outside0", "inside0"]
         .iter()
         .map(|name| {
@@ -387,7 +387,7 @@ fn kernel_in_the_backups_place(lab: &Lab) {
     lab.run("backup", "ip address add 10.0.0.3/24 dev inside0");
 }
 
-fn has_floating(lab: &Lab) -> bool {
+pub(crate) fn has_floating(lab: &Lab) -> bool {
     // It takes them over one after the other.
     eventually(Duration::from_secs(2), "both sides are the same", || {
         let text = lab.run("backup", "ip -br address");
@@ -435,7 +435,7 @@ fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: 
 }
 
 /// The laboratory's configuration with other settings of failover.
-fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
+pub(crate) fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
     let mut config = Side::config(lab, "director", "0");
     let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
     change(group);
@@ -498,7 +498,7 @@ fn keepalived_is_the_other_half_by_version_2_and_unicast() {
 }
 
 /// Fields of the packets of a capture that pass a filter, as tshark reads them.
-fn by_tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn by_tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
     let fields: Vec<_> = fields.iter().map(|field| format!("-e {field}")).collect();
     let (file, fields) = (file.display(), fields.join(" "));
     let line = format!("tshark -r {file} -Y '{filter}' -T fields {fields} 2>/dev/null");

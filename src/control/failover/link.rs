@@ -8,12 +8,13 @@ use arrayvec::ArrayVec;
 use super::election::Heard;
 use crate::control::config::{Config, FailoverConfig, InterfaceConfig};
 use crate::dataplane::failover::{HeardMessage, MESSAGE, Message};
+use crate::dataplane::hearing::{HeardLink, Hearing, Unheard};
 use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6;
 use crate::wire::vrrp::{
-    AUTHENTICATION, Advertisement, Ends, GROUP_V4, GROUP_V6, HOP_LIMIT, Sending, Version,
+    AUTHENTICATION, Advertisement, Ends, GROUP_V4, GROUP_V6, HOP_LIMIT, OWNER, Sending, Version,
 };
 
 /// One virtual router of the group: an address family on an interface.
@@ -32,47 +33,15 @@ pub(super) struct Link {
     peers: Vec<IpAddr>,
 }
 
-/// Why an advertisement does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unheard {
-    /// It was forwarded.
-    HopLimit,
-    /// It is none, or was changed.
-    Malformed,
-    /// It is of another virtual router.
-    RouterId,
-    /// It is of the other version.
-    Version,
-    /// Version 2: its sender sends more or less often.
-    Interval,
-    /// Version 2: another password.
-    Password,
-    /// It is from none of the peers, or not to us.
-    Sender,
-}
-
-impl Unheard {
-    pub(super) const ALL: [Self; 7] = [
-        Self::HopLimit,
-        Self::Malformed,
-        Self::RouterId,
-        Self::Version,
-        Self::Interval,
-        Self::Password,
-        Self::Sender,
-    ];
-
-    /// The word in status and metrics.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::HopLimit => "hop_limit",
-            Self::Malformed => "malformed",
-            Self::RouterId => "router_id",
-            Self::Version => "version",
-            Self::Interval => "interval",
-            Self::Password => "password",
-            Self::Sender => "sender",
-        }
+/// What workers let through of what comes in by the links of a group. `macs`: of the interfaces.
+pub fn hearing(config: &Config, group: &FailoverConfig, macs: &[Mac]) -> Hearing {
+    let of = |link: Link| HeardLink { interface: link.interface, own: link.own, peers: link.peers };
+    Hearing {
+        router_id: group.router_id,
+        version: group.version,
+        links: Link::all(config, group, macs).into_iter().map(of).collect(),
+        sync: group.sync_from(config).map(|(interface, own)| (interface, own.octets())),
+        accepts: group.accept || group.priority == OWNER,
     }
 }
 
@@ -160,31 +129,11 @@ impl Link {
         message.interface == self.interface && message.source.is_ipv4() == self.own.is_ipv4()
     }
 
-    /// What an advertisement says, by the checks of RFC 9568 section 7.1 and RFC 3768 section 7.1.
-    pub(super) fn read(
-        &self,
-        group: &FailoverConfig,
-        message: &HeardMessage,
-    ) -> Result<Heard, Unheard> {
-        if message.hop_limit != HOP_LIMIT {
-            return Err(Unheard::HopLimit);
-        }
+    /// What an advertisement says that a worker has let through, by the checks of RFC 3768
+    /// section 7.1 that it leaves to us.
+    pub(super) fn read(group: &FailoverConfig, message: &HeardMessage) -> Result<Heard, Unheard> {
         let ends = Ends { source: message.source, destination: message.destination };
         let head = Advertisement::parse(&message.payload, ends).map_err(|_| Unheard::Malformed)?;
-        if head.router_id != group.router_id {
-            return Err(Unheard::RouterId);
-        }
-        let is_for_us = if self.peers.is_empty() {
-            message.destination.is_multicast()
-        } else {
-            message.destination == self.own && self.peers.contains(&message.source)
-        };
-        if !is_for_us || message.source == self.own {
-            return Err(Unheard::Sender);
-        }
-        if head.version != group.version {
-            return Err(Unheard::Version);
-        }
         if head.version == Version::V2 {
             if head.password != password(group) {
                 return Err(Unheard::Password);

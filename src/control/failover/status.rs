@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::election::{Election, Role};
-use super::link::Unheard;
 use super::{Heard, Turner};
 use crate::control::config::MacAddress;
+use crate::dataplane::hearing::Unheard;
 
 /// The pair, as one of its directors sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -112,6 +112,10 @@ impl Counts {
     pub(super) fn refuse(&mut self, why: Unheard) {
         *self.refused.entry(why).or_default() += 1;
     }
+
+    fn refused(&self, why: Unheard) -> u64 {
+        self.refused.get(&why).copied().unwrap_or(0)
+    }
 }
 
 /// How things are.
@@ -156,13 +160,14 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
             .iter()
             .map(|why| RefusedAdvertisements {
                 reason: why.name().to_owned(),
-                count: counts.refused.get(why).copied().unwrap_or(0),
+                count: counts.refused(*why) + turner.channel.refused(*why),
             })
             .collect(),
         announcements: counts.announced,
         connections_sent: turner.sync_counts.sent.load(Relaxed),
         connections_received: turner.sync_counts.received.load(Relaxed),
-        connection_messages_refused: turner.sync_counts.refused.load(Relaxed),
+        connection_messages_refused: turner.sync_counts.refused.load(Relaxed)
+            + turner.channel.refused_synchronisation(),
         connections_waiting: turner.sync_counts.waiting.load(Relaxed),
         connections_lost: turner.channel.sync.lost(),
         links,

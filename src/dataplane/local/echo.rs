@@ -59,6 +59,9 @@ fn answer<A: Family, F: Frame>(
     if !shared.is_active && !shared.interfaces.iter().any(|link| link.keeps(destination.to_ip())) {
         return Err(DropReason::Standby);
     }
+    if !shared.accepts(destination.to_ip()) {
+        return Err(DropReason::NotAccepted);
+    }
     let message = frame.octets_mut().get_mut(transport..).ok_or(DropReason::Truncated)?;
     let (icmp, _) = IcmpHeader::mut_from_prefix(message).map_err(|_| DropReason::Truncated)?;
     let (request, reply) = A::ECHO;

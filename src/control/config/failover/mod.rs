@@ -44,6 +44,9 @@ pub struct FailoverConfig {
     pub pseudo_header: bool,
     /// Whether what moves has the Ethernet addresses of a virtual router. Default: the port's.
     pub virtual_mac: bool,
+    /// Whether the master is a host for what moves: answers echo, and refuses what no service has.
+    /// Default true; the owner always is.
+    pub accept: bool,
     /// How links are told who has the floating addresses.
     pub announcements: Announcements,
     /// What the election depends on besides links and workers.
@@ -208,6 +211,7 @@ pub(super) fn build(
         password: draft.password.map(Spanned::into_inner),
         pseudo_header: draft.pseudo_header.is_some_and(Spanned::into_inner),
         virtual_mac: draft.virtual_mac.is_some_and(Spanned::into_inner),
+        accept: draft.accept.is_none_or(Spanned::into_inner),
         announcements: Announcements {
             repeat: told.repeat.map_or(usual.repeat, Spanned::into_inner),
             every: or(told.every, usual.every),
