@@ -417,18 +417,26 @@ fn nearly_plain_frame() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// Of a pair's virtual router.
+const VIRTUAL_MACS: [[u8; 6]; 2] = [[0, 0, 0x5e, 0, 1, 51], [0, 0, 0x5e, 0, 2, 51]];
+
 proptest! {
     #![proptest_config(quiet(20_000))]
 
     #[test]
     fn the_short_way_of_plain_packets_says_what_the_general_one_says(
         octets in prop_oneof![3 => nearly_plain_frame(), 1 => bad_frame()],
+        to_virtual in prop::option::of(prop::sample::select(&VIRTUAL_MACS[..])),
     ) {
+        let mut octets = octets;
+        if let (Some(mac), Some(destination)) = (to_virtual, octets.first_chunk_mut()) {
+            *destination = mac;
+        }
+        let station = &Station::of(&OUTSIDE).with_virtual(&VIRTUAL_MACS);
         let mut packet = Packet::of(Class::Arp);
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
-        let hash = classify(&mut frame, &Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        let hash = classify(&mut frame, station, Sides::OUTSIDE, &SECRET, &mut packet);
         let mut general = Packet { sides: Sides::OUTSIDE, ..Packet::of(Class::Arp) };
-        let station = &Station::of(&OUTSIDE);
         let general_hash =
             inspect_any(&octets, octets.len(), station, &SECRET, &mut general);
         prop_assert_eq!(packet, general);

@@ -15,7 +15,7 @@ pub(crate) const MAC_OF: [(&str, &str, &str); 2] = [
     ("director", "02:00:00:00:01:01", "02:00:00:00:02:01"),
     ("backup", "02:00:00:00:01:02", "02:00:00:00:02:02"),
 ];
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(20);
 
 /// One director of a pair; it runs until the laboratory goes.
 pub(crate) struct Side<'l> {
