@@ -3,6 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
     reason = "a test fails by panicking; frames are as long as they are written"
 )]
 
@@ -10,8 +12,7 @@ mod support;
 
 use std::net::IpAddr;
 
-use pointsman::dataplane::failover::Errand;
-use pointsman::dataplane::hearing::Unheard;
+use pointsman::dataplane::failover::{Errand, Unheard};
 use pointsman::dataplane::stats::DropReason;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};

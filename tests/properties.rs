@@ -432,7 +432,7 @@ proptest! {
         if let (Some(mac), Some(destination)) = (to_virtual, octets.first_chunk_mut()) {
             *destination = mac;
         }
-        let station = &Station::of(&OUTSIDE).with_virtual(&VIRTUAL_MACS);
+        let station = &Station::of(&OUTSIDE).with_virtual(VIRTUAL_MACS);
         let mut packet = Packet::of(Class::Arp);
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
         let hash = classify(&mut frame, station, Sides::OUTSIDE, &SECRET, &mut packet);

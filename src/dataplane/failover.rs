@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
 use super::frame::{Frame, FrameBurst, Outlet};
-use super::hearing::{Hearing, Overheard, Refused, Ruling, Unheard};
+use super::hearing::{Overheard, Refused, Ruling};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
@@ -28,6 +28,8 @@ use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 use crate::wire::ipv4::{self, Ipv4Header};
 use crate::wire::ipv6::{self, Ipv6Header};
 use crate::wire::{U16, checksum};
+
+pub use super::hearing::{HeardLink, Hearing, Unheard};
 
 /// Errands and packets that fit the queues.
 const ERRANDS: usize = 256;
@@ -288,7 +290,7 @@ impl<F: Frame> Shared<F> {
         let destination = EthernetHeader::ref_from_prefix(frame.octets());
         destination.is_ok_and(|(link, _)| {
             let interface = self.interfaces.of_frame(frame);
-            interface.is_some_and(|interface| interface.is_virtual(&link.destination))
+            interface.is_some_and(|interface| interface.is_virtual(link.destination))
         })
     }
 

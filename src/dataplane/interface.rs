@@ -76,14 +76,14 @@ impl Interface {
     }
 
     /// Whether an Ethernet address is that of the pair's virtual router.
-    pub(super) fn is_virtual(&self, mac: &Mac) -> bool {
-        self.virtual_macs.is_some_and(|virtual_macs| virtual_macs.contains(mac))
+    pub(super) fn is_virtual(&self, mac: Mac) -> bool {
+        self.virtual_macs.is_some_and(|virtual_macs| virtual_macs.contains(&mac))
     }
 
     /// What frames for the interface are sent to.
     fn station(&self) -> Station {
         let own = Station::of(&self.mac);
-        self.virtual_macs.as_ref().map_or(own, |virtual_macs| own.with_virtual(virtual_macs))
+        self.virtual_macs.map_or(own, |virtual_macs| own.with_virtual(virtual_macs))
     }
 
     /// The network of this interface that an address is in.

@@ -36,7 +36,7 @@ pub mod pipeline;
 mod shared;
 mod flow;
 pub mod stopwatch;
-pub mod hearing;
+mod hearing;
 mod hit;
 mod egress;
 mod housekeeping;

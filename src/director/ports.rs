@@ -158,10 +158,10 @@ impl Start<'_> {
 
 /// The Ethernet addresses of the pair's virtual router on a port's links.
 fn virtual_macs(config: &Config, wanted: &PortConfig<'_>) -> Vec<Mac> {
-    let ids = wanted.interfaces.iter().filter_map(|(number, _)| u8::try_from(*number).ok());
+    let mut ids = wanted.interfaces.iter().filter_map(|(number, _)| u8::try_from(*number).ok());
     let of = |id| config.failover.as_ref().and_then(|group| group.virtual_macs(InterfaceId(id)));
     // The same on all links.
-    ids.filter_map(of).next().map(Vec::from).unwrap_or_default()
+    ids.find_map(of).map(Vec::from).unwrap_or_default()
 }
 
 /// Starts a port; waits a while for one whose other side is not there yet.

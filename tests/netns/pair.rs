@@ -375,7 +375,7 @@ fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
 }
 
 /// The kernel of the backup has addresses of its own.
-pub(crate) fn kernel_in_the_backups_place(lab: &Lab) {
+fn kernel_in_the_backups_place(lab: &Lab) {
     let settings: Vec<_> = ["all", "default", "outside0", "inside0"]
         .iter()
         .map(|name| {
@@ -387,7 +387,7 @@ pub(crate) fn kernel_in_the_backups_place(lab: &Lab) {
     lab.run("backup", "ip address add 10.0.0.3/24 dev inside0");
 }
 
-pub(crate) fn has_floating(lab: &Lab) -> bool {
+fn has_floating(lab: &Lab) -> bool {
     // It takes them over one after the other.
     eventually(Duration::from_secs(2), "both sides are the same", || {
         let text = lab.run("backup", "ip -br address");
@@ -397,7 +397,7 @@ pub(crate) fn has_floating(lab: &Lab) -> bool {
 }
 
 /// Elects with keepalived in both directions.
-fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
+pub(crate) fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
     kernel_in_the_backups_place(lab);
     let director = Side::start(lab, "director", config);
     director.becomes("master");

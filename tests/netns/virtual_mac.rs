@@ -1,6 +1,7 @@
 //! A pair whose addresses keep their Ethernet address when they move, and one that is no host for
 //! them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use toml::Table;
 
 use crate::lab::{Lab, VIP4, VIPS, eventually};
 use crate::pair::{
-    MAC_OF, Side, all_have_asked, begin_downloads, by_tshark, downloads_end_well, neighbor,
+    MAC_OF, Side, all_have_asked, begin_downloads, by_tshark, downloads_end_well,
+    elects_with_keepalived, neighbor, with,
 };
 use crate::traffic::{answers, echoes};
 
@@ -145,6 +147,45 @@ fn as_tshark_sees_it(lab: &Lab, file: &Path) {
     let told = read(&target, &fields);
     assert!(told.len() >= 2, "{told:?}");
     assert!(told.iter().all(|line| line[..] == [VIRTUAL[1], VIRTUAL[1]]), "{told:?}");
+}
+
+#[test]
+fn keepalived_with_use_vmac_is_the_other_half() {
+    let lab = Lab::pair("keepvmac");
+    let file = lab.state().join("street.pcap");
+    let capture = format!("tcpdump --immediate-mode -U -i to-client -w {}", file.display());
+    lab.begin(
+        "street",
+        "capture",
+        &format!("timeout 60 {capture} 'ip proto 112 or ip6 proto 112'"),
+    );
+    lab.begin("client", "client-neighbors", "timeout 60 ip monitor neigh");
+    for (name, address) in [("ping4", VIP4), ("ping6", VIP6)] {
+        lab.begin("client", name, &format!("timeout 60 ping -i 0.2 {address}"));
+    }
+    let config = with(&lab, |group| {
+        group.insert("pseudo_header".into(), true.into());
+        group.insert("virtual_mac".into(), true.into());
+    });
+    let settings = "version 3\n priority 100\n advert_int 0.1\n nopreempt\n use_vmac";
+    elects_with_keepalived(&lab, settings, &["ipv4", "ipv6"], &config);
+    lab.end("capture");
+    for (family, mac) in [("ip", VIRTUAL[0]), ("ipv6", VIRTUAL[1])] {
+        let fields = ["eth.src", "ip.src", "ipv6.src"];
+        let sent = by_tshark(&lab, &file, &format!("vrrp && {family}"), &fields);
+        assert!(sent.iter().all(|line| line[0] == mac), "{sent:?}");
+        let from: BTreeSet<_> = sent.iter().map(|line| (&line[1], &line[2])).collect();
+        assert_eq!(from.len(), 2, "both were the master: {from:?}");
+    }
+    // Both answered the client, who never learnt another Ethernet address.
+    let log = lab.log("client-neighbors");
+    for (address, mac) in [(VIP4, VIRTUAL[0]), (VIP6, VIRTUAL[1])] {
+        let mut lines = log
+            .lines()
+            .filter(|line| line.starts_with(&format!("{address} ")) && line.contains("lladdr"));
+        assert!(lines.clone().next().is_some(), "{log}");
+        assert_eq!(lines.find(|line| !line.contains(mac)), None, "{address}");
+    }
 }
 
 #[test]

@@ -15,8 +15,7 @@ use pointsman::control::{
     Plant, PoolReport, PortCounters, PortReport, SteeringMode, WorkerHandle,
 };
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
-use pointsman::dataplane::failover::{FailoverChannel, HeardMessage};
-use pointsman::dataplane::hearing::Hearing;
+use pointsman::dataplane::failover::{FailoverChannel, HeardMessage, Hearing};
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, InterfaceId, ServerSlot, TableVersion, WorkerId};

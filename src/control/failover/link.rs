@@ -7,8 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::election::Heard;
 use crate::control::config::{Config, FailoverConfig, InterfaceConfig};
-use crate::dataplane::failover::{HeardMessage, MESSAGE, Message};
-use crate::dataplane::hearing::{HeardLink, Hearing, Unheard};
+use crate::dataplane::failover::{HeardLink, HeardMessage, Hearing, MESSAGE, Message, Unheard};
 use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv4::protocol;

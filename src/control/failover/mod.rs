@@ -28,8 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::config::{Config, FailoverConfig};
-use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage};
-use crate::dataplane::hearing::Unheard;
+use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, Unheard};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::CpuId;
 use crate::wire::ethernet::Mac;

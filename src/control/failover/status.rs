@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::election::{Election, Role};
 use super::{Heard, Turner};
 use crate::control::config::MacAddress;
-use crate::dataplane::hearing::Unheard;
+use crate::dataplane::failover::Unheard;
 
 /// The pair, as one of its directors sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -158,7 +158,7 @@ fn inspect_frame(
     let (header, rest) =
         EthernetHeader::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
     let kind = header.ether_type.get();
-    if !ethernet::is_group(&header.destination) && !station.takes(&header.destination, kind) {
+    if !ethernet::is_group(&header.destination) && !station.takes(header.destination, kind) {
         return Err(DropReason::NotForUs);
     }
     if ethernet::is_group(&header.source) {

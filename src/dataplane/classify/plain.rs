@@ -55,19 +55,19 @@ const STATION_MASK: u64 = 0x0001_ffff_ffff_ffff;
 impl Station {
     /// The station with this address.
     pub const fn of(mac: &Mac) -> Self {
-        Self { own: word(mac), virtual_v4: NO_STATION, virtual_v6: NO_STATION }
+        Self { own: word(*mac), virtual_v4: NO_STATION, virtual_v6: NO_STATION }
     }
 
     /// The station that frames to the pair's virtual router are for, too: IPv4 and ARP to the first
     /// address, IPv6 to the second one.
     #[must_use]
-    pub const fn with_virtual(self, [v4, v6]: &[Mac; 2]) -> Self {
+    pub const fn with_virtual(self, [v4, v6]: [Mac; 2]) -> Self {
         Self { virtual_v4: word(v4), virtual_v6: word(v6), ..self }
     }
 
     /// Whether a frame to this address that carries this is for the station. One with a VLAN tag
     /// may be, whichever virtual router it is to.
-    pub(super) fn takes(&self, destination: &Mac, kind: u16) -> bool {
+    pub(super) fn takes(&self, destination: Mac, kind: u16) -> bool {
         let destination = word(destination);
         let is_virtual = match kind {
             ether_type::IPV4 | ether_type::ARP => destination == self.virtual_v4,
@@ -91,10 +91,10 @@ impl Station {
 }
 
 /// The first eight octets of a frame to an address, as far as [`STATION_MASK`] looks.
-const fn word(mac: &Mac) -> u64 {
+const fn word(mac: Mac) -> u64 {
     let mut link = [0; 8];
     let (station, _) = link.split_at_mut(mac.len());
-    station.copy_from_slice(mac);
+    station.copy_from_slice(&mac);
     u64::from_le_bytes(link)
 }
 

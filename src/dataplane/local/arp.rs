@@ -49,7 +49,7 @@ pub(super) fn receive<F: Frame>(
     }
     // A sender of 0.0.0.0 only probes whether an address is taken (RFC 5227), and who speaks with
     // the virtual router's Ethernet address is not to be reached by that.
-    if packet.sender_ip != V4::default() && !interface.is_virtual(&packet.sender_mac) {
+    if packet.sender_ip != V4::default() && !interface.is_virtual(packet.sender_mac) {
         shared.neighbor_seen(interface.id, sender, packet.sender_mac, for_us);
     }
     match packet.operation.get() {

@@ -105,7 +105,7 @@ fn solicited<F: Frame>(
 ) -> Outcome {
     let target = received.message.target;
     let for_us = shared.answers(interface, target.to_ip());
-    let of_other = |mac: &Mac| !shared.is_ours(received.source) && !interface.is_virtual(mac);
+    let of_other = |mac: &Mac| !shared.is_ours(received.source) && !interface.is_virtual(*mac);
     if let Some(mac) = received.source_mac.filter(of_other) {
         shared.neighbor_seen(interface.id, received.source.to_ip(), mac, for_us);
     }
@@ -149,7 +149,7 @@ fn advertised<F: Frame>(
     // section 7.2.4), and Linux does.
     let confirmed = is_solicited.then_some(received.station);
     let mac = received.target_mac.or(confirmed);
-    if let Some(mac) = mac.filter(|mac| !interface.is_virtual(mac)) {
+    if let Some(mac) = mac.filter(|mac| !interface.is_virtual(*mac)) {
         shared.neighbor_seen(interface.id, target.to_ip(), mac, is_solicited);
     }
     Outcome::Consumed
