@@ -167,6 +167,11 @@ fn keepalived_with_use_vmac_is_the_other_half() {
         group.insert("pseudo_header".into(), true.into());
         group.insert("virtual_mac".into(), true.into());
     });
+    // Its kernel would ask for the client from the VIP, at the port's own address.
+    lab.run(
+        "backup",
+        "sysctl -q -w net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.arp_ignore=1",
+    );
     let settings = "version 3\n priority 100\n advert_int 0.1\n nopreempt\n use_vmac";
     elects_with_keepalived(&lab, settings, &["ipv4", "ipv6"], &config);
     lab.end("capture");

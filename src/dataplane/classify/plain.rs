@@ -77,16 +77,14 @@ impl Station {
         destination == self.own || is_virtual
     }
 
+    /// The same by what the first eight octets are, and the [`KIND`](V4_KIND) of a plain frame.
+    /// The port's own address is asked for first: most pairs have no other.
     #[inline]
-    const fn takes_v4(&self, link: [u8; 8]) -> bool {
+    const fn is_meant(&self, link: [u8; 8], kind: u32) -> bool {
         let link = u64::from_le_bytes(link) & STATION_MASK;
-        link == self.own || link == self.virtual_v4
-    }
-
-    #[inline]
-    const fn takes_v6(&self, link: [u8; 8]) -> bool {
-        let link = u64::from_le_bytes(link) & STATION_MASK;
-        link == self.own || link == self.virtual_v6
+        link == self.own
+            || link == self.virtual_v4 && kind & V4_KIND_MASK == V4_KIND
+            || link == self.virtual_v6 && kind & V6_KIND_MASK == V6_KIND
     }
 }
 
@@ -117,11 +115,13 @@ pub(super) fn inspect(
     packet: &mut Packet,
 ) -> Option<FlowHash> {
     let head = octets.first_chunk::<V4_HEAD>()?;
-    let link = at::<0, 8, _>(head);
     let kind = u32::from_le_bytes(at::<12, 4, _>(head));
-    if kind & V4_KIND_MASK == V4_KIND && station.takes_v4(link) {
+    if !station.is_meant(at::<0, 8, _>(head), kind) {
+        return None;
+    }
+    if kind & V4_KIND_MASK == V4_KIND {
         inspect_v4(head, octets, total_len, secret, packet).map(FlowHash::V4)
-    } else if kind & V6_KIND_MASK == V6_KIND && station.takes_v6(link) {
+    } else if kind & V6_KIND_MASK == V6_KIND {
         inspect_v6(octets, total_len, secret, packet).map(FlowHash::V6)
     } else {
         None
