@@ -148,6 +148,7 @@ fn interface(id: u8, mac: [u8; 6], addresses: &[&str]) -> Interface {
         mss_clamp: None,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         floating: Vec::new(),
+        virtual_macs: None,
     }
 }
 

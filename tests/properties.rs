@@ -376,7 +376,7 @@ proptest! {
     ) {
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
         let mut packet = Packet::of(Class::Arp);
-        classify(&mut frame, Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        classify(&mut frame, &Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
         if packet.ip_octets > 0 {
             prop_assert_eq!(frame.octets.len(), 14 + usize::from(packet.ip_octets));
@@ -385,7 +385,7 @@ proptest! {
         let rest = octets.len() - first;
         let mut chained = Chained { first: octets[..first].to_vec(), rest };
         let mut packet = Packet::of(Class::Arp);
-        classify(&mut chained, Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        classify(&mut chained, &Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
         assert_headers_are_there(&chained, &packet.class, packet.transport);
     }
 }
@@ -417,18 +417,26 @@ fn nearly_plain_frame() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// Of a pair's virtual router.
+const VIRTUAL_MACS: [[u8; 6]; 2] = [[0, 0, 0x5e, 0, 1, 51], [0, 0, 0x5e, 0, 2, 51]];
+
 proptest! {
     #![proptest_config(quiet(20_000))]
 
     #[test]
     fn the_short_way_of_plain_packets_says_what_the_general_one_says(
         octets in prop_oneof![3 => nearly_plain_frame(), 1 => bad_frame()],
+        to_virtual in prop::option::of(prop::sample::select(&VIRTUAL_MACS[..])),
     ) {
+        let mut octets = octets;
+        if let (Some(mac), Some(destination)) = (to_virtual, octets.first_chunk_mut()) {
+            *destination = mac;
+        }
+        let station = &Station::of(&OUTSIDE).with_virtual(VIRTUAL_MACS);
         let mut packet = Packet::of(Class::Arp);
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
-        let hash = classify(&mut frame, Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        let hash = classify(&mut frame, station, Sides::OUTSIDE, &SECRET, &mut packet);
         let mut general = Packet { sides: Sides::OUTSIDE, ..Packet::of(Class::Arp) };
-        let station = Station::of(&OUTSIDE);
         let general_hash =
             inspect_any(&octets, octets.len(), station, &SECRET, &mut general);
         prop_assert_eq!(packet, general);
@@ -445,7 +453,7 @@ fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
             let mut packet = Packet::of(Class::Arp);
-            classify(&mut frame, Station::of(&mac), Sides::OUTSIDE, &SECRET, &mut packet);
+            classify(&mut frame, &Station::of(&mac), Sides::OUTSIDE, &SECRET, &mut packet);
             // Only what was padding may be missing.
             let is_whole = packet.ip_octets > 0 && 14 + usize::from(packet.ip_octets) <= length;
             assert!(matches!(packet.class, Class::Drop(_)) || is_whole, "{length} of {seed:02x?}");

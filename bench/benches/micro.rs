@@ -217,7 +217,7 @@ fn classification(criterion: &mut Criterion) {
 fn classify_all(frames: &mut [BufferFrame]) {
     let mut packet = Packet::of(Class::Drop(DropReason::Truncated));
     for frame in frames {
-        classify(frame, Station::of(&OUTSIDE_MAC), Sides::OUTSIDE, &SECRET, &mut packet);
+        classify(frame, &Station::of(&OUTSIDE_MAC), Sides::OUTSIDE, &SECRET, &mut packet);
         black_box(&packet);
     }
 }
@@ -267,6 +267,7 @@ fn one_service(kind: SchedulerKind, servers: u16) -> ServiceTable {
         timeouts: None,
         persistence: None,
         connection_limit: None,
+        is_synchronised: true,
     }];
     let mut slots = SlotRegistry::new(usize::from(servers));
     ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).expect("a table")

@@ -116,6 +116,7 @@ impl Plan {
             mss_clamp: None,
             addresses: addresses.to_vec(),
             floating: Vec::new(),
+            virtual_macs: None,
         };
         Interfaces::new(vec![
             one(OUTSIDE, flows::OUTSIDE_MAC, outside),

@@ -68,7 +68,7 @@ fn text(status: &FailoverStatus) -> String {
     )
     .ok();
     writeln!(text, "connections: {}", synchronisation(status)).ok();
-    let head = ["interface", "family", "link", "source", "floating", "other director"];
+    let head = ["interface", "family", "link", "source", "floating", "at", "other director"];
     let mut table = output::table(&head, head.len());
     for link in links {
         table.add_row(row(link));
@@ -107,6 +107,7 @@ fn row(link: &LinkStatus) -> Vec<String> {
         if link.up { "up" } else { "down" }.to_owned(),
         link.source.clone(),
         link.floating.join(" "),
+        link.mac.clone(),
         peer,
     ]
 }

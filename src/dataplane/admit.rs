@@ -65,6 +65,9 @@ pub(super) fn admit<A: Family, F: Frame>(
         return Ok(Admitted::Connection(opened?));
     }
     if shared.is_ours(key.destination) {
+        if !shared.accepts(key.destination.to_ip()) {
+            return Err(DropReason::NotAccepted.into());
+        }
         return Err(match key.protocol {
             protocol::TCP | protocol::UDP | protocol::SCTP => DropReason::NoService,
             _ if key.protocol == A::ICMP => DropReason::IcmpUnsupported,

@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::classify::{Class, Packet};
 use super::family::Family;
 use super::frame::{Frame, FrameBurst, Outlet};
+use super::hearing::{Overheard, Refused, Ruling};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
@@ -30,6 +31,8 @@ use crate::wire::flow_key::FlowKey;
 use crate::wire::ipv4::{self, Ipv4Header};
 use crate::wire::ipv6::{self, Ipv6Header};
 use crate::wire::{U16, checksum, ipvs_sync};
+
+pub use super::hearing::{HeardLink, HeardSync, Hearing, Unheard};
 
 /// Errands and packets that fit the queues.
 const ERRANDS: usize = 256;
@@ -154,23 +157,29 @@ pub struct FailoverChannel {
     heard: Vec<Ring<HeardMessage>>,
     /// Connections on their way between directors.
     pub sync: SyncChannel,
+    /// What is let through to the failover thread.
+    pub hearing: Hearing,
+    refused: Refused,
 }
 
 impl FailoverChannel {
     /// For so many workers.
-    pub fn for_workers(workers: usize) -> Self {
-        Self::telling_again(workers, REFRESH)
-    }
-
-    /// As [`FailoverChannel::for_workers`]; the workers tell of all connections again in this time.
-    pub fn telling_again(workers: usize, refresh: Duration) -> Self {
-        let walk_ms = u32::try_from(refresh.as_millis()).unwrap_or(u32::MAX);
+    pub fn new(workers: usize, hearing: Hearing) -> Self {
         Self {
             standing: Standing::backup(),
             errands: Ring::new(ERRANDS),
             heard: (0..workers).map(|_| Ring::new(HEARD)).collect(),
-            sync: SyncChannel::new(workers, walk_ms),
+            sync: SyncChannel::new(workers, REFRESH),
+            hearing,
+            refused: Refused::default(),
         }
+    }
+
+    /// The workers tell of all connections again in this time.
+    #[must_use]
+    pub fn telling_again(mut self, refresh: Duration) -> Self {
+        self.sync.walk_in(refresh);
+        self
     }
 
     /// Gives a worker an errand; `false`: too many wait.
@@ -191,6 +200,16 @@ impl FailoverChannel {
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
         self.heard.iter().find_map(Ring::pop)
+    }
+
+    /// Advertisements that workers have refused for a reason.
+    pub fn refused(&self, why: Unheard) -> u64 {
+        self.refused.advertisements(why)
+    }
+
+    /// Messages about connections that workers have refused.
+    pub fn refused_synchronisation(&self) -> u64 {
+        self.refused.synchronisation()
     }
 
     /// Notes a message that a worker has heard; `false`: too many wait.
@@ -228,6 +247,10 @@ impl<F: Frame> Pipeline<F> {
         let Self { shared, packets, .. } = self;
         for (frame, looked) in burst.drain(..).zip(packets.iter()) {
             let packet = &looked.packet;
+            if shared.is_to_virtual(&frame) {
+                shared.drop(frame, DropReason::Standby, outlet);
+                continue;
+            }
             match packet.class {
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);
@@ -291,23 +314,53 @@ impl<F: Frame> Shared<F> {
             && self.interfaces.own(key.destination)
     }
 
+    /// Whether a frame is to the pair's virtual router, which is the active director's alone.
+    fn is_to_virtual(&self, frame: &F) -> bool {
+        let destination = EthernetHeader::ref_from_prefix(frame.octets());
+        destination.is_ok_and(|(link, _)| {
+            let interface = self.interfaces.of_frame(frame);
+            interface.is_some_and(|interface| interface.is_virtual(link.destination))
+        })
+    }
+
     /// A packet of another director: VRRP, or synchronisation.
     #[cold]
     pub(super) fn hear(&self, packet: &Packet, frame: F, outlet: &mut impl Outlet<F>) {
         let (Some(channel), Some(link)) = (&self.failover, self.interfaces.of_frame(&frame)) else {
             return self.drop(frame, DropReason::NotForUs, outlet);
         };
-        let Some(message) = read(link.id, packet, frame.octets()) else {
+        let Some(overheard) = Overheard::read(link.id, packet, frame.octets()) else {
             return self.drop(frame, DropReason::Truncated, outlet);
         };
-        let is_vrrp = is_vrrp(frame.octets());
-        if !is_vrrp {
-            channel.sync.hear(self.worker, message);
-        } else if !channel.hear(self.worker, message) {
-            self.stats.events_lost.increment();
+        if let Err(reason) = self.let_through(channel, &overheard) {
+            return self.drop(frame, reason, outlet);
         }
         self.stats.consumed.increment();
         outlet.discard(frame);
+    }
+
+    /// Gives the failover side what it can use, and counts what it cannot.
+    fn let_through(
+        &self,
+        channel: &FailoverChannel,
+        overheard: &Overheard<'_>,
+    ) -> Result<(), DropReason> {
+        let message = || overheard.to_message().ok_or(DropReason::Truncated);
+        if overheard.is_synchronisation {
+            match channel.hearing.of_synchronisation(overheard) {
+                Ruling::Heard => channel.sync.hear(self.worker, message()?),
+                Ruling::Refused => channel.refused.count_synchronisation(),
+                Ruling::Own => {}
+                Ruling::Unwanted => return Err(DropReason::NotForUs),
+            }
+            return Ok(());
+        }
+        match channel.hearing.of_advertisement(overheard) {
+            Ok(()) if channel.hear(self.worker, message()?) => {}
+            Ok(()) => self.stats.events_lost.increment(),
+            Err(why) => channel.refused.count(why),
+        }
+        Ok(())
     }
 
     /// Sends a message; whether it has left.
@@ -338,7 +391,7 @@ impl<F: Frame> Shared<F> {
             self.drop(frame, DropReason::NoRoute, outlet);
             return false;
         };
-        self.send_to_peer(hop, frame, outlet)
+        self.send_to_peer(hop, source, frame, outlet)
     }
 
     /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
@@ -346,6 +399,7 @@ impl<F: Frame> Shared<F> {
     fn send_to_peer(
         &mut self,
         hop: AdjacencyId,
+        source: Mac,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> bool {
@@ -356,7 +410,8 @@ impl<F: Frame> Shared<F> {
             return true;
         };
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-            [link.destination, link.source] = entry.link;
+            [link.destination, _] = entry.link;
+            link.source = source;
         }
         self.send_now(entry.interface, entry.vlan, frame, outlet)
     }
@@ -374,33 +429,6 @@ impl<F: Frame> Shared<F> {
         }
         outlet.transmit_now(interface, frame)
     }
-}
-
-/// Whether a packet of another director is no synchronisation, which is over UDP.
-fn is_vrrp(octets: &[u8]) -> bool {
-    let ip = octets.get(ethernet::HEADER..).unwrap_or_default();
-    let protocol = match ip.first().map(|first| first >> 4) {
-        Some(4) => Ipv4Header::ref_from_prefix(ip).map(|(ip, _)| ip.protocol).ok(),
-        _ => Ipv6Header::ref_from_prefix(ip).map(|(ip, _)| ip.next_header).ok(),
-    };
-    protocol != Some(ipv4::protocol::UDP)
-}
-
-/// What the failover thread wants to know of a VRRP packet.
-fn read(interface: InterfaceId, packet: &Packet, octets: &[u8]) -> Option<HeardMessage> {
-    let (link, rest) = EthernetHeader::ref_from_prefix(octets).ok()?;
-    let (source, destination, hop_limit): (IpAddr, IpAddr, u8);
-    if link.ether_type.get() == ether_type::IPV4 {
-        let (ip, _) = Ipv4Header::ref_from_prefix(rest).ok()?;
-        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.ttl);
-    } else {
-        let (ip, _) = Ipv6Header::ref_from_prefix(rest).ok()?;
-        (source, destination, hop_limit) = (ip.source.into(), ip.destination.into(), ip.hop_limit);
-    }
-    let end = ethernet::HEADER + usize::from(packet.ip_octets);
-    let octets = octets.get(usize::from(packet.transport)..end)?;
-    let payload = octets.try_into().ok()?;
-    Some(HeardMessage { interface, source, destination, hop_limit, payload })
 }
 
 /// Writes a message with its headers; the destination of one to a group is that group's.

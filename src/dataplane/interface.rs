@@ -55,9 +55,37 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// Addresses that the active director of a pair has.
     pub floating: Vec<IpAddr>,
+    /// The Ethernet addresses of the pair's virtual router on this link, of IPv4 and IPv6: what
+    /// moves has them. `None`: it has the port's.
+    pub virtual_macs: Option<[Mac; 2]>,
 }
 
 impl Interface {
+    /// The Ethernet address that links are told for an address of ours.
+    pub(super) fn mac_of(&self, address: IpAddr) -> Mac {
+        match self.virtual_macs {
+            Some([v4, v6]) if !self.keeps(address) => {
+                if address.is_ipv4() {
+                    v4
+                } else {
+                    v6
+                }
+            }
+            Some(_) | None => self.mac,
+        }
+    }
+
+    /// Whether an Ethernet address is that of the pair's virtual router.
+    pub(super) fn is_virtual(&self, mac: Mac) -> bool {
+        self.virtual_macs.is_some_and(|virtual_macs| virtual_macs.contains(&mac))
+    }
+
+    /// What frames for the interface are sent to.
+    fn station(&self) -> Station {
+        let own = Station::of(&self.mac);
+        self.virtual_macs.map_or(own, |virtual_macs| own.with_virtual(virtual_macs))
+    }
+
     /// The network of this interface that an address is in.
     fn network_of(&self, address: IpAddr) -> Option<&IpNet> {
         self.addresses.iter().find(|network| network.contains(&address))
@@ -106,7 +134,7 @@ impl Interface {
 /// The interfaces of one port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PortInterfaces {
-    /// The port's Ethernet address.
+    /// What frames without a tag are sent to.
     pub(super) station: Station,
     /// Whether there are interfaces with VLANs; if not there is one without.
     pub(super) has_vlans: bool,
@@ -115,7 +143,16 @@ pub(super) struct PortInterfaces {
     /// The interface of frames without a tag.
     untagged: Option<InterfaceId>,
     /// Sorted by VLAN.
-    tagged: Vec<(VlanId, InterfaceId, Sides)>,
+    tagged: Vec<Tagged>,
+}
+
+/// An interface with a VLAN.
+#[derive(Clone, Copy, Debug)]
+struct Tagged {
+    vlan: VlanId,
+    id: InterfaceId,
+    sides: Sides,
+    station: Station,
 }
 
 impl PortInterfaces {
@@ -125,7 +162,7 @@ impl PortInterfaces {
         if vlan == VlanId::UNTAGGED {
             return self.untagged;
         }
-        self.tagged(vlan).map(|(_, id, _)| *id)
+        self.tagged(vlan).map(|tagged| tagged.id)
     }
 
     /// Where the interface of a VLAN leads.
@@ -134,24 +171,32 @@ impl PortInterfaces {
         if vlan == VlanId::UNTAGGED {
             return self.sides;
         }
-        self.tagged(vlan).map_or(Sides::default(), |(_, _, sides)| *sides)
+        self.tagged(vlan).map_or(Sides::default(), |tagged| tagged.sides)
+    }
+
+    /// What frames for the interface of a VLAN are sent to.
+    #[inline]
+    pub(super) fn station_of(&self, vlan: VlanId) -> &Station {
+        self.tagged(vlan).map_or(&self.station, |tagged| &tagged.station)
     }
 
     #[inline]
-    fn tagged(&self, vlan: VlanId) -> Option<&(VlanId, InterfaceId, Sides)> {
-        let place = self.tagged.binary_search_by_key(&vlan, |(vlan, ..)| *vlan).ok()?;
+    fn tagged(&self, vlan: VlanId) -> Option<&Tagged> {
+        let place = self.tagged.binary_search_by_key(&vlan, |tagged| tagged.vlan).ok()?;
         self.tagged.get(place)
     }
 
     fn add(&mut self, interface: &Interface) {
-        self.station = Station::of(&interface.mac);
-        if interface.vlan == VlanId::UNTAGGED {
-            self.untagged = Some(interface.id);
-            self.sides = interface.sides;
+        let station = interface.station();
+        let Interface { vlan, id, sides, .. } = *interface;
+        if vlan == VlanId::UNTAGGED {
+            self.untagged = Some(id);
+            self.sides = sides;
+            self.station = station;
         } else {
             self.has_vlans = true;
-            self.tagged.push((interface.vlan, interface.id, interface.sides));
-            self.tagged.sort_unstable_by_key(|(vlan, ..)| *vlan);
+            self.tagged.push(Tagged { vlan, id, sides, station });
+            self.tagged.sort_unstable_by_key(|tagged| tagged.vlan);
         }
     }
 }

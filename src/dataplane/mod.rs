@@ -37,6 +37,7 @@ pub mod pipeline;
 mod shared;
 mod flow;
 pub mod stopwatch;
+mod hearing;
 mod hit;
 mod egress;
 mod housekeeping;

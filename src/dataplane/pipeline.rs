@@ -340,7 +340,7 @@ impl<F: Frame> Shared<F> {
         if port.has_vlans {
             return self.look_up_tagged(frame, port, tables, looked);
         }
-        let hash = self.look_up_class(frame, (port.station, port.sides), tables, looked);
+        let hash = self.look_up_class(frame, (&port.station, port.sides), tables, looked);
         if hash.is_none() && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
             self.look_up_tagged(frame, port, tables, looked);
         }
@@ -357,8 +357,9 @@ impl<F: Frame> Shared<F> {
     ) {
         match vlan::take_off(frame, port) {
             Ok(()) => {
-                let sides = port.sides_of(frame.vlan());
-                self.look_up_class(frame, (port.station, sides), tables, looked);
+                let vlan = frame.vlan();
+                let link = (port.station_of(vlan), port.sides_of(vlan));
+                self.look_up_class(frame, link, tables, looked);
             }
             Err(reason) => looked.drop(reason),
         }
@@ -379,14 +380,15 @@ impl<F: Frame> Shared<F> {
             packet.sides = sides;
             return looked.expect(hash, tables);
         }
-        self.look_up_again(frame, (port.station, sides), tables, looked);
+        let link = (port.station_of(frame.vlan()), sides);
+        self.look_up_again(frame, link, tables, looked);
     }
 
     #[inline(never)]
     fn look_up_again(
         &self,
         frame: &mut F,
-        link: (Station, Sides),
+        link: (&Station, Sides),
         tables: Tables<'_>,
         looked: &mut Looked,
     ) {
@@ -399,7 +401,7 @@ impl<F: Frame> Shared<F> {
     fn look_up_class(
         &self,
         frame: &mut F,
-        (station, sides): (Station, Sides),
+        (station, sides): (&Station, Sides),
         tables: Tables<'_>,
         looked: &mut Looked,
     ) -> Option<FlowHash> {

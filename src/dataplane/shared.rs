@@ -194,6 +194,13 @@ impl<F: Frame> Shared<F> {
         self.interfaces.answers(interface, address, &self.services, self.is_active)
     }
 
+    /// Whether the director is a host for an address of ours: for one that moves it need not be.
+    #[cold]
+    pub(super) fn accepts(&self, address: IpAddr) -> bool {
+        let Some(channel) = &self.failover else { return true };
+        channel.hearing.accepts || self.interfaces.iter().any(|link| link.keeps(address))
+    }
+
     /// Whether an address is a VIP, one that masquerades appear with, or one of the director's
     /// own, floating ones included.
     #[inline]

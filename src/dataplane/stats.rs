@@ -123,6 +123,8 @@ drop_reasons! {
     IcmpUnrelated = "icmp_unrelated",
     /// To an address of the director, but no service listens there.
     NoService = "no_service",
+    /// To an address that moves with the group, for no service, and `accept = false`.
+    NotAccepted = "not_accepted",
     /// To an address that the director neither owns nor has a connection for.
     NotOwned = "not_owned",
     /// A TCP segment or SCTP packet that belongs to no connection and may not open one.

@@ -75,6 +75,7 @@ mod tests {
             mss_clamp: None,
             addresses: Vec::new(),
             floating: Vec::new(),
+            virtual_macs: None,
         }
     }
 

@@ -4,6 +4,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::steering::PortCheck;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::control::config::{Config, Device, InterfaceConfig, MacAddress, PortConfig};
 use crate::control::{
     DeviceSource, HashCheck, LinkSource, PoolReport, PortCounters, PortReport, SteeringMode,
@@ -78,11 +80,18 @@ struct LinkOf {
     port: PortStatsReader,
     /// The kernel's interface behind a port whose driver does not look at it.
     kernel: Option<String>,
+    /// It was down at the last look.
+    was_down: AtomicBool,
 }
 
 impl LinkOf {
     fn is_up(&self) -> bool {
         let is_up = self.port.link().is_none_or(|link| link.up);
+        let runs = |name: &str| {
+            let runs = runs(name, self.was_down.load(Relaxed));
+            self.was_down.store(!runs, Relaxed);
+            runs
+        };
         is_up && self.kernel.as_deref().is_none_or(runs)
     }
 }
@@ -90,12 +99,14 @@ impl LinkOf {
 /// Whether an interface of the kernel is up and has a carrier; one that is gone has none.
 ///
 /// `IFF_RUNNING` follows the carrier by up to a second, for the kernel looks at links that seldom.
-/// So one whose carrier is lost is down at once, and one whose carrier is back is up only when the
-/// kernel sends by it again.
-fn runs(name: &str) -> bool {
+/// So one whose carrier is lost is down at once, and one whose carrier is back (`was_down`) is up
+/// only when the kernel sends by it again. At the start a carrier is enough.
+fn runs(name: &str, was_down: bool) -> bool {
     let Ok(mut all) = getifaddrs() else { return true };
-    let working =
-        InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING | InterfaceFlags::IFF_LOWER_UP;
+    let mut working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOWER_UP;
+    if was_down {
+        working |= InterfaceFlags::IFF_RUNNING;
+    }
     all.any(|known| known.interface_name == name && known.flags.contains(working))
 }
 
@@ -110,7 +121,8 @@ impl Links {
                 }
                 Device::Vdev { .. } | Device::Pci(_) => None,
             };
-            Some(LinkOf { port: ports.get(place)?.stats_reader(), kernel })
+            let was_down = AtomicBool::new(false);
+            Some(LinkOf { port: ports.get(place)?.stats_reader(), kernel, was_down })
         };
         Self { interfaces: config.interfaces.iter().map(of).collect() }
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
-use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant};
+use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant, failover};
 use crate::dataplane::failover::{FailoverChannel, REFRESH};
 use crate::dataplane::stats::WorkerStats;
 use crate::dpdk::eal::Eal;
@@ -25,6 +25,7 @@ use crate::dpdk::port::Port;
 use crate::dpdk::tsc;
 use crate::ids::TableVersion;
 use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry, Templates};
+use crate::wire::ethernet::Mac;
 
 pub use error::DirectorError;
 
@@ -49,11 +50,8 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let pool = ports::packet_pool(&eal, &config)?;
     let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let workers = config.director.workers.len();
-    let channel = config.failover.as_ref().map(|group| {
-        let refresh = group.sync.as_ref().map_or(REFRESH, |sync| sync.refresh);
-        Arc::new(FailoverChannel::telling_again(workers, refresh))
-    });
+    let macs = devices::macs(&config, &ports);
+    let channel = channel_of(&config, &macs);
     let shop = workers::Shop {
         eal: &eal,
         config: &config,
@@ -68,7 +66,7 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
     let (ports, crew) = shop.launch(ports)?;
     let failover = channel.map(|channel| FailoverPlant {
         channel,
-        macs: devices::macs(&config, &ports),
+        macs,
         links: Box::new(devices::Links::new(&config, &ports)),
         owner: workers::owner_by(steered.steering.clone()),
         clock: tsc::now,
@@ -129,4 +127,13 @@ fn settle(stats: &[Arc<WorkerStats>], pool: &Mempool, forgotten: u32) -> Result<
         return Err(DirectorError::BuffersInUse(in_use));
     }
     Ok(())
+}
+
+/// What workers and the failover side of one of a pair share. `macs`: of the interfaces.
+fn channel_of(config: &Config, macs: &[Mac]) -> Option<Arc<FailoverChannel>> {
+    let group = config.failover.as_ref()?;
+    let refresh = group.sync.as_ref().map_or(REFRESH, |sync| sync.refresh);
+    let hearing = failover::hearing(config, group, macs);
+    let channel = FailoverChannel::new(config.director.workers.len(), hearing);
+    Some(Arc::new(channel.telling_again(refresh)))
 }

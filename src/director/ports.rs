@@ -12,6 +12,8 @@ use crate::dpdk::error::DpdkError;
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
 use crate::dpdk::port::PortSettings;
+use crate::ids::InterfaceId;
+use crate::wire::ethernet::Mac;
 
 /// Buffers that a worker keeps for itself.
 const POOL_CACHE: u32 = 256;
@@ -148,9 +150,18 @@ impl Start<'_> {
             mtu: wanted.mtu(),
             promiscuous: wanted.promiscuous(),
             mac: wanted.mac().map(|mac| mac.0),
+            more_macs: virtual_macs(config, wanted),
             rss: self.design.rss(self.place, mode),
         }
     }
+}
+
+/// The Ethernet addresses of the pair's virtual router on a port's links.
+fn virtual_macs(config: &Config, wanted: &PortConfig<'_>) -> Vec<Mac> {
+    let mut ids = wanted.interfaces.iter().filter_map(|(number, _)| u8::try_from(*number).ok());
+    let of = |id| config.failover.as_ref().and_then(|group| group.virtual_macs(InterfaceId(id)));
+    // The same on all links.
+    ids.find_map(of).map(Vec::from).unwrap_or_default()
 }
 
 /// Starts a port; waits a while for one whose other side is not there yet.

@@ -254,6 +254,7 @@ impl Shop<'_> {
             mss_clamp: config.mss_clamp,
             addresses: config.addresses.clone(),
             floating: self.config.failover.iter().flat_map(|group| group.floating_of(id)).collect(),
+            virtual_macs: self.config.failover.as_ref().and_then(|group| group.virtual_macs(id)),
         };
         let places = self.places();
         let configured = (0..).map(InterfaceId).zip(&self.config.interfaces).zip(places);

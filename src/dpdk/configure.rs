@@ -29,6 +29,8 @@ pub struct PortSettings {
     pub promiscuous: bool,
     /// The MAC address; `None` keeps the device's own.
     pub mac: Option<Mac>,
+    /// More MAC addresses to receive frames to, such as those of a virtual router.
+    pub more_macs: Vec<Mac>,
     /// How packets are spread over several receive queues.
     pub rss: RssSettings,
 }
@@ -43,6 +45,7 @@ impl Default for PortSettings {
             mtu: 1500,
             promiscuous: false,
             mac: None,
+            more_macs: Vec::new(),
             rss: RssSettings::default(),
         }
     }
@@ -122,6 +125,7 @@ pub(super) fn configure(
     }
     setup.set_mac(&mut granted);
     setup.receive_all(&mut granted);
+    setup.add_macs(&mut granted)?;
     setup.report(&granted);
     Ok(granted)
 }
@@ -317,6 +321,24 @@ impl Setup<'_> {
                 granted.promiscuous = self.promiscuous();
             }
         }
+    }
+
+    /// Receives frames to more addresses: by filters of the device, or else by taking every frame.
+    fn add_macs(&self, granted: &mut Granted) -> Result<(), DpdkError> {
+        for mac in &self.settings.more_macs {
+            let mut address = dpdk_sys::rte_ether_addr { addr_bytes: *mac };
+            // SAFETY: DPDK checks the port and copies the address.
+            let code =
+                unsafe { dpdk_sys::rte_eth_dev_mac_addr_add(self.port.0, &raw mut address, 0) };
+            if granted.promiscuous || self.note("another MAC address", code) {
+                continue;
+            }
+            granted.promiscuous = self.promiscuous();
+            if !granted.promiscuous {
+                return Err(DpdkError::NoMoreMacs(self.name.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     fn promiscuous(&self) -> bool {

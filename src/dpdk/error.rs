@@ -84,6 +84,12 @@ pub enum DpdkError {
         /// What it was asked for.
         wish: &'static str,
     },
+    /// The port takes frames to no other address than its own.
+    #[error(
+        "port {0:?} can receive frames to no other MAC address than its own: it neither takes \
+         further addresses nor has a promiscuous mode, so there can be no virtual MAC on it"
+    )]
+    NoMoreMacs(String),
     /// The port's queues are still with their workers.
     #[error("the queues of port {0:?} are still in use; drop them first")]
     QueuesInUse(String),

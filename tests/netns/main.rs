@@ -32,4 +32,5 @@ mod sync;
 mod takeover;
 mod tools;
 mod traffic;
+mod virtual_mac;
 mod workers;

@@ -11,7 +11,7 @@ use crate::director::BINARY;
 use crate::lab::{Lab, VIP4, VIPS, eventually, section};
 use crate::traffic::answers;
 
-const MAC_OF: [(&str, &str, &str); 2] = [
+pub(crate) const MAC_OF: [(&str, &str, &str); 2] = [
     ("director", "02:00:00:00:01:01", "02:00:00:00:02:01"),
     ("backup", "02:00:00:00:01:02", "02:00:00:00:02:02"),
 ];
@@ -64,11 +64,11 @@ impl<'l> Side<'l> {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     }
 
-    fn ask(&self) -> Option<Json> {
+    pub(crate) fn ask(&self) -> Option<Json> {
         Some(serde_json::from_str(&self.tell("ha --json")?).unwrap())
     }
 
-    fn role(&self) -> String {
+    pub(crate) fn role(&self) -> String {
         self.ask().unwrap()["role"].as_str().unwrap().to_owned()
     }
 
@@ -129,7 +129,7 @@ fn socket(lab: &Lab, role: &str) -> std::path::PathBuf {
 }
 
 /// The Ethernet address that a host's kernel has for a neighbour.
-fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
+pub(crate) fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
     let line = format!("ip neighbour show {address} dev eth0");
     let text = lab.run(host, &line);
     let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr");
@@ -153,7 +153,7 @@ fn all_send_to(lab: &Lab, role: &str) {
 }
 
 /// Everybody has asked for the floating addresses.
-fn all_have_asked(lab: &Lab) {
+pub(crate) fn all_have_asked(lab: &Lab) {
     for vip in VIPS {
         assert_eq!(answers(lab, vip, 6).values().sum::<usize>(), 6, "{vip}");
     }
@@ -196,7 +196,7 @@ fn both_sides_move_together_when_the_master_dies_and_stay_when_it_returns() {
 }
 
 /// A web client with one connection that is busy for some seconds, of each family.
-fn begin_downloads(lab: &Lab) {
+pub(crate) fn begin_downloads(lab: &Lab) {
     for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
         let url = format!("'http://{vip}/big?[1-30]'");
         let curl = format!("curl -sS -v --max-time 60 --limit-rate 4M {url}");
@@ -207,7 +207,7 @@ fn begin_downloads(lab: &Lab) {
 }
 
 /// They end as they should: every octet has come, over one connection.
-fn downloads_end_well(lab: &Lab) {
+pub(crate) fn downloads_end_well(lab: &Lab) {
     let content = lab.state().join("content/big").display().to_string();
     let whole = "for i in $(seq 30); do cat FILE; done | sha256sum".replace("FILE", &content);
     let whole = lab.run("client", &whole);
@@ -420,7 +420,7 @@ fn has_floating(lab: &Lab) -> bool {
 }
 
 /// Elects with keepalived in both directions.
-fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
+pub(crate) fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
     kernel_in_the_backups_place(lab);
     let director = Side::start(lab, "director", config);
     director.becomes("master");
@@ -458,7 +458,7 @@ fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: 
 }
 
 /// The laboratory's configuration with other settings of failover.
-fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
+pub(crate) fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
     let mut config = Side::config(lab, "director", "0");
     let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
     change(group);
@@ -521,7 +521,7 @@ fn keepalived_is_the_other_half_by_version_2_and_unicast() {
 }
 
 /// Fields of the packets of a capture that pass a filter, as tshark reads them.
-fn by_tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn by_tshark(lab: &Lab, file: &Path, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
     let fields: Vec<_> = fields.iter().map(|field| format!("-e {field}")).collect();
     let (file, fields) = (file.display(), fields.join(" "));
     let line = format!("tshark -r {file} -Y '{filter}' -T fields {fields} 2>/dev/null");

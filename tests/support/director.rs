@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use pointsman::clock::Tick;
-use pointsman::control::config::{Config, Listing, Machine, Role, parse};
+use pointsman::control::config::{Config, FailoverConfig, Listing, Machine, Role, parse};
+use pointsman::control::failover;
 use pointsman::dataplane::classify::FlowHash;
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
+use pointsman::dataplane::failover::{Errand, FailoverChannel};
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
 use pointsman::dataplane::helper::Expectations;
 use pointsman::dataplane::interface::{Interface, Interfaces, Sides};
@@ -234,6 +236,8 @@ pub struct TestDirector {
     pub now: Tick,
     pub loads: Arc<ServerLoads>,
     pub expectations: Arc<Expectations>,
+    /// Of one of a pair, which begins as a standby.
+    pub failover: Option<Arc<FailoverChannel>>,
     /// Neighbours that answer when they are asked.
     pub answering: HashMap<IpAddr, Mac>,
     /// Whether those are asked on the wire that do not answer of themselves, and what the wire
@@ -274,6 +278,20 @@ fn ports(config: &Config) -> Vec<PortId> {
     config.interfaces.iter().map(|interface| PortId(of(&interface.device) as u16)).collect()
 }
 
+/// The pair, if it is one.
+fn group(setup: &Setup) -> impl Iterator<Item = &FailoverConfig> {
+    setup.config.failover.iter()
+}
+
+/// What workers and the failover thread share.
+fn channel(setup: &Setup) -> Option<Arc<FailoverChannel>> {
+    let macs = ports(&setup.config).into_iter().map(|port| setup.macs[port.index()]);
+    let macs: Vec<_> = macs.collect();
+    let hearing =
+        group(setup).map(|group| failover::hearing(&setup.config, group, &macs)).next()?;
+    Some(Arc::new(FailoverChannel::new(setup.workers.into(), hearing)))
+}
+
 fn interfaces(setup: &Setup) -> Interfaces {
     let configured = setup.config.interfaces.iter().zip(ports(&setup.config)).enumerate();
     Interfaces::new(
@@ -291,7 +309,11 @@ fn interfaces(setup: &Setup) -> Interfaces {
                 },
                 mss_clamp: interface.mss_clamp,
                 addresses: interface.addresses.clone(),
-                floating: Vec::new(),
+                floating: group(setup)
+                    .flat_map(|group| group.floating_of(InterfaceId(place as u8)))
+                    .collect(),
+                virtual_macs: group(setup)
+                    .find_map(|group| group.virtual_macs(InterfaceId(place as u8))),
             })
             .collect(),
     )
@@ -303,6 +325,7 @@ pub struct Common {
     services: Arc<ServiceTable>,
     loads: Arc<ServerLoads>,
     expectations: Arc<Expectations>,
+    failover: Option<Arc<FailoverChannel>>,
     slots: SlotRegistry,
 }
 
@@ -318,6 +341,7 @@ impl Common {
             services: Arc::new(table),
             loads: Arc::new(loads),
             expectations: Arc::new(Expectations::new(setup.expectations, controls, SECRET)),
+            failover: channel(setup),
             slots,
         }
     }
@@ -346,7 +370,7 @@ impl Common {
             expectations: Arc::clone(&self.expectations),
             stats: Arc::new(WorkerStats::new(256)),
             mailbox: inner,
-            failover: None,
+            failover: self.failover.clone(),
         };
         (settings, outer)
     }
@@ -367,11 +391,12 @@ impl TestDirector {
             }
         };
         let workers = (0..setup.workers).map(worker).collect();
-        let Common { loads, expectations, slots, .. } = common;
+        let Common { loads, expectations, failover, slots, .. } = common;
         let mut director = Self {
             now: setup.start,
             loads,
             expectations,
+            failover,
             answering: HashMap::new(),
             solicits: false,
             events: Vec::new(),
@@ -393,6 +418,19 @@ impl TestDirector {
             for (address, mac) in self.config.interfaces[place].neighbors.clone() {
                 self.set_neighbor(InterfaceId(place as u8), address, mac.0, true);
             }
+        }
+    }
+
+    /// Another term begins, in which the director is the active one, or is not.
+    pub fn stand(&mut self, active: bool) {
+        let channel = self.failover.clone().expect("it is one of a pair");
+        channel.standing.begin_term();
+        if active {
+            assert!(channel.ask(Errand::Renew(channel.standing.lease(u64::MAX))));
+        }
+        self.settle();
+        for worker in &mut self.workers {
+            assert_eq!(worker.pipeline.look_at_standing(0), active);
         }
     }
 

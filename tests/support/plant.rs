@@ -15,7 +15,7 @@ use pointsman::control::{
     Plant, PoolReport, PortCounters, PortReport, SteeringMode, WorkerHandle,
 };
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
-use pointsman::dataplane::failover::{FailoverChannel, HeardMessage};
+use pointsman::dataplane::failover::{FailoverChannel, HeardMessage, Hearing};
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, InterfaceId, ServerSlot, TableVersion, WorkerId};
@@ -135,7 +135,14 @@ impl LinkSource for FakeLinks {
 
 /// The channel of a pair by which the other director has been heard.
 fn failover() -> FailoverPlant {
-    let channel = Arc::new(FailoverChannel::for_workers(2));
+    let hearing = Hearing {
+        router_id: 51,
+        version: Version::V3,
+        links: Vec::new(),
+        sync: None,
+        accepts: true,
+    };
+    let channel = Arc::new(FailoverChannel::new(2, hearing));
     let ends = Ends { source: [203, 0, 113, 3].into(), destination: [224, 0, 0, 18].into() };
     let head = Advertisement {
         version: Version::V3,

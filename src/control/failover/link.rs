@@ -7,13 +7,15 @@ use arrayvec::ArrayVec;
 
 use super::election::Heard;
 use crate::control::config::{Config, FailoverConfig, InterfaceConfig};
-use crate::dataplane::failover::{HeardMessage, MESSAGE, Message};
+use crate::dataplane::failover::{
+    HeardLink, HeardMessage, HeardSync, Hearing, MESSAGE, Message, Unheard,
+};
 use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6;
 use crate::wire::vrrp::{
-    AUTHENTICATION, Advertisement, Ends, GROUP_V4, GROUP_V6, HOP_LIMIT, Sending, Version,
+    AUTHENTICATION, Advertisement, Ends, GROUP_V4, GROUP_V6, HOP_LIMIT, OWNER, Sending, Version,
 };
 
 /// One virtual router of the group: an address family on an interface.
@@ -24,53 +26,27 @@ pub(super) struct Link {
     pub(super) name: String,
     /// The director's address there.
     pub(super) own: IpAddr,
+    /// The Ethernet address that the floating addresses have.
+    pub(super) mac: Mac,
     /// The floating addresses.
     pub(super) floating: Vec<IpAddr>,
     /// The other directors; empty: the multicast group.
     peers: Vec<IpAddr>,
 }
 
-/// Why an advertisement does not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Unheard {
-    /// It was forwarded.
-    HopLimit,
-    /// It is none, or was changed.
-    Malformed,
-    /// It is of another virtual router.
-    RouterId,
-    /// It is of the other version.
-    Version,
-    /// Version 2: its sender sends more or less often.
-    Interval,
-    /// Version 2: another password.
-    Password,
-    /// It is from none of the peers, or not to us.
-    Sender,
-}
-
-impl Unheard {
-    pub(super) const ALL: [Self; 7] = [
-        Self::HopLimit,
-        Self::Malformed,
-        Self::RouterId,
-        Self::Version,
-        Self::Interval,
-        Self::Password,
-        Self::Sender,
-    ];
-
-    /// The word in status and metrics.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::HopLimit => "hop_limit",
-            Self::Malformed => "malformed",
-            Self::RouterId => "router_id",
-            Self::Version => "version",
-            Self::Interval => "interval",
-            Self::Password => "password",
-            Self::Sender => "sender",
-        }
+/// What workers let through of what comes in by the links of a group. `macs`: of the interfaces.
+pub fn hearing(config: &Config, group: &FailoverConfig, macs: &[Mac]) -> Hearing {
+    let of = |link: Link| HeardLink { interface: link.interface, own: link.own, peers: link.peers };
+    Hearing {
+        router_id: group.router_id,
+        version: group.version,
+        links: Link::all(config, group, macs).into_iter().map(of).collect(),
+        sync: group.sync.as_ref().map(|sync| HeardSync {
+            interface: sync.interface,
+            own: sync.sources(config),
+            peers: sync.peers.clone(),
+        }),
+        accepts: group.accept || group.priority == OWNER,
     }
 }
 
@@ -101,7 +77,8 @@ impl Link {
             (true, None) => IpAddr::from(ipv6::link_local(&mac)),
             (_, peer) => network_of(peer.unwrap_or(first))?.addr(),
         };
-        Some(Self { interface: id, name: interface.name.clone(), own, floating, peers })
+        let mac = group.virtual_macs(id).map_or(mac, |[v4, v6]| if is_v6 { v6 } else { v4 });
+        Some(Self { interface: id, name: interface.name.clone(), own, mac, floating, peers })
     }
 
     /// IPv4 or IPv6.
@@ -143,7 +120,7 @@ impl Link {
         let payload: ArrayVec<u8, MESSAGE> = sending.write()?;
         Some(Message {
             interface: self.interface,
-            source_mac: None,
+            source_mac: Some(self.mac),
             source: self.own,
             destination,
             protocol: protocol::VRRP,
@@ -157,31 +134,11 @@ impl Link {
         message.interface == self.interface && message.source.is_ipv4() == self.own.is_ipv4()
     }
 
-    /// What an advertisement says, by the checks of RFC 9568 section 7.1 and RFC 3768 section 7.1.
-    pub(super) fn read(
-        &self,
-        group: &FailoverConfig,
-        message: &HeardMessage,
-    ) -> Result<Heard, Unheard> {
-        if message.hop_limit != HOP_LIMIT {
-            return Err(Unheard::HopLimit);
-        }
+    /// What an advertisement says that a worker has let through, by the checks of RFC 3768
+    /// section 7.1 that it leaves to us.
+    pub(super) fn read(group: &FailoverConfig, message: &HeardMessage) -> Result<Heard, Unheard> {
         let ends = Ends { source: message.source, destination: message.destination };
         let head = Advertisement::parse(&message.payload, ends).map_err(|_| Unheard::Malformed)?;
-        if head.router_id != group.router_id {
-            return Err(Unheard::RouterId);
-        }
-        let is_for_us = if self.peers.is_empty() {
-            message.destination.is_multicast()
-        } else {
-            message.destination == self.own && self.peers.contains(&message.source)
-        };
-        if !is_for_us || message.source == self.own {
-            return Err(Unheard::Sender);
-        }
-        if head.version != group.version {
-            return Err(Unheard::Version);
-        }
         if head.version == Version::V2 {
             if head.password != password(group) {
                 return Err(Unheard::Password);

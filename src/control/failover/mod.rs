@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::config::{Config, FailoverConfig};
-use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage};
+use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, Unheard};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::CpuId;
 use crate::wire::ethernet::Mac;
@@ -39,7 +39,8 @@ pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
 use health::Health;
 pub use health::LinkSource;
 pub(super) use health::Pulse;
-use link::{Link, Unheard};
+use link::Link;
+pub use link::hearing;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
 pub use sync::OwnerOf;
 use sync::{SyncCounts, Synchroniser};
@@ -278,8 +279,7 @@ impl Turner {
         let Some(place) = self.links.iter().position(|link| link.is_of(message)) else {
             return self.counts.refuse(Unheard::Sender);
         };
-        let Some(link) = self.links.get(place) else { return };
-        match link.read(&self.group, message) {
+        match Link::read(&self.group, message) {
             Ok(heard) => {
                 self.counts.received += 1;
                 election.hear(now, place, heard, actions);

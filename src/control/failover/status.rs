@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::election::{Election, Role};
-use super::link::Unheard;
 use super::{Heard, Turner};
+use crate::control::config::MacAddress;
+use crate::dataplane::failover::Unheard;
 
 /// The pair, as one of its directors sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -85,6 +86,8 @@ pub struct LinkStatus {
     pub up: bool,
     /// The address that this director speaks from.
     pub source: String,
+    /// The Ethernet address that the floating addresses have while it is the master.
+    pub mac: String,
     /// The floating addresses there.
     pub floating: Vec<String>,
     /// Who was heard last.
@@ -116,6 +119,10 @@ impl Counts {
     pub(super) fn refuse(&mut self, why: Unheard) {
         *self.refused.entry(why).or_default() += 1;
     }
+
+    fn refused(&self, why: Unheard) -> u64 {
+        self.refused.get(&why).copied().unwrap_or(0)
+    }
 }
 
 /// How things are.
@@ -136,6 +143,7 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
             family: link.family().to_owned(),
             up: health.is_up(link.interface),
             source: link.own.to_string(),
+            mac: MacAddress(link.mac).to_string(),
             floating: link.floating.iter().map(ToString::to_string).collect(),
             peer: election.heard(place).map(peer),
         })
@@ -159,13 +167,14 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
             .iter()
             .map(|why| RefusedAdvertisements {
                 reason: why.name().to_owned(),
-                count: counts.refused.get(why).copied().unwrap_or(0),
+                count: counts.refused(*why) + turner.channel.refused(*why),
             })
             .collect(),
         announcements: counts.announced,
         connections_sent: turner.sync_counts.sent.load(Relaxed),
         connections_received: turner.sync_counts.received.load(Relaxed),
-        connection_messages_refused: turner.sync_counts.refused.load(Relaxed),
+        connection_messages_refused: turner.sync_counts.refused.load(Relaxed)
+            + turner.channel.refused_synchronisation(),
         connection_message_refused: turner.sync_counts.refusal(),
         connections_known: turner.sync_counts.knowledge().name().to_owned(),
         connections_waiting: turner.sync_counts.waiting.load(Relaxed),

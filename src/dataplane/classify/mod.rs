@@ -15,7 +15,7 @@ use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::arp::ArpPacket;
 use crate::wire::checksum;
-use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use crate::wire::ethernet::{self, EthernetHeader, ether_type};
 use crate::wire::flow_key::{FlowKey, HashSecret};
 use crate::wire::icmpv4::{self, IcmpHeader};
 use crate::wire::icmpv6;
@@ -101,7 +101,7 @@ pub enum FlowHash {
 #[expect(clippy::inline_always, reason = "the hit path, called from one place")]
 pub fn classify<F: Frame>(
     frame: &mut F,
-    station: Station,
+    station: &Station,
     sides: Sides,
     secret: &HashSecret,
     packet: &mut Packet,
@@ -127,11 +127,11 @@ pub fn classify<F: Frame>(
 pub fn inspect_any(
     octets: &[u8],
     total_len: usize,
-    station: Station,
+    station: &Station,
     secret: &HashSecret,
     packet: &mut Packet,
 ) -> Option<FlowHash> {
-    if let Err(reason) = inspect_frame(octets, total_len, station.mac(), packet) {
+    if let Err(reason) = inspect_frame(octets, total_len, station, packet) {
         *packet = Packet::of(Class::Drop(reason));
     }
     match &packet.class {
@@ -152,12 +152,13 @@ pub fn inspect_any(
 fn inspect_frame(
     octets: &[u8],
     total_len: usize,
-    mac: Mac,
+    station: &Station,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let (header, rest) =
         EthernetHeader::ref_from_prefix(octets).map_err(|_| DropReason::Truncated)?;
-    if header.destination != mac && !ethernet::is_group(&header.destination) {
+    let kind = header.ether_type.get();
+    if !ethernet::is_group(&header.destination) && !station.takes(header.destination, kind) {
         return Err(DropReason::NotForUs);
     }
     if ethernet::is_group(&header.source) {
@@ -165,7 +166,7 @@ fn inspect_frame(
         return Err(DropReason::Malformed);
     }
     let payload_len = total_len.saturating_sub(ethernet::HEADER);
-    match header.ether_type.get() {
+    match kind {
         ether_type::IPV4 => inspect_v4(rest, payload_len, header, packet),
         ether_type::IPV6 => inspect_v6(rest, payload_len, header, packet),
         ether_type::ARP => match ArpPacket::ref_from_prefix(rest) {

@@ -5,7 +5,7 @@
 
 use super::{Class, FlowHash, Packet};
 use crate::wire::checksum;
-use crate::wire::ethernet::{self, Mac};
+use crate::wire::ethernet::{self, Mac, ether_type};
 use crate::wire::flow_key::{FlowKey, HashSecret};
 use crate::wire::ipv4::{self, protocol};
 use crate::wire::{ipv6, tcp, udp};
@@ -32,8 +32,22 @@ const FRAGMENT: u16 = u16::from_ne_bytes([0x3f, 0xff]);
 
 /// What the first eight octets of a frame for a station must be: its address, and a source that
 /// is no group.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Station(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Station {
+    own: u64,
+    /// Of the pair's virtual router, over IPv4 and over IPv6.
+    virtual_v4: u64,
+    virtual_v6: u64,
+}
+
+/// What no frame begins with, of what [`STATION_MASK`] leaves.
+const NO_STATION: u64 = u64::MAX;
+
+impl Default for Station {
+    fn default() -> Self {
+        Self::of(&[0; 6])
+    }
+}
 
 /// The destination address and the group bit of the source.
 const STATION_MASK: u64 = 0x0001_ffff_ffff_ffff;
@@ -41,22 +55,45 @@ const STATION_MASK: u64 = 0x0001_ffff_ffff_ffff;
 impl Station {
     /// The station with this address.
     pub const fn of(mac: &Mac) -> Self {
-        let mut link = [0; 8];
-        let (station, _) = link.split_at_mut(mac.len());
-        station.copy_from_slice(mac);
-        Self(u64::from_le_bytes(link))
+        Self { own: word(*mac), virtual_v4: NO_STATION, virtual_v6: NO_STATION }
     }
 
-    /// Its address.
-    pub const fn mac(self) -> Mac {
-        let [station @ .., _, _] = self.0.to_le_bytes();
-        station
+    /// The station that frames to the pair's virtual router are for, too: IPv4 and ARP to the first
+    /// address, IPv6 to the second one.
+    #[must_use]
+    pub const fn with_virtual(self, [v4, v6]: [Mac; 2]) -> Self {
+        Self { virtual_v4: word(v4), virtual_v6: word(v6), ..self }
     }
 
+    /// Whether a frame to this address that carries this is for the station. One with a VLAN tag
+    /// may be, whichever virtual router it is to.
+    pub(super) fn takes(&self, destination: Mac, kind: u16) -> bool {
+        let destination = word(destination);
+        let is_virtual = match kind {
+            ether_type::IPV4 | ether_type::ARP => destination == self.virtual_v4,
+            ether_type::IPV6 => destination == self.virtual_v6,
+            _ => destination == self.virtual_v4 || destination == self.virtual_v6,
+        };
+        destination == self.own || is_virtual
+    }
+
+    /// The same by what the first eight octets are, and the [`KIND`](V4_KIND) of a plain frame.
+    /// The port's own address is asked for first: most pairs have no other.
     #[inline]
-    const fn is_meant(self, link: [u8; 8]) -> bool {
-        u64::from_le_bytes(link) & STATION_MASK == self.0
+    const fn is_meant(&self, link: [u8; 8], kind: u32) -> bool {
+        let link = u64::from_le_bytes(link) & STATION_MASK;
+        link == self.own
+            || link == self.virtual_v4 && kind & V4_KIND_MASK == V4_KIND
+            || link == self.virtual_v6 && kind & V6_KIND_MASK == V6_KIND
     }
+}
+
+/// The first eight octets of a frame to an address, as far as [`STATION_MASK`] looks.
+const fn word(mac: Mac) -> u64 {
+    let mut link = [0; 8];
+    let (station, _) = link.split_at_mut(mac.len());
+    station.copy_from_slice(&mac);
+    u64::from_le_bytes(link)
 }
 
 /// The octets at a place of a header; the place is a constant, and within.
@@ -73,15 +110,15 @@ fn at<const PLACE: usize, const N: usize, const M: usize>(octets: &[u8; M]) -> [
 pub(super) fn inspect(
     octets: &[u8],
     total_len: usize,
-    station: Station,
+    station: &Station,
     secret: &HashSecret,
     packet: &mut Packet,
 ) -> Option<FlowHash> {
     let head = octets.first_chunk::<V4_HEAD>()?;
-    if !station.is_meant(at::<0, 8, _>(head)) {
+    let kind = u32::from_le_bytes(at::<12, 4, _>(head));
+    if !station.is_meant(at::<0, 8, _>(head), kind) {
         return None;
     }
-    let kind = u32::from_le_bytes(at::<12, 4, _>(head));
     if kind & V4_KIND_MASK == V4_KIND {
         inspect_v4(head, octets, total_len, secret, packet).map(FlowHash::V4)
     } else if kind & V6_KIND_MASK == V6_KIND {

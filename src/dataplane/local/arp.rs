@@ -47,15 +47,17 @@ pub(super) fn receive<F: Frame>(
         // Someone else claims an address of ours: never learnt.
         return Outcome::Dropped(DropReason::BadNeighborMessage);
     }
-    // A sender of 0.0.0.0 only probes whether an address is taken (RFC 5227).
-    if packet.sender_ip != V4::default() {
+    // A sender of 0.0.0.0 only probes whether an address is taken (RFC 5227), and who speaks with
+    // the virtual router's Ethernet address is not to be reached by that.
+    if packet.sender_ip != V4::default() && !interface.is_virtual(packet.sender_mac) {
         shared.neighbor_seen(interface.id, sender, packet.sender_mac, for_us);
     }
     match packet.operation.get() {
         arp::REQUEST if for_us => {
-            let asked = (interface.mac, packet.target_ip);
+            let mac = interface.mac_of(target);
+            let asked = (mac, packet.target_ip);
             *packet = ArpPacket::new(arp::REPLY, asked, (packet.sender_mac, packet.sender_ip));
-            return_to_sender(link, interface);
+            return_to_sender(link, mac);
             if frame.set_len(ethernet::HEADER + arp::PACKET) {
                 Outcome::Answered
             } else {
@@ -105,6 +107,7 @@ pub(super) fn request<F: Frame>(
 
 /// A gratuitous ARP request (RFC 5227 section 3), which is what most stacks heed.
 pub(super) fn announcement<F: Frame>(link: &Interface, address: V4, frame: &mut F) -> Option<()> {
-    let packet = ArpPacket::new(arp::REQUEST, (link.mac, address), ([0; 6], address));
+    let mac = link.mac_of(IpAddr::from(address));
+    let packet = ArpPacket::new(arp::REQUEST, (mac, address), ([0; 6], address));
     write(frame, ethernet::BROADCAST, &packet)
 }

@@ -24,7 +24,7 @@ pub(super) fn receive<A: Family, F: Frame>(
     match answer::<A, F>(shared, usize::from(packet.transport), frame) {
         Ok(()) => {
             if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-                return_to_sender(link, interface);
+                return_to_sender(link, interface.mac);
             }
             Outcome::Answered
         }
@@ -58,6 +58,9 @@ fn answer<A: Family, F: Frame>(
     }
     if !shared.is_active && !shared.interfaces.iter().any(|link| link.keeps(destination.to_ip())) {
         return Err(DropReason::Standby);
+    }
+    if !shared.accepts(destination.to_ip()) {
+        return Err(DropReason::NotAccepted);
     }
     let message = frame.octets_mut().get_mut(transport..).ok_or(DropReason::Truncated)?;
     let (icmp, _) = IcmpHeader::mut_from_prefix(message).map_err(|_| DropReason::Truncated)?;

@@ -127,8 +127,8 @@ fn originate<F: Frame>(
     }
 }
 
-/// Turns a frame round: back to its sender.
-fn return_to_sender(link: &mut EthernetHeader, interface: &Interface) {
+/// Turns a frame round: back to its sender, from one of our Ethernet addresses.
+fn return_to_sender(link: &mut EthernetHeader, mac: Mac) {
     link.destination = link.source;
-    link.source = interface.mac;
+    link.source = mac;
 }

@@ -105,7 +105,8 @@ fn solicited<F: Frame>(
 ) -> Outcome {
     let target = received.message.target;
     let for_us = shared.answers(interface, target.to_ip());
-    if let Some(mac) = received.source_mac.filter(|_| !shared.is_ours(received.source)) {
+    let of_other = |mac: &Mac| !shared.is_ours(received.source) && !interface.is_virtual(*mac);
+    if let Some(mac) = received.source_mac.filter(of_other) {
         shared.neighbor_seen(interface.id, received.source.to_ip(), mac, for_us);
     }
     if !for_us {
@@ -121,7 +122,8 @@ fn solicited<F: Frame>(
         (received.source, mac, icmpv6::SOLICITED)
     };
     let flags = flags | icmpv6::ROUTER | icmpv6::OVERRIDE;
-    let answer = Message { interface, kind: icmpv6::NEIGHBOR_ADVERTISEMENT, flags, target };
+    let own = interface.mac_of(target.to_ip());
+    let answer = Message { mac: own, kind: icmpv6::NEIGHBOR_ADVERTISEMENT, flags, target };
     match answer.write(frame, target, to, mac) {
         Some(()) => Outcome::Answered,
         None => Outcome::Dropped(DropReason::Truncated),
@@ -146,15 +148,16 @@ fn advertised<F: Frame>(
     // The answer to a unicast solicitation may leave its link-layer address out (RFC 4861
     // section 7.2.4), and Linux does.
     let confirmed = is_solicited.then_some(received.station);
-    if let Some(mac) = received.target_mac.or(confirmed) {
+    let mac = received.target_mac.or(confirmed);
+    if let Some(mac) = mac.filter(|mac| !interface.is_virtual(*mac)) {
         shared.neighbor_seen(interface.id, target.to_ip(), mac, is_solicited);
     }
     Outcome::Consumed
 }
 
 /// A Neighbor Solicitation or Advertisement with our link-layer address.
-struct Message<'i> {
-    interface: &'i Interface,
+struct Message {
+    mac: Mac,
     kind: u8,
     flags: u8,
     target: V6,
@@ -174,13 +177,13 @@ struct Layout {
 const ICMP_OCTETS: u16 = 32;
 const _: () = assert!(ICMP_OCTETS as usize == icmpv6::MESSAGE + icmpv6::LINK_LAYER_OPTION);
 
-impl Message<'_> {
+impl Message {
     fn write<F: Frame>(&self, frame: &mut F, from: V6, to: V6, mac: Mac) -> Option<()> {
         let is_advertisement = self.kind == icmpv6::NEIGHBOR_ADVERTISEMENT;
         let mut layout = Layout {
             link: EthernetHeader {
                 destination: mac,
-                source: self.interface.mac,
+                source: self.mac,
                 ether_type: U16::new(ether_type::IPV6),
             },
             ip: Ipv6Header {
@@ -206,7 +209,7 @@ impl Message<'_> {
                     icmpv6::SOURCE_LINK_LAYER
                 },
                 length: 1,
-                mac: self.interface.mac,
+                mac: self.mac,
             },
         };
         let pseudo = checksum::pseudo_header(&from, &to, protocol::ICMPV6, u32::from(ICMP_OCTETS));
@@ -228,12 +231,8 @@ pub(super) fn solicitation<F: Frame>(
     frame: &mut F,
 ) -> Option<()> {
     let source = link.source_for(IpAddr::from(neighbor)).and_then(V6::from_ip)?;
-    let message = Message {
-        interface: link,
-        kind: icmpv6::NEIGHBOR_SOLICITATION,
-        flags: 0,
-        target: neighbor,
-    };
+    let message =
+        Message { mac: link.mac, kind: icmpv6::NEIGHBOR_SOLICITATION, flags: 0, target: neighbor };
     if let Some(mac) = station {
         return message.write(frame, source, neighbor, mac);
     }
@@ -244,7 +243,7 @@ pub(super) fn solicitation<F: Frame>(
 /// An unsolicited advertisement to all nodes (RFC 4861 section 7.2.6).
 pub(super) fn announcement<F: Frame>(link: &Interface, address: V6, frame: &mut F) -> Option<()> {
     let message = Message {
-        interface: link,
+        mac: link.mac_of(address.to_ip()),
         kind: icmpv6::NEIGHBOR_ADVERTISEMENT,
         flags: icmpv6::ROUTER | icmpv6::OVERRIDE,
         target: address,

@@ -8,6 +8,7 @@ mod told;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::conn::tcp_state::ConnectionState;
 use super::failover::{HeardMessage, Message};
@@ -127,8 +128,8 @@ pub struct SyncChannel {
 }
 
 impl SyncChannel {
-    /// For so many workers, which tell of everything in so many milliseconds.
-    pub fn new(workers: usize, walk_ms: u32) -> Self {
+    /// For so many workers, which tell of everything in this time.
+    pub fn new(workers: usize, refresh: Duration) -> Self {
         let queues = || (0..workers).map(|_| Ring::new(CONNECTIONS)).collect();
         Self {
             leaving: queues(),
@@ -136,11 +137,16 @@ impl SyncChannel {
             messages: Ring::new(MESSAGES),
             heard: (0..workers).map(|_| Ring::new(MESSAGES)).collect(),
             lost: AtomicU64::new(0),
-            walk_ms: walk_ms.max(1),
+            walk_ms: walk_ms(refresh),
             transfer: AtomicU32::new(0),
             transferred: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             waiting: AtomicU64::new(0),
         }
+    }
+
+    /// All connections are told of again in this time.
+    pub(super) fn walk_in(&mut self, refresh: Duration) {
+        self.walk_ms = walk_ms(refresh);
     }
 
     /// The next connection that a worker has let go.
@@ -220,6 +226,10 @@ impl SyncChannel {
         let own = self.leaving.get(worker.index()).map_or(CONNECTIONS, Ring::len);
         own < CONNECTIONS / 2 && self.waiting.load(Relaxed) < CALM
     }
+}
+
+fn walk_ms(refresh: Duration) -> u32 {
+    u32::try_from(refresh.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 impl<F: Frame> Pipeline<F> {

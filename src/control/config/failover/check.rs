@@ -22,6 +22,7 @@ pub(in crate::control::config) fn check(draft: &Draft, problems: &Problems) {
         problems.add(Finding::error(group.span.clone(), message).help("join their addresses"));
     }
     check_protocol(group, problems);
+    check_accept(group, problems);
     for (number, floating) in group.floating.iter().enumerate() {
         check_floating(group, floating, draft, problems);
         let earlier = group.floating.get(..number).unwrap_or_default();
@@ -55,6 +56,16 @@ fn check_protocol(group: &FailoverDraft, problems: &Problems) {
             problems.add(Finding::error(password.span(), message).help(help));
         }
         (Version::V2 | Version::V3, ..) => {}
+    }
+}
+
+/// RFC 9568 section 6.1: who owns the addresses answers for them.
+fn check_accept(group: &FailoverDraft, problems: &Problems) {
+    if let Some(accept) = group.accept.as_ref().filter(|accept| !accept.get_ref())
+        && priority_of(group) == OWNER
+    {
+        let message = "accept: the owner (priority 255) answers for its addresses in any case";
+        problems.add(Finding::warning(accept.span(), message).help("remove it"));
     }
 }
 

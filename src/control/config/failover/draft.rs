@@ -32,6 +32,8 @@ pub(in crate::control::config) struct FailoverDraft {
     pub(super) peers: List<IpAddr>,
     pub(super) password: Value<String>,
     pub(super) pseudo_header: Value<bool>,
+    pub(super) virtual_mac: Value<bool>,
+    pub(super) accept: Value<bool>,
     pub(super) announcements: AnnouncementsDraft,
     pub(super) track: Vec<Track>,
     pub(super) sync: SyncDraft,
@@ -86,6 +88,8 @@ impl FailoverDraft {
             peers: section.list("peers", "[\"192.0.2.3\"]", value::ip),
             password: section.value("password", password),
             pseudo_header: section.value("pseudo_header", value::boolean),
+            virtual_mac: section.value("virtual_mac", value::boolean),
+            accept: section.value("accept", value::boolean),
             announcements: announcements.unwrap_or_default(),
             track: section
                 .tables("track", "track")

@@ -14,7 +14,8 @@ use toml::Spanned;
 use super::draft::Value;
 use super::model::InterfaceConfig;
 use crate::ids::InterfaceId;
-use crate::wire::vrrp::Version;
+use crate::wire::ethernet::Mac;
+use crate::wire::vrrp::{self, Version};
 
 pub(super) use check::check;
 pub(super) use draft::FailoverDraft;
@@ -43,6 +44,11 @@ pub struct FailoverConfig {
     pub password: Option<String>,
     /// Whether checksums of version 3 over IPv4 have a pseudo header. Default false.
     pub pseudo_header: bool,
+    /// Whether what moves has the Ethernet addresses of a virtual router. Default: the port's.
+    pub virtual_mac: bool,
+    /// Whether the master is a host for what moves: answers echo, and refuses what no service has.
+    /// Default true; the owner always is.
+    pub accept: bool,
     /// How links are told who has the floating addresses.
     pub announcements: Announcements,
     /// What the election depends on besides links and workers.
@@ -146,6 +152,14 @@ impl FailoverConfig {
         }
     }
 
+    /// The Ethernet addresses, of IPv4 and IPv6, that what moves has on an interface; `None`: the
+    /// port's.
+    pub fn virtual_macs(&self, interface: InterfaceId) -> Option<[Mac; 2]> {
+        let floats_there = self.floating_of(interface).next().is_some();
+        (self.virtual_mac && floats_there)
+            .then(|| [false, true].map(|is_v6| vrrp::virtual_mac(self.router_id, is_v6)))
+    }
+
     /// The floating addresses of an interface.
     pub fn floating_of(&self, interface: InterfaceId) -> impl Iterator<Item = IpAddr> + '_ {
         let all = self.floating.iter();
@@ -180,6 +194,8 @@ pub(super) fn build(
         peers: draft.peers.items.into_iter().map(Spanned::into_inner).collect(),
         password: draft.password.map(Spanned::into_inner),
         pseudo_header: draft.pseudo_header.is_some_and(Spanned::into_inner),
+        virtual_mac: draft.virtual_mac.is_some_and(Spanned::into_inner),
+        accept: draft.accept.is_none_or(Spanned::into_inner),
         announcements: Announcements {
             repeat: told.repeat.map_or(usual.repeat, Spanned::into_inner),
             every: or(told.every, usual.every),

@@ -1,0 +1,384 @@
+//! One director of a pair, as its links see it: whose frames it takes, with which Ethernet address
+//! it speaks, which messages reach its failover thread.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking; frames are as long as they are written"
+)]
+
+mod support;
+
+use std::net::IpAddr;
+
+use pointsman::dataplane::failover::{Errand, Unheard};
+use pointsman::dataplane::stats::DropReason;
+use pointsman::ids::InterfaceId;
+use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
+use support::director::{IN, OUT, Setup, TestDirector};
+use support::packet::{
+    CLIENT_SIDE, INSIDE, Mac, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
+    echo, icmpv6, internet_checksum,
+};
+
+const VIRTUAL_V4: Mac = [0, 0, 0x5e, 0, 1, 51];
+const VIRTUAL_V6: Mac = [0, 0, 0x5e, 0, 2, 51];
+const ALL: Mac = [0xff; 6];
+
+const SERVICES: &str = r#"
+[[failover]]
+name = "pair"
+router_id = 51
+# more
+floating = [
+  { interface = "outside", address = "192.0.2.100" },
+  { interface = "outside", address = "2001:db8:1::100" },
+  { interface = "inside", address = "10.0.0.254" },
+  { interface = "inside", address = "fd00::254" },
+]
+
+[[service]]
+name = "web"
+listen = "tcp://192.0.2.100:80"
+scheduler = "rr"
+servers = [{ address = "10.0.0.11:8080" }]
+
+[[service]]
+name = "web6"
+listen = "tcp://[2001:db8:1::100]:80"
+scheduler = "rr"
+servers = [{ address = "[fd00::11]:8080" }]
+"#;
+
+fn pair(more: &str) -> TestDirector {
+    Setup::with_services(&SERVICES.replace("# more", more)).start()
+}
+
+fn active(more: &str) -> TestDirector {
+    let mut director = pair(more);
+    director.stand(true);
+    director
+}
+
+fn who_has(target: &str, link: (Mac, Mac)) -> Vec<u8> {
+    let sender = if target.starts_with("10.") { "10.0.0.11" } else { "192.0.2.10" };
+    arp(1, (link.0, sender), ([0; 6], target), link)
+}
+
+/// Ethernet source and the address that ARP tells.
+fn told(frame: &[u8]) -> (Mac, Mac) {
+    (frame[6..12].try_into().unwrap(), frame[22..28].try_into().unwrap())
+}
+
+fn solicitation(target: &str, destination: Mac) -> Vec<u8> {
+    let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    let target_ip: std::net::Ipv6Addr = target.parse().unwrap();
+    message.extend(target_ip.octets());
+    message.extend([1, 1]);
+    message.extend(CLIENT_SIDE);
+    icmpv6("2001:db8:1::10", target, 255, &message, (CLIENT_SIDE, destination))
+}
+
+/// Ethernet source and the address that an advertisement tells.
+fn advertised(frame: &[u8]) -> (Mac, Mac) {
+    assert_eq!((frame[54], frame[78]), (136, 2), "a Neighbor Advertisement with its option");
+    (frame[6..12].try_into().unwrap(), frame[80..86].try_into().unwrap())
+}
+
+fn syn(vip: &str, destination: Mac) -> Vec<u8> {
+    let client = if vip.starts_with('[') { "[2001:db8:ffff::1]:4000" } else { "198.18.0.1:4000" };
+    PacketBuilder::tcp(client, vip).flags(SYN).macs(CLIENT_SIDE, destination).build()
+}
+
+#[test]
+fn what_moves_has_the_virtual_mac_and_what_stays_the_ports() {
+    let mut director = active("virtual_mac = true");
+    for (interface, link, own, moves) in [
+        (OUT, (CLIENT_SIDE, ALL), ("192.0.2.1", OUTSIDE), "192.0.2.100"),
+        (IN, (SERVER_SIDE, ALL), ("10.0.0.1", INSIDE), "10.0.0.254"),
+    ] {
+        director.receive(interface, &who_has(own.0, link));
+        assert_eq!(told(&director.sent_one().octets), (own.1, own.1));
+        director.receive(interface, &who_has(moves, link));
+        assert_eq!(told(&director.sent_one().octets), (VIRTUAL_V4, VIRTUAL_V4));
+        // A probe of the address that the host knows.
+        director.receive(interface, &who_has(moves, (link.0, VIRTUAL_V4)));
+        assert_eq!(told(&director.sent_one().octets), (VIRTUAL_V4, VIRTUAL_V4));
+    }
+    for (target, mac) in [("2001:db8:1::1", OUTSIDE), ("2001:db8:1::100", VIRTUAL_V6)] {
+        for destination in [mac, OUTSIDE, VIRTUAL_V6] {
+            director.receive(OUT, &solicitation(target, destination));
+            assert_eq!(advertised(&director.sent_one().octets), (mac, mac), "{target}");
+        }
+    }
+    // As do announcements, and advertisements of VRRP.
+    let channel = director.failover.clone().unwrap();
+    for address in ["192.0.2.100", "192.0.2.1"] {
+        let address = address.parse().unwrap();
+        assert!(channel.ask(Errand::Announce { interface: OUT, address }));
+    }
+    director.settle();
+    let sent = director.take_sent();
+    let macs: Vec<_> = sent.iter().map(|sent| told(&sent.octets)).collect();
+    assert_eq!(macs, [(VIRTUAL_V4, VIRTUAL_V4), (OUTSIDE, OUTSIDE)]);
+}
+
+#[test]
+fn the_active_director_takes_frames_to_the_virtual_mac_of_their_family() {
+    let mut director = active("virtual_mac = true");
+    for (vip, mac) in [("192.0.2.100:80", VIRTUAL_V4), ("[2001:db8:1::100]:80", VIRTUAL_V6)] {
+        for destination in [mac, OUTSIDE] {
+            director.receive(OUT, &syn(vip, destination));
+            let sent = director.sent_one();
+            assert_checksums(&sent.octets);
+            // Forwarded packets come from the port: no switch sees the virtual MAC move by them.
+            assert_eq!((&sent.octets[..6], &sent.octets[6..12]), (&SERVER_SIDE[..], &INSIDE[..]));
+        }
+    }
+    for frame in [syn("192.0.2.100:80", VIRTUAL_V6), syn("[2001:db8:1::100]:80", VIRTUAL_V4)] {
+        director.receive(OUT, &frame);
+    }
+    assert_eq!(director.dropped(DropReason::NotForUs), 2);
+    // So are those that a switch has marked with a priority.
+    let mut frame = syn("192.0.2.100:80", VIRTUAL_V4);
+    frame.splice(12..12, [0x81, 0, 0xe0, 0]);
+    director.receive(OUT, &frame);
+    director.sent_one();
+}
+
+#[test]
+fn a_standby_leaves_the_virtual_mac_alone() {
+    let mut director = pair("virtual_mac = true");
+    director.stand(false);
+    for frame in [
+        syn("192.0.2.100:80", VIRTUAL_V4),
+        syn("[2001:db8:1::100]:80", VIRTUAL_V6),
+        who_has("192.0.2.1", (CLIENT_SIDE, VIRTUAL_V4)),
+        solicitation("2001:db8:1::1", VIRTUAL_V6),
+    ] {
+        director.receive(OUT, &frame);
+    }
+    assert_eq!((director.take_sent().len(), director.dropped(DropReason::Standby)), (0, 4));
+    director.receive(OUT, &who_has("192.0.2.1", (CLIENT_SIDE, ALL)));
+    assert_eq!(told(&director.sent_one().octets), (OUTSIDE, OUTSIDE));
+    // One that does not know of a virtual MAC does not either.
+    let mut director = active("");
+    director.receive(OUT, &syn("192.0.2.100:80", VIRTUAL_V4));
+    assert_eq!((director.take_sent().len(), director.dropped(DropReason::NotForUs)), (0, 1));
+    director.receive(OUT, &who_has("192.0.2.100", (CLIENT_SIDE, ALL)));
+    assert_eq!(told(&director.sent_one().octets), (OUTSIDE, OUTSIDE));
+}
+
+#[test]
+fn nobody_is_reached_by_the_virtual_mac() {
+    let mut director = active("virtual_mac = true");
+    director.receive(
+        OUT,
+        &arp(1, (VIRTUAL_V4, "192.0.2.2"), ([0; 6], "192.0.2.100"), (VIRTUAL_V4, ALL)),
+    );
+    director.sent_one();
+    assert!(director.events.is_empty(), "{:?}", director.events);
+}
+
+fn ping(to: &str) -> Vec<u8> {
+    let from = if to.contains(':') { "2001:db8:1::10" } else { "192.0.2.10" };
+    let mut frame = echo(true, from, to, 7, b"ping");
+    frame[..6].copy_from_slice(&OUTSIDE);
+    frame[6..12].copy_from_slice(&CLIENT_SIDE);
+    frame
+}
+
+#[test]
+fn a_director_that_does_not_accept_serves_what_moves_and_is_no_host_for_it() {
+    let moves = ["192.0.2.100", "2001:db8:1::100"];
+    let mut director = active("accept = false");
+    for vip in moves {
+        director.receive(OUT, &ping(vip));
+    }
+    // Nor does it refuse what no service has.
+    let closed = ["192.0.2.100:81", "[2001:db8:1::100]:81"];
+    for vip in closed {
+        director.receive(OUT, &syn(vip, OUTSIDE));
+    }
+    assert_eq!((director.take_sent().len(), director.dropped(DropReason::NotAccepted)), (0, 4));
+    // Services, ARP and Neighbor Discovery are as ever, and its own addresses.
+    director.receive(OUT, &syn("192.0.2.100:80", OUTSIDE));
+    assert_eq!(director.sent_one().interface, IN);
+    director.receive(OUT, &who_has("192.0.2.100", (CLIENT_SIDE, ALL)));
+    director.sent_one();
+    director.receive(OUT, &solicitation("2001:db8:1::100", OUTSIDE));
+    director.sent_one();
+    for own in ["192.0.2.1", "2001:db8:1::1"] {
+        director.receive(OUT, &ping(own));
+        director.sent_one();
+    }
+    // The default.
+    let mut director = active("");
+    for vip in moves {
+        director.receive(OUT, &ping(vip));
+        director.sent_one();
+    }
+    for vip in closed {
+        director.receive(OUT, &syn(vip, OUTSIDE));
+        director.sent_one();
+    }
+    assert_eq!(director.dropped(DropReason::NotAccepted), 0);
+}
+
+#[test]
+fn the_owner_accepts_in_any_case() {
+    let own = [("192.0.2.100", "192.0.2.1"), ("2001:db8:1::100", "2001:db8:1::1")];
+    let inside = [("10.0.0.254", "10.0.0.1"), ("fd00::254", "fd00::1")];
+    let services = own.iter().chain(&inside).fold(SERVICES.to_owned(), |text, (floating, own)| {
+        text.replace(&format!("\"{floating}\""), &format!("\"{own}\""))
+    });
+    let services = services.replace("# more", "accept = false\npriority = 255\nvirtual_mac = true");
+    let mut director = Setup::with_services(&services).start();
+    director.stand(true);
+    director.receive(OUT, &ping("192.0.2.1"));
+    director.sent_one();
+    director.receive(OUT, &who_has("192.0.2.1", (CLIENT_SIDE, ALL)));
+    assert_eq!(told(&director.sent_one().octets), (VIRTUAL_V4, VIRTUAL_V4));
+}
+
+/// A packet over IPv4 to a group.
+fn to_group(from: &str, group: [u8; 4], ttl: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let [_, b, c, d] = group;
+    let mut frame = vec![1, 0, 0x5e, b & 0x7f, c, d];
+    frame.extend(CLIENT_SIDE);
+    frame.extend([8, 0, 0x45, 0xc0]);
+    frame.extend((20 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0, 0, 0, ttl, protocol, 0, 0]);
+    let IpAddr::V4(from) = from.parse().unwrap() else { panic!("IPv4") };
+    frame.extend(from.octets());
+    frame.extend(group);
+    let checksum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An advertisement of the other director.
+#[derive(Clone, Copy)]
+struct Said {
+    from: &'static str,
+    version: Version,
+    router_id: u8,
+    priority: u8,
+    ttl: u8,
+}
+
+const SAID: Said =
+    Said { from: "192.0.2.2", version: Version::V3, router_id: 51, priority: 100, ttl: 255 };
+
+impl Said {
+    fn frame(self) -> Vec<u8> {
+        let head = Advertisement {
+            version: self.version,
+            router_id: self.router_id,
+            priority: self.priority,
+            count: 1,
+            interval: if self.version == Version::V2 { 100 } else { 10 },
+            password: None,
+        };
+        let ends = Ends { source: self.from.parse().unwrap(), destination: [224, 0, 0, 18].into() };
+        let addresses = ["192.0.2.100".parse().unwrap()];
+        let sending = Sending { head, addresses: &addresses, ends, pseudo_header: false };
+        let payload: arrayvec::ArrayVec<u8, 1460> = sending.write().unwrap();
+        to_group(self.from, [224, 0, 0, 18], self.ttl, 112, &payload)
+    }
+}
+
+fn synchronisation(port: u16) -> Vec<u8> {
+    let mut payload = vec![0x22, 0x90];
+    payload.extend(port.to_be_bytes());
+    payload.extend([0, 16, 0, 0]);
+    payload.extend([0, 51, 0, 8, 0, 1, 0, 0]);
+    to_group("10.0.0.3", [224, 0, 0, 81], 1, 17, &payload)
+}
+
+#[test]
+fn a_flood_of_what_is_of_no_use_keeps_nothing_from_being_heard() {
+    const ROUNDS: u64 = 500;
+    let mut director = pair("");
+    director.stand(false);
+    let channel = director.failover.clone().unwrap();
+    let mut malformed = SAID.frame();
+    *malformed.last_mut().unwrap() ^= 1;
+    let wrong: [(InterfaceId, Vec<u8>, Unheard); 7] = [
+        (OUT, Said { ttl: 254, ..SAID }.frame(), Unheard::HopLimit),
+        (OUT, Said { router_id: 52, ..SAID }.frame(), Unheard::RouterId),
+        (OUT, Said { version: Version::V2, ..SAID }.frame(), Unheard::Version),
+        (OUT, malformed, Unheard::Malformed),
+        (OUT, to_group("192.0.2.2", [224, 0, 0, 18], 255, 112, &[0x31]), Unheard::Malformed),
+        (OUT, to_group("192.0.2.2", [224, 0, 0, 18], 255, 112, &[0x32; 12]), Unheard::Malformed),
+        // Our own, which somebody has sent back.
+        (OUT, Said { from: "192.0.2.1", ..SAID }.frame(), Unheard::Sender),
+    ];
+    let wrong_sync = [(OUT, synchronisation(8848)), (IN, synchronisation(8849))];
+    // Nobody takes anything out of the queues, but what is right.
+    let mut heard = 0;
+    for round in 0..ROUNDS {
+        for (interface, frame, _) in &wrong {
+            director.receive(*interface, frame);
+        }
+        for (interface, frame) in &wrong_sync {
+            director.receive(*interface, frame);
+        }
+        let priority = u8::try_from(round % 254).unwrap() + 1;
+        director.receive(OUT, &Said { priority, ..SAID }.frame());
+        director.receive(IN, &synchronisation(8848));
+        if round % 200 == 199 {
+            heard += std::iter::from_fn(|| channel.heard()).count() as u64;
+            while let Some(message) = channel.sync.heard() {
+                assert_eq!(message.interface, IN);
+            }
+        }
+    }
+    heard += std::iter::from_fn(|| channel.heard()).count() as u64;
+    assert_eq!(heard, ROUNDS);
+    assert_eq!((director.stats(0).events_lost.get(), channel.sync.lost()), (0, 0));
+    for why in Unheard::ALL {
+        let expected = wrong.iter().filter(|wrong| wrong.2 == why).count() as u64 * ROUNDS;
+        assert_eq!(channel.refused(why), expected, "{}", why.name());
+    }
+    assert_eq!(channel.refused_synchronisation(), 2 * ROUNDS);
+    assert_eq!(director.consumed(), director.received());
+}
+
+#[test]
+fn with_peers_nobody_else_is_heard() {
+    let peers = "peers = [\"192.0.2.2\", \"2001:db8:1::2\", \"10.0.0.3\", \"fd00::3\"]";
+    let mut director = pair(peers);
+    director.stand(false);
+    let channel = director.failover.clone().unwrap();
+    let by_unicast = |from: &'static str, port: Mac| {
+        let ends = Ends { source: from.parse().unwrap(), destination: [192, 0, 2, 1].into() };
+        let head = Advertisement {
+            version: Version::V3,
+            router_id: 51,
+            priority: 100,
+            count: 0,
+            interval: 10,
+            password: None,
+        };
+        let sending = Sending { head, addresses: &[], ends, pseudo_header: false };
+        let payload: arrayvec::ArrayVec<u8, 1460> = sending.write().unwrap();
+        let mut frame = to_group(from, [192, 0, 2, 1], 255, 112, &payload);
+        frame[..6].copy_from_slice(&port);
+        frame
+    };
+    director.receive(OUT, &by_unicast("192.0.2.2", OUTSIDE));
+    assert_eq!(channel.heard().unwrap().source, IpAddr::from([192, 0, 2, 2]));
+    for (interface, frame) in [
+        (OUT, by_unicast("192.0.2.3", OUTSIDE)),
+        (OUT, SAID.frame()),
+        // From a peer of another link.
+        (IN, by_unicast("192.0.2.2", INSIDE)),
+    ] {
+        director.receive(interface, &frame);
+    }
+    assert!(channel.heard().is_none());
+    assert_eq!(channel.refused(Unheard::Sender), 3);
+}
