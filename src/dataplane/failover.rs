@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
 use super::family::Family;
+use super::handover::Phase;
 use super::frame::{Frame, FrameBurst, Outlet};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
@@ -205,7 +206,7 @@ impl<F: Frame> Pipeline<F> {
     pub fn look_at_standing(&mut self, now: u64) -> bool {
         let active = match &self.shared.failover {
             Some(channel) => channel.standing.is_active(now),
-            None => true,
+            None => self.phase() == Phase::Open,
         };
         self.shared.is_active = active;
         active
@@ -225,9 +226,14 @@ impl<F: Frame> Pipeline<F> {
             Origin::Port => self.look_up_received(burst),
             Origin::Worker => self.look_up_handed_over(burst),
         }
+        let is_mute = self.phase() != Phase::Open;
         let Self { shared, packets, .. } = self;
         for (frame, looked) in burst.drain(..).zip(packets.iter()) {
             let packet = &looked.packet;
+            if is_mute {
+                shared.drop(frame, DropReason::Standby, outlet);
+                continue;
+            }
             match packet.class {
                 Class::Arp | Class::Icmp | Class::Icmpv6 => {
                     local::receive(shared, packet, frame, outlet);

@@ -239,6 +239,21 @@ pub struct ServerCounters {
     pub out_octets: Counter,
 }
 
+impl ServerCounters {
+    /// All of them, in their order.
+    pub const fn all(&self) -> [&Counter; 5] {
+        let Self { connections, in_packets, out_packets, in_octets, out_octets } = self;
+        [connections, in_packets, out_packets, in_octets, out_octets]
+    }
+
+    /// Goes on from what another director has counted, in the order of [`ServerCounters::all`].
+    pub(super) fn carry(&self, counts: [u64; 5]) {
+        for (counter, count) in self.all().into_iter().zip(counts) {
+            counter.add(count);
+        }
+    }
+}
+
 /// The stages of a worker's round: the values of label `stage` of
 /// `pointsman_worker_stage_cycles_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -161,6 +161,29 @@ impl Neighbors {
         &self.unsettled
     }
 
+    /// Those that answer, and where.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = (Neighbor, Mac)> {
+        self.entries.iter().filter_map(|(neighbor, entry)| match entry.state {
+            State::Reachable { mac } | State::Probing { mac, .. } => Some((*neighbor, mac)),
+            State::Incomplete { .. } | State::Failed { .. } | State::Permanent { .. } => None,
+        })
+    }
+
+    /// A neighbour that answered the director before this one.
+    pub(super) fn restore(&mut self, now: Duration, neighbor: Neighbor, mac: Mac) {
+        let is_essential = match self.entries.get(&neighbor).map(|known| known.state) {
+            Some(State::Permanent { .. }) => return,
+            Some(_) => true,
+            None if self.entries.len() >= self.capacity => return,
+            None => false,
+        };
+        if !is_essential {
+            self.insert(neighbor, State::Incomplete { tries: 0 }, false);
+        }
+        // It is asked soon whether it is still there.
+        self.seen(now, neighbor, mac, true);
+    }
+
     /// A configured neighbour.
     pub(super) fn add_permanent(&mut self, neighbor: Neighbor, mac: Mac) {
         self.insert(neighbor, State::Permanent { mac }, true);
