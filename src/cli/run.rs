@@ -10,8 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output;
-#[cfg(feature = "dpdk")]
 use crate::control::handover::Successor;
+#[cfg(feature = "dpdk")]
 use crate::control::config::preflight;
 use crate::control::config::{self, Listing, LoadError, Loaded, LogConfig, LogFormat};
 

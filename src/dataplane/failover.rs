@@ -204,9 +204,12 @@ impl<F: Frame> Pipeline<F> {
     /// Notes whether the director is the active one, for the packets that come next.
     #[inline]
     pub fn look_at_standing(&mut self, now: u64) -> bool {
+        let handover = self.shared.handover.as_ref();
+        let phase = handover.map_or(Phase::Open, |handover| handover.phase(now));
+        self.shared.phase = phase;
         let active = match &self.shared.failover {
             Some(channel) => channel.standing.is_active(now),
-            None => self.phase() == Phase::Open,
+            None => phase == Phase::Open,
         };
         self.shared.is_active = active;
         active

@@ -8,7 +8,7 @@ use super::echo;
 use super::failover::FailoverChannel;
 use super::family::Family;
 use super::fragment::Fragments;
-use super::handover::{Handover, Walk};
+use super::handover::{Handover, Phase, Walk};
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
 use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::TemplateSweep;
@@ -206,6 +206,7 @@ impl<F: Frame> Pipeline<F> {
                 is_heard: true,
                 sync_walk: SyncWalk::default(),
                 failover: settings.failover,
+                phase: Phase::Open,
                 departing: Walk::default(),
                 handover: settings.handover,
             },

@@ -9,7 +9,7 @@ use super::conn::Connection;
 use super::datagrams::FragmentKey;
 use super::failover::FailoverChannel;
 use super::family::Family;
-use super::handover::{Handover, Walk};
+use super::handover::{Handover, Phase, Walk};
 use super::frame::{Frame, Outlet};
 use super::helper::Helpers;
 use super::housekeeping::TemplateSweep;
@@ -66,6 +66,8 @@ pub(super) struct Shared<F> {
     pub(super) is_heard: bool,
     /// What is shared with whoever hands this director's connections over, or takes another's.
     pub(super) handover: Option<Arc<Handover>>,
+    /// What the worker is to do of that.
+    pub(super) phase: Phase,
     /// How far what leaves is.
     pub(super) departing: Walk,
     /// Connections that are brought to the other director again.

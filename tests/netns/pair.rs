@@ -196,7 +196,7 @@ fn both_sides_move_together_when_the_master_dies_and_stay_when_it_returns() {
 }
 
 /// A web client with one connection that is busy for some seconds, of each family.
-fn begin_downloads(lab: &Lab) {
+pub(crate) fn begin_downloads(lab: &Lab) {
     for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
         let url = format!("'http://{vip}/big?[1-30]'");
         let curl = format!("curl -sS -v --max-time 60 --limit-rate 4M {url}");
@@ -207,7 +207,7 @@ fn begin_downloads(lab: &Lab) {
 }
 
 /// They end as they should: every octet has come, over one connection.
-fn downloads_end_well(lab: &Lab) {
+pub(crate) fn downloads_end_well(lab: &Lab) {
     let content = lab.state().join("content/big").display().to_string();
     let whole = "for i in $(seq 30); do cat FILE; done | sha256sum".replace("FILE", &content);
     let whole = lab.run("client", &whole);

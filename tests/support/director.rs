@@ -347,6 +347,7 @@ impl Common {
             stats: Arc::new(WorkerStats::new(256)),
             mailbox: inner,
             failover: None,
+            handover: None,
         };
         (settings, outer)
     }
@@ -548,7 +549,7 @@ impl TestDirector {
                         self.workers[worker.index()].mailbox.send(command).unwrap();
                     }
                 }
-                Event::Installed { .. } => {}
+                Event::Installed { .. } | Event::HandoverBegun { .. } => {}
             }
         }
         was_busy

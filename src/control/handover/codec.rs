@@ -85,9 +85,13 @@ pub enum Word {
     Told,
     /// The new one has taken all of that over.
     Taken,
-    /// The new one is to leave what comes in the queues of its ports from now on.
-    Hold,
-    /// It does.
+    /// The new one is to leave what comes in the queues of its ports from then on, by the time
+    /// stamp counter.
+    Hold {
+        /// When.
+        at: u64,
+    },
+    /// It will.
     Holding,
     /// The old one does no more, and has told everything.
     Over {

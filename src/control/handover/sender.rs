@@ -39,8 +39,13 @@ impl Sender {
     /// Has the workers hold still.
     pub(super) fn hold(&self) -> io::Result<()> {
         self.handover.set_phase(Phase::Hold);
+        self.await_hold()
+    }
+
+    /// Waits until the workers hold still.
+    pub(super) fn await_hold(&self) -> io::Result<()> {
         let until = Instant::now() + PATIENCE;
-        while !self.handover.is_seen() {
+        while !self.handover.is_held() {
             if Instant::now() > until {
                 return Err(io::Error::other("a worker does not hold still: it may be stuck"));
             }

@@ -120,9 +120,9 @@ impl Succession {
                 self.is_under_way = self.upgrade.begin(prepared);
                 parts.observed.set_upgrade(UpgradeStatus::under_way());
                 tokio::spawn(async move {
-                    let answer = answer.await.unwrap_or_else(|_| Err("it was given up".to_owned()));
+                    let gone = |_| Err(NoUpgrade::NotStarted("it was given up".to_owned()));
                     // Who asked may have given up.
-                    reply.send(answer.map_err(NoUpgrade::NotStarted)).ok();
+                    reply.send(answer.await.unwrap_or_else(gone)).ok();
                 });
             }
             Err(why) => {
@@ -136,7 +136,7 @@ impl Succession {
         &self,
         spec: &UpgradeSpec,
         parts: &mut Parts<'_>,
-        started: oneshot::Sender<Result<u32, String>>,
+        started: oneshot::Sender<Result<u32, NoUpgrade>>,
     ) -> Result<UpgradeParts, NoUpgrade> {
         if self.is_under_way {
             return Err(NoUpgrade::UnderWay);
@@ -144,7 +144,6 @@ impl Succession {
         let running = &parts.observed.config;
         let config = spec.config.as_ref().map_or(parts.state.path(), |path| Path::new(path));
         check_ports(running)?;
-        check_file(config)?;
         if spec.config.is_none() && parts.state.is_unsaved() {
             return Err(NoUpgrade::Unsaved(config.to_owned()));
         }
@@ -244,8 +243,9 @@ fn check_ports(config: &Config) -> Result<(), NoUpgrade> {
     Ok(())
 }
 
-/// Whether the new director's configuration file is valid, and its ports are such, too.
-fn check_file(path: &Path) -> Result<(), NoUpgrade> {
+/// Whether the new director's configuration file is valid, and its ports are such, too. Not to be
+/// asked on a thread that is kept on a CPU.
+pub(super) fn check_file(path: &Path) -> Result<(), NoUpgrade> {
     let invalid = |problems| NoUpgrade::Invalid { path: path.to_owned(), problems };
     match config::load(path) {
         Ok(loaded) => check_ports(&loaded.config),

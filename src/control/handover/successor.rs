@@ -82,11 +82,9 @@ impl Successor {
         self.records_until(&mut receiver, |word| matches!(word, Word::Told))?;
         receiver.settle()?;
         self.say(Word::Taken)?;
-        self.records_until(&mut receiver, |word| matches!(word, Word::Hold))?;
-        handover.set_phase(Phase::Hold);
-        while !handover.is_seen() {
-            std::thread::yield_now();
-        }
+        let hold = self.records_until(&mut receiver, |word| matches!(word, Word::Hold { .. }))?;
+        let Word::Hold { at } = hold else { return Err(SuccessorError::Unexpected) };
+        handover.hold_from(at);
         self.say(Word::Holding)?;
         let over = self.records_until(&mut receiver, |word| matches!(word, Word::Over { .. }))?;
         let Word::Over { held_at } = over else { return Err(SuccessorError::Unexpected) };

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::codec::{Frame, Reader, Unreadable, Word, Writer};
 use super::listeners;
+use super::succession::{NoUpgrade, check_file};
 use super::sender::Sender;
 use crate::dataplane::handover::Phase;
 
@@ -21,6 +22,10 @@ const START_TIME: Duration = Duration::from_secs(120);
 /// How long for each step after that, and for the last one, while nobody forwards.
 const STEP_TIME: Duration = Duration::from_secs(30);
 const SWITCH_TIME: Duration = Duration::from_secs(3);
+/// How long before they do the workers of both directors know when they are to hold still, and by
+/// how much the new ones do so earlier.
+const NOTICE: Duration = Duration::from_millis(50);
+const OVERLAP: Duration = Duration::from_millis(1);
 
 /// Why the new director does not take this one's place.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +58,7 @@ pub(in crate::control) struct UpgradeParts {
     /// The time stamp counter.
     pub(in crate::control) clock: fn() -> u64,
     /// Whether the new director was started.
-    pub(in crate::control) started: oneshot::Sender<Result<u32, String>>,
+    pub(in crate::control) started: oneshot::Sender<Result<u32, NoUpgrade>>,
 }
 
 /// How an upgrade has ended.
@@ -99,12 +104,17 @@ fn run(asked: &Receiver<UpgradeParts>, tell: &tokio_mpsc::UnboundedSender<Ending
 
 fn upgrade(parts: UpgradeParts) -> Ending {
     let UpgradeParts { program, config, sender, listeners, clock, started } = parts;
-    let (child, stream) = match begin(&program, &config) {
+    let start = |cause| {
+        let program = program.clone();
+        NoUpgrade::NotStarted(Failed::Start { program, cause }.to_string())
+    };
+    let begun = check_file(&config).and_then(|()| begin(&program, &config).map_err(start));
+    let (child, stream) = match begun {
         Ok(begun) => begun,
-        Err(cause) => {
-            let error = Failed::Start { program, cause }.to_string();
+        Err(why) => {
+            let error = why.to_string();
             // Who asked may have given up.
-            started.send(Err(error.clone())).ok();
+            started.send(Err(why)).ok();
             return Ending::Failed(error);
         }
     };
@@ -186,6 +196,7 @@ fn tell_all(
     listeners: &[OwnedFd],
     clock: fn() -> u64,
 ) -> Result<(u64, Duration), Failed> {
+    let hz = sender.observed.tsc_hz;
     stream.set_write_timeout(Some(STEP_TIME))?;
     stream.set_read_timeout(Some(START_TIME))?;
     let mut writer = Writer::begin(stream.try_clone()?)?;
@@ -199,10 +210,15 @@ fn tell_all(
     hear(&mut reader, &Word::Taken)?;
     stream.set_read_timeout(Some(SWITCH_TIME))?;
     stream.set_write_timeout(Some(SWITCH_TIME))?;
-    writer.frame(&Frame::Word(Word::Hold))?;
+    let cycles = |span: Duration| {
+        u64::try_from(span.as_micros()).unwrap_or(u64::MAX).saturating_mul(hz / 1_000_000)
+    };
+    // The new one a little earlier: a packet that comes twice does less harm than one that is lost.
+    let held_at = clock().saturating_add(cycles(NOTICE));
+    writer.frame(&Frame::Word(Word::Hold { at: held_at.saturating_sub(cycles(OVERLAP)) }))?;
     hear(&mut reader, &Word::Holding)?;
-    let held_at = clock();
-    sender.hold()?;
+    sender.handover.hold_from(held_at);
+    sender.await_hold()?;
     sender.pass(2, &mut writer)?;
     match sender.handover.lost() {
         0 => {}

@@ -47,15 +47,15 @@ struct IsFull;
 impl<F: Frame> Pipeline<F> {
     /// What the worker is to do.
     #[inline]
-    pub fn phase(&self) -> Phase {
-        self.shared.handover.as_ref().map_or(Phase::Open, |handover| handover.phase())
+    pub const fn phase(&self) -> Phase {
+        self.shared.phase
     }
 
     /// Lets go of what a pass asks for, and takes over what has come.
     pub(in crate::dataplane) fn hand_over(&mut self, now: Tick) {
         let Some(handover) = self.shared.handover.take() else { return };
         if let Some(lane) = handover.lane(self.shared.worker) {
-            let phase = handover.phase();
+            let phase = self.shared.phase;
             if lane.phase.load(Relaxed) != phase as u8 {
                 lane.phase.store(phase as u8, Release);
             }
@@ -82,11 +82,11 @@ impl<F: Frame> Pipeline<F> {
         }
         let mut walk = *walk;
         let since = (walk.pass > 1).then_some(walk.since);
-        let pass = Pass { since, now };
+        let (pass, phase) = (Pass { since, now }, self.shared.phase);
         if walk.is_v6 {
-            walk.go_on(&self.shared, &self.v6, lane, (pass, handover.phase()));
+            walk.go_on(&self.shared, &self.v6, lane, (pass, phase));
         } else {
-            walk.go_on(&self.shared, &self.v4, lane, (pass, handover.phase()));
+            walk.go_on(&self.shared, &self.v4, lane, (pass, phase));
         }
         self.shared.departing = walk;
         if walk.is_done {

@@ -173,6 +173,9 @@ impl Lane {
 #[derive(Debug)]
 pub struct Handover {
     phase: AtomicU8,
+    /// From when on they are to hold still whatever the phase is, by the time stamp counter, which
+    /// both directors read.
+    hold_at: AtomicU64,
     /// The pass that is wanted: 0 none, 1 all connections, 2 what has changed since that one began.
     pass: AtomicU32,
     lanes: Vec<Lane>,
@@ -189,6 +192,7 @@ impl Handover {
         let controls = expectations.controls();
         Self {
             phase: AtomicU8::new(phase as u8),
+            hold_at: AtomicU64::new(u64::MAX),
             pass: AtomicU32::new(0),
             lanes: (0..workers).map(|_| Lane::new()).collect(),
             controls: (0..controls).map(|_| AtomicU32::new(0)).collect(),
@@ -197,10 +201,11 @@ impl Handover {
         }
     }
 
-    /// What the workers are to do.
+    /// What the workers are to do. `now`: the time stamp counter.
     #[inline]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self, now: u64) -> Phase {
         match self.phase.load(Relaxed) {
+            _ if now >= self.hold_at.load(Relaxed) => Phase::Hold,
             0 => Phase::Open,
             1 => Phase::Mute,
             _ => Phase::Hold,
@@ -210,12 +215,18 @@ impl Handover {
     /// The workers are to do this from now on.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Release);
+        self.hold_at.store(u64::MAX, Release);
     }
 
-    /// Whether all workers have seen the phase.
-    pub fn is_seen(&self) -> bool {
-        let phase = self.phase.load(Relaxed);
-        self.lanes.iter().all(|lane| lane.phase.load(Acquire) == phase)
+    /// The workers are to hold still from then on, by the time stamp counter: nobody has to tell
+    /// them at that moment.
+    pub fn hold_from(&self, at: u64) {
+        self.hold_at.store(at, Release);
+    }
+
+    /// Whether all workers hold still.
+    pub fn is_held(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.phase.load(Acquire) == Phase::Hold as u8)
     }
 
     /// Begins a pass through all connections (1), or through what has changed since (2).
