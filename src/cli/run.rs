@@ -10,10 +10,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output;
-use crate::control::handover::Successor;
 #[cfg(feature = "dpdk")]
 use crate::control::config::preflight;
 use crate::control::config::{self, Listing, LoadError, Loaded, LogConfig, LogFormat};
+use crate::control::handover::Successor;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,7 +81,9 @@ fn direct(
     // Before the start: what a director has taken that failed halfway would look like missing.
     let file = source.path.display().to_string();
     let mut findings = preflight::check(&config, &file, &preflight::ThisHost);
-    let Err(error) = crate::director::run(config, source, running) else { return ExitCode::SUCCESS };
+    let Err(error) = crate::director::run(config, source, running) else {
+        return ExitCode::SUCCESS;
+    };
     let code = output::fail(&error);
     findings.retain(config::Diagnostic::is_error);
     if error.concerns_the_machine() && !findings.is_empty() {

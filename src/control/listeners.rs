@@ -8,8 +8,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
 
 use super::config::Config;
+use super::{api, metrics};
 
 /// Owner and group may use the control socket, others not.
 const SOCKET_MODE: u32 = 0o660;
@@ -132,6 +136,23 @@ impl Listeners {
             all.push(metrics.try_clone()?.into());
         }
         Ok(all)
+    }
+
+    /// Begins to serve: the file of the socket, and who serves.
+    pub(super) fn serve(
+        self,
+        doors: api::Doors,
+    ) -> Result<(SocketFile, Vec<AbortHandle>), StartError> {
+        let Self { api: ApiListener { socket, file }, metrics } = self;
+        let observed = Arc::clone(&doors.observed);
+        let served = api::server::start(socket, doors)
+            .map_err(|cause| StartError::Socket { path: file.path().to_owned(), cause })?;
+        let mut servers = vec![served];
+        if let Some(listener) = metrics {
+            let served = metrics::exporter::start(listener, &observed);
+            servers.push(served.map_err(StartError::Thread)?);
+        }
+        Ok((file, servers))
     }
 
     /// Where metrics are served: tells the port when the configured one is 0.

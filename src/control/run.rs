@@ -24,7 +24,7 @@ use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
 use super::thread::Signals;
-use super::{FailoverPlant, Neighbor, Plant, StartError, api, metrics, ownership, service_manager};
+use super::{FailoverPlant, Neighbor, Plant, StartError, api, ownership, service_manager};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{ServerSlot, WorkerId};
@@ -37,8 +37,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(5);
 const BUSY_FOR: Duration = Duration::from_millis(100);
 /// Events taken from one worker in one turn.
 const EVENTS_PER_TURN: usize = 512;
-/// Neighbours kept, besides the configured and the essential ones.
-const NEIGHBORS: usize = 16_384;
 /// Time over which rates are measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Requests of the API that may wait for the loop, and pages that one worker may owe.
@@ -137,12 +135,8 @@ impl Control {
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::staying_addresses(&plant.config);
-        let mut neighbors = neighbors_of(&plant.config, now);
-        let taken = plant.handover.taken.as_ref();
-        for &(neighbor, mac) in taken.iter().flat_map(|taken| &taken.neighbors) {
-            neighbors.restore(now, neighbor, mac);
-        }
-        let upgrade = UpgradeStatus::none(taken.map(TakenOver::of));
+        let neighbors = Neighbors::at_start(&plant.config, plant.handover.taken.as_ref(), now);
+        let upgrade = UpgradeStatus::none(plant.handover.taken.as_ref().map(TakenOver::of));
         let succession =
             Succession::new(plant.handover, &plant.listeners).map_err(StartError::Thread)?;
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
@@ -169,16 +163,9 @@ impl Control {
             upgrade: upgrade.into(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
-        let socket_file = plant.listeners.api.file;
         let path = state.path().to_owned();
         let doors = api::Doors { observed: Arc::clone(&observed), requests: request_sender, path };
-        let served = api::server::start(plant.listeners.api.socket, doors)
-            .map_err(|cause| StartError::Socket { path: socket_file.path().to_owned(), cause })?;
-        let mut servers = vec![served];
-        if let Some(listener) = plant.listeners.metrics {
-            let served = metrics::exporter::start(listener, &observed);
-            servers.push(served.map_err(StartError::Thread)?);
-        }
+        let (socket_file, servers) = plant.listeners.serve(doors)?;
         Ok(Self {
             observed,
             state,
@@ -559,7 +546,12 @@ impl Control {
     fn on_ending(&mut self, ending: Ending) {
         match ending {
             Ending::Done { pid, connections, gap } => {
-                tracing::info!(pid, connections, ?gap, "a new director has taken over: this one ends");
+                tracing::info!(
+                    pid,
+                    connections,
+                    ?gap,
+                    "a new director has taken over: this one ends"
+                );
                 service_manager::tell(&format!("MAINPID={pid}"));
                 self.servers.iter().for_each(AbortHandle::abort);
                 self.socket_file.leave();
@@ -573,18 +565,6 @@ impl Control {
             }
         }
     }
-}
-
-/// The neighbours that the configuration names.
-fn neighbors_of(config: &Config, now: Duration) -> Neighbors {
-    let mut neighbors = Neighbors::new(NEIGHBORS);
-    for (neighbor, mac) in ownership::static_neighbors(config) {
-        neighbors.add_permanent(neighbor, mac);
-    }
-    for neighbor in ownership::essential_neighbors(config) {
-        neighbors.add_essential(now, neighbor);
-    }
-    neighbors
 }
 
 /// Starts the failover thread, where the director is one of a pair.

@@ -1,4 +1,4 @@
-//! What systemd is told of a service of type notify (sd_notify(3)).
+//! What systemd is told of a service of type notify (`sd_notify(3)`).
 
 use std::env;
 use std::ffi::OsStr;

@@ -15,8 +15,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::classify::{Class, Packet};
 use super::family::Family;
-use super::handover::Phase;
 use super::frame::{Frame, FrameBurst, Outlet};
+use super::handover::Phase;
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
@@ -204,9 +204,9 @@ impl<F: Frame> Pipeline<F> {
     /// Notes whether the director is the active one, for the packets that come next.
     #[inline]
     pub fn look_at_standing(&mut self, now: u64) -> bool {
-        let handover = self.shared.handover.as_ref();
+        let handover = self.shared.handing.channel.as_ref();
         let phase = handover.map_or(Phase::Open, |handover| handover.phase(now));
-        self.shared.phase = phase;
+        self.shared.handing.phase = phase;
         let active = match &self.shared.failover {
             Some(channel) => channel.standing.is_active(now),
             None => phase == Phase::Open,

@@ -104,8 +104,8 @@ impl<F: Frame> Pipeline<F> {
             }
             Command::ListConnections(page) => self.list(page, now),
             Command::BeginHandover(handover) => {
-                self.shared.departing = Walk::default();
-                let retired = self.shared.handover.replace(handover);
+                self.shared.handing.walk = Walk::default();
+                let retired = self.shared.handing.channel.replace(handover);
                 self.shared.answer(Event::HandoverBegun { retired });
             }
         }

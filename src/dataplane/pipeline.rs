@@ -8,8 +8,8 @@ use super::echo;
 use super::failover::FailoverChannel;
 use super::family::Family;
 use super::fragment::Fragments;
-use super::handover::{Handover, Phase, Walk};
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::handover::{Handing, Handover};
 use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::TemplateSweep;
 use super::icmp_error;
@@ -206,9 +206,7 @@ impl<F: Frame> Pipeline<F> {
                 is_heard: true,
                 sync_walk: SyncWalk::default(),
                 failover: settings.failover,
-                phase: Phase::Open,
-                departing: Walk::default(),
-                handover: settings.handover,
+                handing: Handing::by(settings.handover),
             },
             newcomers_v4: Newcomers::new(),
             newcomers_v6: Newcomers::new(),

@@ -9,8 +9,8 @@ use super::conn::Connection;
 use super::datagrams::FragmentKey;
 use super::failover::FailoverChannel;
 use super::family::Family;
-use super::handover::{Handover, Phase, Walk};
 use super::frame::{Frame, Outlet};
+use super::handover::Handing;
 use super::helper::Helpers;
 use super::housekeeping::TemplateSweep;
 use super::interface::{Interface, Interfaces};
@@ -64,12 +64,8 @@ pub(super) struct Shared<F> {
     pub(super) is_active: bool,
     /// Whether all messages of the failover thread since its last lease have left.
     pub(super) is_heard: bool,
-    /// What is shared with whoever hands this director's connections over, or takes another's.
-    pub(super) handover: Option<Arc<Handover>>,
-    /// What the worker is to do of that.
-    pub(super) phase: Phase,
-    /// How far what leaves is.
-    pub(super) departing: Walk,
+    /// Its part of a handover.
+    pub(super) handing: Handing,
     /// Connections that are brought to the other director again.
     pub(super) sync_walk: SyncWalk,
 }

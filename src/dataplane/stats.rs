@@ -83,7 +83,7 @@ drop_reasons! {
     Truncated = "truncated",
     /// The Ethernet address is another station's, or a group that the director does not listen to.
     NotForUs = "not_for_us",
-    /// Another director of the pair is the active one; or the lease of this one has just ended.
+    /// Another director of the pair is the active one; or the lease of this one has just ended; or another process forwards, during an upgrade.
     Standby = "standby",
     /// A VLAN tag that no interface of the port has, two tags, or no tag on a port on which every interface has one.
     UnknownVlan = "unknown_vlan",

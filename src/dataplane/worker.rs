@@ -212,6 +212,7 @@ impl Worker {
     fn rest(&self, phase: Phase, empty_rounds: u32, now: u64) -> u64 {
         let microseconds = match (phase, self.idle) {
             // Another director's worker has the CPU.
+            (Phase::Hold, _) if self.pipeline.is_handing_over() => return now,
             (Phase::Mute | Phase::Hold, _) => PAUSE_US,
             (Phase::Open, IdlePolicy::Sleep(pause)) if empty_rounds > EMPTY_ROUNDS => pause,
             (Phase::Open, _) => return now,

@@ -23,6 +23,7 @@ use crate::dataplane::failover::{FailoverChannel, REFRESH};
 use crate::dataplane::handover::{Expectations, Handover};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::steering::Steering;
+use crate::dpdk::descriptors::keep_from_children;
 use crate::dpdk::eal::Eal;
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
@@ -89,8 +90,7 @@ fn prepare(config: &Config, predecessor: &mut Predecessor) -> Result<Prepared, D
     let eal = Eal::init(&eal_args::of(config))?;
     let pool = ports::packet_pool(&eal, config)?;
     let secret = predecessor.secret()?;
-    let (ports, steered) =
-        ports::start(&eal, config, &pool, secret, &mut || reins.were_pulled())?;
+    let (ports, steered) = ports::start(&eal, config, &pool, secret, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
     let workers = config.director.workers.len();
     let channel = config.failover.as_ref().map(|group| {
@@ -178,7 +178,13 @@ fn direct(
         config,
         source,
         failover,
-        handover: HandoverPlant { expectations, secret, clock: tsc::now, taken },
+        handover: HandoverPlant {
+            expectations,
+            secret,
+            clock: tsc::now,
+            keep_descriptors: keep_from_children,
+            taken,
+        },
     };
     let control = control::spawn(reins, plant).inspect_err(|_| stop.0.store(true, Relaxed));
     let stats = crew.lcores.join()?;

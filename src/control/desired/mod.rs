@@ -82,6 +82,11 @@ pub(super) struct Outcome {
     pub(super) table: Option<Arc<ServiceTable>>,
 }
 
+/// Services by their numbers: where they listen.
+pub(super) type NumberedServices = Vec<(u16, String)>;
+/// Servers by their numbers: where their service listens, and their address.
+pub(super) type NumberedServers = Vec<(u16, String, SocketAddr)>;
+
 /// What the operator wants.
 #[derive(Debug)]
 pub(super) struct DesiredState {
@@ -193,7 +198,7 @@ impl DesiredState {
 
     /// The numbers of services and servers, those that are gone but may have connections among
     /// them: where a service listens, and a server's address.
-    pub(super) fn numbers(&self) -> (Vec<(u16, String)>, Vec<(u16, String, SocketAddr)>) {
+    pub(super) fn numbers(&self) -> (NumberedServices, NumberedServers) {
         let services = self.slots.services().map(|(id, listen)| (id.0, listen.to_string()));
         let servers =
             self.slots.servers().map(|(slot, listen, at)| (slot.0, listen.to_string(), at));

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::handover::{Counts, Ended, ExpectedRow, Moved, MovedControl};
 
-
 /// What every stream begins with; the last octet is the version of the format.
 const BEGINNING: [u8; 8] = *b"PMSTATE\x01";
 /// The longest frame that is read, octets.
@@ -243,7 +242,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next frame.
-    pub fn next(&mut self) -> Result<Frame, Unreadable> {
+    pub fn frame(&mut self) -> Result<Frame, Unreadable> {
         let mut head = [0; 8];
         read_exact(&mut self.from, &mut head)?;
         let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
@@ -261,9 +260,12 @@ impl<R: Read> Reader<R> {
 }
 
 fn read_exact(from: &mut impl Read, octets: &mut [u8]) -> Result<(), Unreadable> {
-    from.read_exact(octets).map_err(|cause| match cause.kind() {
-        ErrorKind::UnexpectedEof => Unreadable::Short,
-        _ => Unreadable::Io(cause),
+    from.read_exact(octets).map_err(|cause| {
+        if cause.kind() == ErrorKind::UnexpectedEof {
+            Unreadable::Short
+        } else {
+            Unreadable::Io(cause)
+        }
     })
 }
 
@@ -302,10 +304,10 @@ mod tests {
         let mut reader = Reader::begin(&octets[..]).unwrap();
         let mut read = Vec::new();
         loop {
-            match reader.next().unwrap() {
+            match reader.frame().unwrap() {
                 Frame::Records(records) => read.extend(records),
                 Frame::End { records } => break assert_eq!(records, 3000),
-                frame => panic!("{frame:?}"),
+                frame @ (Frame::Head(_) | Frame::Word(_)) => panic!("{frame:?}"),
             }
         }
         let wanted: Vec<_> = (0..3000).map(|port| Record::Connection(moved(port))).collect();
@@ -318,7 +320,7 @@ mod tests {
         let whole = written(1);
         let all = |octets: &[u8]| -> Result<(), Unreadable> {
             let mut reader = Reader::begin(octets)?;
-            while !matches!(reader.next()?, Frame::End { .. }) {}
+            while !matches!(reader.frame()?, Frame::End { .. }) {}
             Ok(())
         };
         all(&whole).unwrap();

@@ -116,7 +116,7 @@ impl StateFile {
             return Err(Unusable::Owner(owner));
         }
         let mut reader = Reader::begin(BufReader::with_capacity(1 << 20, file))?;
-        let Frame::Head(head) = reader.next()? else { return Err(Unusable::NoHead) };
+        let Frame::Head(head) = reader.frame()? else { return Err(Unusable::NoHead) };
         // A clock that was set back tells nothing.
         let age_ms = unix_ms().saturating_sub(head.written_ms);
         if age_ms > OLDEST_MS {
@@ -155,7 +155,7 @@ fn read_all<R: Read>(
     receiver: &mut Receiver<'_>,
 ) -> Result<(), Unreadable> {
     loop {
-        match reader.next()? {
+        match reader.frame()? {
             Frame::Records(records) => {
                 for record in records {
                     receiver.take(record)?;

@@ -12,11 +12,12 @@ mod listeners;
 mod succession;
 mod upgrade;
 
+use std::io;
 use std::sync::Arc;
 
 pub use receiver::{Import, Taken};
-pub use successor::{Successor, SuccessorError};
 pub(super) use succession::{NoUpgrade, Parts, Succession, UpgradeRequest};
+pub use successor::{Successor, SuccessorError};
 pub(super) use upgrade::{Ending, Upgrade, UpgradeParts};
 
 use crate::dataplane::handover::Expectations;
@@ -31,6 +32,8 @@ pub struct HandoverPlant {
     pub secret: HashSecret,
     /// The time stamp counter.
     pub clock: fn() -> u64,
+    /// Keeps descriptors of this process from programs that it starts.
+    pub keep_descriptors: fn() -> io::Result<()>,
     /// What was taken over at the start.
     pub taken: Option<Taken>,
 }

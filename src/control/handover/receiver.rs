@@ -85,9 +85,8 @@ struct Numbers {
 impl Numbers {
     fn new(head: &Head, slots: &SlotRegistry) -> Self {
         let listen = |text: &String| text.parse::<Listen>().ok();
-        let service = |(number, text): &(u16, String)| {
-            Some((*number, slots.service(listen(text)?)?))
-        };
+        let service =
+            |(number, text): &(u16, String)| Some((*number, slots.service(listen(text)?)?));
         let server = |(number, text, address): &(u16, String, _)| {
             Some((*number, slots.server(listen(text)?, *address)?))
         };

@@ -86,11 +86,7 @@ impl Sender {
             }
             while let Some(parcel) = self.handover.leaving(worker) {
                 count += 1;
-                match parcel {
-                    Parcel::Connection(moved) => to.record(Record::Connection(moved))?,
-                    Parcel::Ended(ended) => to.record(Record::Ended(ended))?,
-                    Parcel::Counted(..) => {}
-                }
+                record_of(&parcel).map_or(Ok(()), |record| to.record(record))?;
             }
         }
         Ok(count)
@@ -131,5 +127,14 @@ impl Sender {
             }
         }
         Ok(())
+    }
+}
+
+/// What a worker tells, as a record. Counters are not the workers' to tell.
+fn record_of(parcel: &Parcel) -> Option<Record> {
+    match parcel {
+        Parcel::Connection(moved) => Some(Record::Connection(*moved)),
+        Parcel::Ended(ended) => Some(Record::Ended(*ended)),
+        Parcel::Counted(..) => None,
     }
 }

@@ -108,11 +108,7 @@ impl Succession {
     }
 
     /// Starts a new director that is to take this one's place.
-    pub(in crate::control) fn begin(
-        &mut self,
-        request: UpgradeRequest,
-        parts: &mut Parts<'_>,
-    ) {
+    pub(in crate::control) fn begin(&mut self, request: UpgradeRequest, parts: &mut Parts<'_>) {
         let UpgradeRequest { spec, reply } = request;
         let (started, answer) = oneshot::channel();
         match self.prepare(&spec, parts, started) {
@@ -152,17 +148,16 @@ impl Succession {
         let program = program.map_err(|cause| NoUpgrade::NotStarted(cause.to_string()))?;
         let listeners = self.listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
         let listeners = listeners.map_err(|cause| NoUpgrade::NotStarted(cause.to_string()))?;
-        let clock = self.plant.clock;
+        let HandoverPlant { clock, keep_descriptors, .. } = self.plant;
         let sender = self.sender(parts);
-        Ok(UpgradeParts { program, config, sender, listeners, clock, started })
+        Ok(UpgradeParts { program, config, sender, listeners, clock, keep_descriptors, started })
     }
 
     /// The workers begin to hand over.
     fn sender(&self, parts: &mut Parts<'_>) -> Sender {
         let observed = Arc::clone(parts.observed);
         let expectations = Arc::clone(&self.plant.expectations);
-        let handover =
-            Arc::new(Handover::new(observed.workers.len(), Phase::Open, expectations));
+        let handover = Arc::new(Handover::new(observed.workers.len(), Phase::Open, expectations));
         parts.outbox.send_all(|| Command::BeginHandover(Arc::clone(&handover)));
         let head = self.head(parts.state, &observed);
         let neighbors = neighbors(parts.neighbors, &observed.config);
@@ -183,11 +178,7 @@ impl Succession {
 
     /// The director ends: what is known of connections goes into its file before the workers are
     /// told to stop. `false`: there is no file.
-    pub(in crate::control) fn leave(
-        &self,
-        parts: &mut Parts<'_>,
-        stop: &Arc<AtomicBool>,
-    ) -> bool {
+    pub(in crate::control) fn leave(&self, parts: &mut Parts<'_>, stop: &Arc<AtomicBool>) -> bool {
         let Some(path) = parts.observed.config.director.state_file.clone() else { return false };
         let sender = self.sender(parts);
         let stop = Arc::clone(stop);
@@ -251,5 +242,25 @@ pub(super) fn check_file(path: &Path) -> Result<(), NoUpgrade> {
         Ok(loaded) => check_ports(&loaded.config),
         Err(LoadError::Invalid(diagnostics)) => Err(invalid(Listing(&diagnostics).to_string())),
         Err(error @ LoadError::Unreadable { .. }) => Err(invalid(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::test_config::config;
+
+    #[test]
+    fn ports_that_two_processes_cannot_hold_are_told_with_the_way_that_there_is() {
+        let mut config = config();
+        let device = |name: &str| Device::Vdev { name: name.to_owned(), args: String::new() };
+        config.interfaces.iter_mut().for_each(|each| each.device = device("net_null0"));
+        assert_eq!(check_ports(&config), Ok(()));
+        for exclusive in [Device::Pci("0000:3b:00.0".to_owned()), device("net_memif0")] {
+            config.interfaces[0].device = exclusive;
+            let refused = check_ports(&config).unwrap_err();
+            assert!(refused.to_string().contains("two processes cannot hold"), "{refused}");
+            assert!(refused.hint().contains("state_file"));
+        }
     }
 }

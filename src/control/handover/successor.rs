@@ -49,7 +49,7 @@ impl Successor {
         let writer = Writer::begin(stream.try_clone()?)?;
         let rights = stream.try_clone()?;
         let mut reader = Reader::begin(stream).map_err(SuccessorError::NoDirector)?;
-        let Frame::Head(head) = reader.next()? else { return Err(SuccessorError::Unexpected) };
+        let Frame::Head(head) = reader.frame()? else { return Err(SuccessorError::Unexpected) };
         let listeners = listeners::receive(&rights)?;
         Ok(Self { reader, writer, head, listeners })
     }
@@ -98,7 +98,10 @@ impl Successor {
             refused: taken.refused,
             gap_us: taken.gap_us,
         };
-        self.say(begun)?;
+        // This one forwards: what has become of the other one changes nothing.
+        if let Err(cause) = self.say(begun) {
+            tracing::warn!(%cause, "the director before does not hear that this one forwards");
+        }
         tracing::info!(
             connections = taken.connections,
             refused = taken.refused,
@@ -119,7 +122,7 @@ impl Successor {
         is_awaited: impl Fn(&Word) -> bool,
     ) -> Result<Word, SuccessorError> {
         loop {
-            match self.reader.next()? {
+            match self.reader.frame()? {
                 Frame::Records(records) => take_all(receiver, records)?,
                 Frame::Word(word) if is_awaited(&word) => return Ok(word),
                 Frame::Word(_) | Frame::Head(_) | Frame::End { .. } => {

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::codec::{Frame, Reader, Unreadable, Word, Writer};
 use super::listeners;
-use super::succession::{NoUpgrade, check_file};
 use super::sender::Sender;
+use super::succession::{NoUpgrade, check_file};
 use crate::dataplane::handover::Phase;
 
 /// How long the new director may take to start: EAL, ports, tables.
@@ -57,6 +57,8 @@ pub(in crate::control) struct UpgradeParts {
     pub(in crate::control) listeners: Vec<OwnedFd>,
     /// The time stamp counter.
     pub(in crate::control) clock: fn() -> u64,
+    /// Keeps descriptors of this process from the new one.
+    pub(in crate::control) keep_descriptors: fn() -> io::Result<()>,
     /// Whether the new director was started.
     pub(in crate::control) started: oneshot::Sender<Result<u32, NoUpgrade>>,
 }
@@ -103,12 +105,13 @@ fn run(asked: &Receiver<UpgradeParts>, tell: &tokio_mpsc::UnboundedSender<Ending
 }
 
 fn upgrade(parts: UpgradeParts) -> Ending {
-    let UpgradeParts { program, config, sender, listeners, clock, started } = parts;
+    let UpgradeParts { program, config, sender, listeners, clock, keep_descriptors, started } = parts;
     let start = |cause| {
         let program = program.clone();
         NoUpgrade::NotStarted(Failed::Start { program, cause }.to_string())
     };
-    let begun = check_file(&config).and_then(|()| begin(&program, &config).map_err(start));
+    let begun = check_file(&config)
+        .and_then(|()| keep_descriptors().and_then(|()| begin(&program, &config)).map_err(start));
     let (child, stream) = match begun {
         Ok(begun) => begun,
         Err(why) => {
@@ -226,10 +229,9 @@ fn tell_all(
     }
     sender.rest(&mut writer)?;
     writer.frame(&Frame::Word(Word::Over { held_at }))?;
-    match next(&mut reader)? {
-        Word::Begun { connections, gap_us, .. } => Ok((connections, Duration::from_micros(gap_us))),
-        _ => Err(Failed::Unexpected),
-    }
+    let begun = next(&mut reader)?;
+    let Word::Begun { connections, gap_us, .. } = begun else { return Err(Failed::Unexpected) };
+    Ok((connections, Duration::from_micros(gap_us)))
 }
 
 fn hear(reader: &mut Reader<UnixStream>, awaited: &Word) -> Result<(), Failed> {
@@ -238,7 +240,7 @@ fn hear(reader: &mut Reader<UnixStream>, awaited: &Word) -> Result<(), Failed> {
 }
 
 fn next(reader: &mut Reader<UnixStream>) -> Result<Word, Failed> {
-    match reader.next().map_err(unreadable)? {
+    match reader.frame().map_err(unreadable)? {
         Frame::Word(Word::Failed(why)) => Err(Failed::Refused(why)),
         Frame::Word(word) => Ok(word),
         Frame::Head(_) | Frame::Records(_) | Frame::End { .. } => Err(Failed::Unexpected),

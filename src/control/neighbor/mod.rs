@@ -13,12 +13,16 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::Neighbor;
+use super::config::Config;
+use super::handover::Taken;
+use super::{Neighbor, ownership};
 use crate::dataplane::mailbox::Command;
 use crate::ids::WorkerId;
 use crate::wire::ethernet::{Mac, is_group};
 use budget::Budget;
 
+/// Neighbours kept, besides the configured and the essential ones.
+const CAPACITY: usize = 16_384;
 /// Time to wait for an answer before asking again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Questions without answer after which a neighbour is unreachable.
@@ -149,6 +153,21 @@ impl Neighbors {
             unsettled: BTreeSet::new(),
             actions: Vec::new(),
         }
+    }
+
+    /// With the neighbours that the configuration names, and those that the director before knew.
+    pub(super) fn at_start(config: &Config, taken: Option<&Taken>, now: Duration) -> Self {
+        let mut neighbors = Self::new(CAPACITY);
+        for (neighbor, mac) in ownership::static_neighbors(config) {
+            neighbors.add_permanent(neighbor, mac);
+        }
+        for neighbor in ownership::essential_neighbors(config) {
+            neighbors.add_essential(now, neighbor);
+        }
+        for &(neighbor, mac) in taken.iter().flat_map(|taken| &taken.neighbors) {
+            neighbors.restore(now, neighbor, mac);
+        }
+        neighbors
     }
 
     /// What is to be done since the last call.

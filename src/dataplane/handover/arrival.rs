@@ -24,14 +24,14 @@ const IN_ONE_GO: usize = 1024;
 struct Refused;
 
 impl<F: Frame> Pipeline<F> {
-    /// Deals with what has come.
-    pub(super) fn take_in(&mut self, handover: &Handover, lane: &Lane, now: Tick) {
+    /// Deals with what has come; whether there was something.
+    pub(super) fn take_in(&mut self, handover: &Handover, lane: &Lane, now: Tick) -> bool {
         let mut settled = 0;
         // Their data connections come after them.
         while let Some(MovedControl { connection, image }) = lane.coming_controls.pop() {
             settled += 1;
             let taken = self.take_connection(&connection, handover, now);
-            let slot = note(lane, taken);
+            let slot = note(lane, &taken);
             let here = slot.and_then(|slot| self.shared.helpers.restore(slot, &image));
             if let (Some(here), Some(there)) = (here, connection.control) {
                 handover.set_control(there, here);
@@ -40,21 +40,24 @@ impl<F: Frame> Pipeline<F> {
         for _ in 0..IN_ONE_GO {
             let Some(parcel) = lane.coming.pop() else { break };
             settled += 1;
-            match parcel {
-                Parcel::Connection(moved) => {
-                    let taken = self.take_connection(&moved, handover, now);
-                    note(lane, taken);
-                }
-                Parcel::Ended(ended) => self.forget(&ended),
-                Parcel::Counted(slot, counts) => {
-                    if let Some(counters) = self.shared.stats.server(slot) {
-                        counters.carry(counts);
-                    }
-                }
-            }
+            self.take_parcel(&parcel, lane, handover, now);
         }
         if settled > 0 {
             lane.settled.fetch_add(settled, Release);
+        }
+        settled > 0
+    }
+
+    fn take_parcel(&mut self, parcel: &Parcel, lane: &Lane, handover: &Handover, now: Tick) {
+        match parcel {
+            Parcel::Connection(moved) => {
+                let taken = self.take_connection(moved, handover, now);
+                note(lane, &taken);
+            }
+            Parcel::Ended(ended) => self.forget(ended),
+            Parcel::Counted(slot, counts) => {
+                self.shared.stats.server(*slot).inspect(|counters| counters.carry(*counts));
+            }
         }
     }
 
@@ -91,17 +94,13 @@ struct Taken {
 }
 
 /// Counts what has become of a connection; the slot of the control connection that it is.
-fn note(lane: &Lane, taken: Result<Taken, Refused>) -> Option<u32> {
-    match taken {
-        Ok(Taken { is_new, control }) => {
-            lane.adopted.fetch_add(u64::from(is_new), Relaxed);
-            control
-        }
-        Err(Refused) => {
-            lane.refused.fetch_add(1, Relaxed);
-            None
-        }
+fn note(lane: &Lane, taken: &Result<Taken, Refused>) -> Option<u32> {
+    if let Ok(Taken { is_new, control }) = taken {
+        lane.adopted.fetch_add(u64::from(*is_new), Relaxed);
+        return *control;
     }
+    lane.refused.fetch_add(1, Relaxed);
+    None
 }
 
 /// An endpoint of this family.

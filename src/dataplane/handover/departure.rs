@@ -48,50 +48,59 @@ impl<F: Frame> Pipeline<F> {
     /// What the worker is to do.
     #[inline]
     pub const fn phase(&self) -> Phase {
-        self.shared.phase
+        self.shared.handing.phase
+    }
+
+    /// Whether there was something to hand over just now.
+    #[inline]
+    pub const fn is_handing_over(&self) -> bool {
+        self.shared.handing.is_busy
     }
 
     /// Lets go of what a pass asks for, and takes over what has come.
     pub(in crate::dataplane) fn hand_over(&mut self, now: Tick) {
-        let Some(handover) = self.shared.handover.take() else { return };
+        let Some(handover) = self.shared.handing.channel.take() else { return };
         if let Some(lane) = handover.lane(self.shared.worker) {
-            let phase = self.shared.phase;
+            let phase = self.shared.handing.phase;
             if lane.phase.load(Relaxed) != phase as u8 {
                 lane.phase.store(phase as u8, Release);
             }
-            self.tell(&handover, lane, now);
-            self.take_in(&handover, lane, now);
+            let has_told = self.tell(&handover, lane, now);
+            let has_taken = self.take_in(&handover, lane, now);
+            self.shared.handing.is_busy = has_told || has_taken;
         }
-        self.shared.handover = Some(handover);
+        self.shared.handing.channel = Some(handover);
     }
 
-    fn tell(&mut self, handover: &Handover, lane: &Lane, now: Tick) {
+    /// Whether there was something to tell.
+    fn tell(&mut self, handover: &Handover, lane: &Lane, now: Tick) -> bool {
         let wanted = handover.pass.load(Acquire);
-        let walk = &mut self.shared.departing;
+        let walk = &mut self.shared.handing.walk;
         if wanted == 0 {
             // Given up.
             *walk = Walk::default();
-            return;
+            return false;
         }
         if wanted > walk.pass {
             let since = if walk.pass == 0 { now } else { walk.since };
             *walk = Walk { pass: wanted, since, ..Walk::default() };
         }
         if walk.is_done {
-            return;
+            return false;
         }
         let mut walk = *walk;
         let since = (walk.pass > 1).then_some(walk.since);
-        let (pass, phase) = (Pass { since, now }, self.shared.phase);
+        let (pass, phase) = (Pass { since, now }, self.shared.handing.phase);
         if walk.is_v6 {
             walk.go_on(&self.shared, &self.v6, lane, (pass, phase));
         } else {
             walk.go_on(&self.shared, &self.v4, lane, (pass, phase));
         }
-        self.shared.departing = walk;
+        self.shared.handing.walk = walk;
         if walk.is_done {
             lane.done.store(walk.pass, Release);
         }
+        true
     }
 }
 
@@ -160,7 +169,7 @@ impl<F: Frame> Shared<F> {
     /// A connection is over: who has been told of it must forget it.
     #[inline]
     pub(in crate::dataplane) fn tell_end<A: Address>(&self, connection: &Connection<A>) {
-        if self.departing.pass != 0 {
+        if self.handing.walk.pass != 0 {
             self.let_end(connection);
         }
     }
@@ -168,7 +177,7 @@ impl<F: Frame> Shared<F> {
     #[cold]
     #[inline(never)]
     fn let_end<A: Address>(&self, connection: &Connection<A>) {
-        let Some(handover) = &self.handover else { return };
+        let Some(handover) = &self.handing.channel else { return };
         let (client, vip) = (end(connection.client()), end(connection.vip()));
         let ended = Ended { protocol: connection.protocol, client, vip };
         let lane = handover.lane(self.worker);

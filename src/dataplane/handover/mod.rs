@@ -169,6 +169,26 @@ impl Lane {
     }
 }
 
+/// A worker's part of a handover.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// What is shared with whoever speaks to the other director.
+    pub(super) channel: Option<Arc<Handover>>,
+    /// What the worker is to do.
+    pub(super) phase: Phase,
+    /// Whether there was something to hand over just now.
+    pub(super) is_busy: bool,
+    /// How far what leaves is.
+    pub(super) walk: Walk,
+}
+
+impl Handing {
+    /// By this, or by none.
+    pub(super) fn by(channel: Option<Arc<Handover>>) -> Self {
+        Self { channel, phase: Phase::Open, is_busy: false, walk: Walk::default() }
+    }
+}
+
 /// What the workers of one director share with whoever speaks to the other director.
 #[derive(Debug)]
 pub struct Handover {

@@ -10,8 +10,8 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use zerocopy::FromZeros;
 
-use super::moved::Texts;
 use super::emission::{Edit, Emission, Segment, Writer, before};
+use super::moved::Texts;
 use crate::dataplane::stats::DropReason;
 use crate::dataplane::sync::Stretch;
 use crate::wire::U16;
