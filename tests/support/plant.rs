@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use pointsman::control::HandoverPlant;
+use pointsman::dataplane::handover::Expectations;
 use pointsman::control::config::{self, Config, Loaded, MacAddress, Machine};
 use pointsman::control::{
     self, BuildInfo, ControlThread, DeviceSource, FailoverPlant, HashCheck, LinkSource, Listeners,
@@ -263,6 +265,13 @@ impl FakeDirector {
                 listeners,
                 stop: Arc::default(),
                 failover: wishes.paired.then(failover),
+                handover: HandoverPlant {
+                    expectations: Arc::new(Expectations::for_workers(1, [1; 4])),
+                    secret: [2; 4],
+                    clock: || 0,
+                    keep_descriptors: || Ok(()),
+                    taken: None,
+                },
                 tsc_hz: 1_000_000_000,
                 build: BuildInfo {
                     version: "1.2.3".into(),
@@ -387,7 +396,8 @@ impl FakeWorker {
             Command::SetNeighbor { .. }
             | Command::NeighborUnreachable { .. }
             | Command::Solicit { .. }
-            | Command::Announce { .. } => {}
+            | Command::Announce { .. }
+            | Command::BeginHandover(_) => {}
         }
     }
 
