@@ -8,7 +8,7 @@
 //! | L1 | [`service`]: what the operator configures | wire, ids, clock |
 //! | L1 | [`dpdk`]: the only `unsafe` | ids, clock |
 //! | L2 | [`dataplane`]: what a worker does with a burst | wire, service, dpdk |
-//! | L3 | [`control`]: one thread, and in a pair two for failover; never sees an mbuf | wire, service, dataplane's mailbox, failover, stats and connection states |
+//! | L3 | [`control`]: one thread, and in a pair two for failover; never sees an mbuf | wire, service, dataplane's mailbox, failover, handover, stats and connection states |
 //! | top | `director`: starts and stops every part; [`cli`]: the subcommands | all |
 //!
 //! # A packet's way

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dataplane::mailbox",
             "dataplane::failover",
             "dataplane::sync",
+            "dataplane::handover",
             "dataplane::stats",
             // The states of a connection, which stats and listings name.
             "dataplane::conn::tcp_state",

@@ -253,6 +253,7 @@ fn worker_in(
         stats: Arc::clone(&stats),
         mailbox: inner,
         failover: None,
+        handover: None,
     };
     let mut pipeline = Pipeline::new(settings, Tick(0)).unwrap();
     for (interface, address, mac) in [

@@ -228,6 +228,7 @@ impl<F: Frame> World<F> {
             stats: Arc::clone(&stats),
             mailbox: inner,
             failover: None,
+            handover: None,
         };
         let pipeline = Pipeline::new(settings, Tick(0)).context("the connection table")?;
         let mut world = Self { pipeline, stats, rounds: 0, is_watched: true, control };

@@ -14,6 +14,7 @@ mod server;
 mod service;
 mod set;
 mod status;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -61,6 +62,7 @@ enum Command {
     Timeout(set::Timeout),
     Drain(drain::Drain),
     Ha(ha::Ha),
+    Upgrade(upgrade::Upgrade),
     Reload(reload::Reload),
     Save(reload::Save),
     Ipvsadm(Ipvsadm),
@@ -107,6 +109,7 @@ impl Cli {
             Command::Timeout(timeout) => timeout.run(),
             Command::Drain(drain) => drain.run(),
             Command::Ha(ha) => ha.run(),
+            Command::Upgrade(upgrade) => upgrade.run(),
             Command::Reload(reload) => reload.run(),
             Command::Save(save) => save.run(),
             Command::Ipvsadm(Ipvsadm { words }) => ipvsadm::run("ipvsadm", "ipvsadm", words),

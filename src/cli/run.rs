@@ -13,6 +13,7 @@ use super::output;
 #[cfg(feature = "dpdk")]
 use crate::control::config::preflight;
 use crate::control::config::{self, Listing, LoadError, Loaded, LogConfig, LogFormat};
+use crate::control::handover::Successor;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +34,9 @@ pub(super) struct Run {
     /// The configuration file; `pointsman check FILE` says whether it is good.
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+    /// Take the place of the director that has started this one; `pointsman upgrade` does that.
+    #[arg(long, hide = true)]
+    successor: bool,
 }
 
 impl Run {
@@ -53,18 +57,33 @@ impl Run {
         write!(stderr, "{}", Listing(&warnings)).ok();
         drop(stderr);
         match begin_log(&config.director.log) {
-            Ok(()) => direct(config, source),
+            Ok(()) if self.successor => succeed(config, source),
+            Ok(()) => direct(config, source, None),
             Err(error) => output::fail(&error),
         }
     }
 }
 
+/// As [`direct`], in the place of the director at the other end of standard input.
+fn succeed(config: config::Config, source: config::ConfigSource) -> ExitCode {
+    match Successor::take() {
+        Ok(running) => direct(config, source, Some(running)),
+        Err(error) => output::fail(&error),
+    }
+}
+
 #[cfg(feature = "dpdk")]
-fn direct(config: config::Config, source: config::ConfigSource) -> ExitCode {
+fn direct(
+    config: config::Config,
+    source: config::ConfigSource,
+    running: Option<Successor>,
+) -> ExitCode {
     // Before the start: what a director has taken that failed halfway would look like missing.
     let file = source.path.display().to_string();
     let mut findings = preflight::check(&config, &file, &preflight::ThisHost);
-    let Err(error) = crate::director::run(config, source) else { return ExitCode::SUCCESS };
+    let Err(error) = crate::director::run(config, source, running) else {
+        return ExitCode::SUCCESS;
+    };
     let code = output::fail(&error);
     findings.retain(config::Diagnostic::is_error);
     if error.concerns_the_machine() && !findings.is_empty() {
@@ -75,7 +94,11 @@ fn direct(config: config::Config, source: config::ConfigSource) -> ExitCode {
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn direct(_config: config::Config, _source: config::ConfigSource) -> ExitCode {
+fn direct(
+    _config: config::Config,
+    _source: config::ConfigSource,
+    _running: Option<Successor>,
+) -> ExitCode {
     output::fail(&"this pointsman was built without DPDK; build it with `--features dpdk`")
 }
 

@@ -4,11 +4,16 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
 
 use super::config::Config;
+use super::{api, metrics};
 
 /// Owner and group may use the control socket, others not.
 const SOCKET_MODE: u32 = 0o660;
@@ -91,6 +96,65 @@ impl Listeners {
         Ok(Self { metrics, api })
     }
 
+    /// Takes over those of the director before; where the configuration names others, those are
+    /// bound. The file of the socket is this director's from [`Self::own`] on.
+    pub fn inherit(config: &Config, inherited: Vec<OwnedFd>) -> Result<Self, StartError> {
+        let mut inherited = inherited.into_iter();
+        let path = &config.director.socket;
+        let api = inherited.next().map(UnixListener::from);
+        let is_same = |socket: &UnixListener| {
+            let address = socket.local_addr().ok();
+            address.is_some_and(|address| address.as_pathname() == Some(path))
+        };
+        let api = match api.filter(is_same) {
+            Some(socket) => {
+                let file = SocketFile { path: path.clone(), identity: None, made_directory: None };
+                ApiListener { socket, file }
+            }
+            None => ApiListener::bind(path)?,
+        };
+        let metrics = inherited.next().map(TcpListener::from);
+        let is_same = |listener: &TcpListener| {
+            listener.local_addr().ok().is_some_and(|own| Some(own) == config.director.metrics)
+        };
+        let metrics = match metrics.filter(is_same) {
+            Some(listener) => Some(listener),
+            None => config.director.metrics.map(bind_metrics).transpose()?,
+        };
+        Ok(Self { metrics, api })
+    }
+
+    /// The socket's file is this director's, which removes it at the end.
+    pub fn own(&mut self) {
+        self.api.file.identity = identity_of(&self.api.file.path);
+    }
+
+    /// Those of the control socket and of the metrics, once more.
+    pub(super) fn duplicate(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut all = vec![OwnedFd::from(self.api.socket.try_clone()?)];
+        if let Some(metrics) = &self.metrics {
+            all.push(metrics.try_clone()?.into());
+        }
+        Ok(all)
+    }
+
+    /// Begins to serve: the file of the socket, and who serves.
+    pub(super) fn serve(
+        self,
+        doors: api::Doors,
+    ) -> Result<(SocketFile, Vec<AbortHandle>), StartError> {
+        let Self { api: ApiListener { socket, file }, metrics } = self;
+        let observed = Arc::clone(&doors.observed);
+        let served = api::server::start(socket, doors)
+            .map_err(|cause| StartError::Socket { path: file.path().to_owned(), cause })?;
+        let mut servers = vec![served];
+        if let Some(listener) = metrics {
+            let served = metrics::exporter::start(listener, &observed);
+            servers.push(served.map_err(StartError::Thread)?);
+        }
+        Ok((file, servers))
+    }
+
     /// Where metrics are served: tells the port when the configured one is 0.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref()?.local_addr().ok()
@@ -134,13 +198,18 @@ impl ApiListener {
                 failed(cause)
             }
         })?;
-        let identity = fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        let identity = identity_of(path);
         let file = SocketFile { path: path.to_owned(), identity, made_directory };
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
         give_to_group(path);
         socket.set_nonblocking(true).map_err(failed)?;
         Ok(Self { socket, file })
     }
+}
+
+/// Which file is at a path.
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok()
 }
 
 /// Gives the socket to its group. Without one, or without the right to, it stays with the group of
@@ -195,6 +264,12 @@ pub(super) struct SocketFile {
 impl SocketFile {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file is another director's now.
+    pub(super) fn leave(&mut self) {
+        self.identity = None;
+        self.made_directory = None;
     }
 
     /// Removes the file now: for an exit that runs no destructors.

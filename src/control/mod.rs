@@ -13,6 +13,7 @@ mod plant;
 mod ownership;
 mod desired;
 pub mod failover;
+pub mod handover;
 mod acknowledgements;
 mod announcements;
 mod neighbor;
@@ -23,11 +24,13 @@ mod http;
 mod run;
 mod thread;
 mod ledger;
+mod service_manager;
 #[cfg(test)]
 mod test_config;
 
 pub use desired::{Problem, Refused, at_start};
 pub use failover::{FailoverPlant, LinkSource};
+pub use handover::HandoverPlant;
 pub use listeners::{Listeners, StartError};
 pub use ownership::{
     essential_neighbors, moving_addresses, next_hop, owned_addresses, static_neighbors,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::api::message::Traffic;
+use super::api::message::{Traffic, UpgradeStatus};
 use super::config::Config;
 use super::desired::{Inventory, InventoryService};
 use super::failover::Failover;
@@ -108,6 +108,8 @@ pub(super) struct Observed {
     pub(super) ledger: Shared<Ledger>,
     /// The failover thread; `None`: the director is alone.
     pub(super) failover: Option<Failover>,
+    /// What has become of connections at the start, and of the last upgrade.
+    pub(super) upgrade: Shared<UpgradeStatus>,
 }
 
 /// What has become of changes since the start.
@@ -139,6 +141,18 @@ impl Observed {
     pub(super) fn set_inventory(&self, inventory: &Arc<Inventory>) {
         let old = std::mem::replace(&mut *self.inventory.get(), Arc::clone(inventory));
         self.ledger.get().adopt(&old, inventory);
+    }
+
+    /// How the last upgrade is.
+    pub(super) fn upgrade(&self) -> UpgradeStatus {
+        self.upgrade.get().clone()
+    }
+
+    /// The same, from now on; what was taken over at the start stays.
+    pub(super) fn set_upgrade(&self, status: UpgradeStatus) {
+        let mut kept = self.upgrade.get();
+        let taken_over = kept.taken_over.take();
+        *kept = UpgradeStatus { taken_over, ..status };
     }
 
     /// What has become of changes.

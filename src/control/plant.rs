@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::config::{Config, ConfigSource, MacAddress};
-use super::{FailoverPlant, Listeners};
+use super::{FailoverPlant, HandoverPlant, Listeners};
 use crate::dataplane::mailbox::ControlMailbox;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, InterfaceId, WorkerId};
@@ -20,6 +20,8 @@ pub struct Plant {
     pub source: ConfigSource,
     /// What the failover thread needs; `None`: the director is alone.
     pub failover: Option<FailoverPlant>,
+    /// What handing connections over takes.
+    pub handover: HandoverPlant,
     /// The workers, worker 0 first.
     pub workers: Vec<WorkerHandle>,
     /// Connections per real server, which the workers count.

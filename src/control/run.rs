@@ -8,21 +8,23 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use super::acknowledgements::Acknowledgements;
 use super::announcements::Announcements;
-use super::api::message::{Changed, Failure, Saved};
+use super::api::message::{Changed, Failure, Saved, TakenOver, UpgradeStatus};
 use super::config::Config;
 use super::desired::{
     Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
 };
 use super::failover::{Failover, Tracks, Transitions};
+use super::handover::{Ending, Parts, Succession, UpgradeRequest};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
 use super::thread::Signals;
-use super::{FailoverPlant, Neighbor, Plant, StartError, api, metrics, ownership};
+use super::{FailoverPlant, Neighbor, Plant, StartError, api, ownership, service_manager};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{ServerSlot, WorkerId};
@@ -35,8 +37,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(5);
 const BUSY_FOR: Duration = Duration::from_millis(100);
 /// Events taken from one worker in one turn.
 const EVENTS_PER_TURN: usize = 512;
-/// Neighbours kept, besides the configured and the essential ones.
-const NEIGHBORS: usize = 16_384;
 /// Time over which rates are measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Requests of the API that may wait for the loop, and pages that one worker may owe.
@@ -52,6 +52,8 @@ pub(super) enum Request {
     Change(ChangeRequest),
     /// What is wanted is to be written into the configuration file.
     Save(SaveRequest),
+    /// A new director is to take the place of this one.
+    Upgrade(UpgradeRequest),
 }
 
 /// A change that somebody asks for.
@@ -83,6 +85,8 @@ pub(super) enum NotChanged {
     OtherVersion { expected: u64, version: u64 },
     /// A worker has not taken the last changes over.
     Straggler(WorkerId),
+    /// A new director is about to take this one's place, and would not know.
+    Upgrade,
 }
 
 /// A page that a worker owes.
@@ -117,6 +121,9 @@ pub(super) struct Control {
     /// Changes of the role in a pair.
     transitions: Transitions,
     tracks: Tracks,
+    succession: Succession,
+    /// Who serves the control socket and the metrics.
+    servers: Vec<AbortHandle>,
 }
 
 impl Control {
@@ -128,7 +135,10 @@ impl Control {
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::staying_addresses(&plant.config);
-        let neighbors = neighbors_of(&plant.config, now);
+        let neighbors = Neighbors::at_start(&plant.config, plant.handover.taken.as_ref(), now);
+        let upgrade = UpgradeStatus::none(plant.handover.taken.as_ref().map(TakenOver::of));
+        let succession =
+            Succession::new(plant.handover, &plant.listeners).map_err(StartError::Thread)?;
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
@@ -150,16 +160,12 @@ impl Control {
             changes: Shared::default(),
             ledger: Shared::default(),
             failover,
+            upgrade: upgrade.into(),
         });
         let (request_sender, requests) = mpsc::channel(REQUESTS);
-        let socket_file = plant.listeners.api.file;
         let path = state.path().to_owned();
         let doors = api::Doors { observed: Arc::clone(&observed), requests: request_sender, path };
-        api::server::start(plant.listeners.api.socket, doors)
-            .map_err(|cause| StartError::Socket { path: socket_file.path().to_owned(), cause })?;
-        if let Some(listener) = plant.listeners.metrics {
-            metrics::exporter::start(listener, &observed).map_err(StartError::Thread)?;
-        }
+        let (socket_file, servers) = plant.listeners.serve(doors)?;
         Ok(Self {
             observed,
             state,
@@ -178,12 +184,15 @@ impl Control {
             socket_file,
             transitions,
             tracks: track.unwrap_or_default(),
+            succession,
+            servers,
         })
     }
 
     /// Runs until told to finish.
     pub(super) async fn run(mut self, mut signals: Signals, mut told: oneshot::Receiver<()>) {
         tracing::info!(socket = %self.socket_file.path().display(), "control is running");
+        service_manager::tell("READY=1");
         loop {
             let now = self.now();
             self.turn(now);
@@ -194,6 +203,7 @@ impl Control {
                 signal = signals.next() => self.on_signal(signal),
                 Some(request) = self.requests.recv() => self.on_request(request),
                 transition = self.transitions.next() => self.transitions.tell(&transition),
+                ending = self.succession.next() => self.on_ending(ending),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -245,6 +255,7 @@ impl Control {
                     neighbors.seen(now, Neighbor { interface, address }, mac, answer);
                 }
                 Event::Connections { worker, page } => deliver(owed, worker, page),
+                Event::HandoverBegun { retired } => drop(retired),
                 Event::Installed { worker, version, retired } => {
                     tracing::debug!(%worker, %version, "services installed");
                     let counts = |took| observed.count_acknowledged(took);
@@ -284,6 +295,11 @@ impl Control {
         match request {
             Request::Connections { worker, page, reply } => self.list(worker, page, reply),
             Request::Change(request) => self.on_change(request),
+            Request::Upgrade(request) => {
+                let Self { succession, observed, state, neighbors, outbox, .. } = self;
+                let mut parts = Parts { observed, state, neighbors, outbox };
+                succession.begin(request, &mut parts);
+            }
             Request::Save(SaveRequest { force, reply }) => {
                 // Who asked may have given up.
                 reply.send(self.save(force)).ok();
@@ -336,6 +352,9 @@ impl Control {
         if let Some(worker) = self.acknowledgements.straggler(self.state.version()) {
             return Err(NotChanged::Straggler(worker));
         }
+        if self.succession.is_under_way() && !dry_run {
+            return Err(NotChanged::Upgrade);
+        }
         self.reclaim();
         let outcome =
             if dry_run { self.state.preview(change) } else { self.state.apply(change, self.now()) };
@@ -386,6 +405,9 @@ impl Control {
             return;
         }
         self.next_step = now + STEP;
+        if self.succession.is_under_way() {
+            return;
+        }
         if self.acknowledgements.straggler(self.state.version()).is_some() {
             return;
         }
@@ -510,22 +532,39 @@ impl Control {
         self.observed.stop();
         // In a pair the other director is told first.
         let failover = self.observed.failover.as_ref();
-        if !failover.is_some_and(|failover| failover.stop(&self.stop)) {
-            self.stop.store(true, Release);
+        if failover.is_some_and(|failover| failover.stop(&self.stop)) {
+            return;
+        }
+        let Self { succession, observed, state, neighbors, outbox, stop, .. } = self;
+        let mut parts = Parts { observed, state, neighbors, outbox };
+        if succession.is_under_way() || !succession.leave(&mut parts, stop) {
+            stop.store(true, Release);
         }
     }
-}
 
-/// The neighbours that the configuration names.
-fn neighbors_of(config: &Config, now: Duration) -> Neighbors {
-    let mut neighbors = Neighbors::new(NEIGHBORS);
-    for (neighbor, mac) in ownership::static_neighbors(config) {
-        neighbors.add_permanent(neighbor, mac);
+    /// An upgrade has ended: another process forwards, or this one goes on.
+    fn on_ending(&mut self, ending: Ending) {
+        match ending {
+            Ending::Done { pid, connections, gap } => {
+                tracing::info!(
+                    pid,
+                    connections,
+                    ?gap,
+                    "a new director has taken over: this one ends"
+                );
+                service_manager::tell(&format!("MAINPID={pid}"));
+                self.servers.iter().for_each(AbortHandle::abort);
+                self.socket_file.leave();
+                self.stopping = true;
+                self.observed.stop();
+                self.stop.store(true, Release);
+            }
+            Ending::Failed(error) => {
+                tracing::error!(%error, "the upgrade has failed; this director goes on");
+                self.observed.set_upgrade(UpgradeStatus::failed(error));
+            }
+        }
     }
-    for neighbor in ownership::essential_neighbors(config) {
-        neighbors.add_essential(now, neighbor);
-    }
-    neighbors
 }
 
 /// Starts the failover thread, where the director is one of a pair.

@@ -25,6 +25,7 @@ pub(crate) fn config() -> Config {
             persistence_templates: 1024,
             metrics: None,
             socket: "/nonexistent/pointsman.sock".into(),
+            state_file: None,
             log: LogConfig { filter: "info".into(), format: LogFormat::Text },
             non_syn: NonSyn::Drop,
             errors_per_second: 1000,

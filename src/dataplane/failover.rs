@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::classify::{Class, Packet};
 use super::family::Family;
 use super::frame::{Frame, FrameBurst, Outlet};
+use super::handover::Phase;
 use super::hearing::{Overheard, Refused, Ruling};
 use super::local;
 use super::next_hop::{AdjacencyId, Reachability};
@@ -222,9 +223,12 @@ impl<F: Frame> Pipeline<F> {
     /// Notes whether the director is the active one, for the packets that come next.
     #[inline]
     pub fn look_at_standing(&mut self, now: u64) -> bool {
+        let handover = self.shared.handing.channel.as_ref();
+        let phase = handover.map_or(Phase::Open, |handover| handover.phase(now));
+        self.shared.handing.phase = phase;
         let active = match &self.shared.failover {
             Some(channel) => channel.standing.is_active(now),
-            None => true,
+            None => phase == Phase::Open,
         };
         self.shared.is_active = active;
         active
@@ -244,10 +248,11 @@ impl<F: Frame> Pipeline<F> {
             Origin::Port => self.look_up_received(burst),
             Origin::Worker => self.look_up_handed_over(burst),
         }
+        let is_mute = self.phase() != Phase::Open;
         let Self { shared, packets, .. } = self;
         for (frame, looked) in burst.drain(..).zip(packets.iter()) {
             let packet = &looked.packet;
-            if shared.is_to_virtual(&frame) {
+            if is_mute || shared.is_to_virtual(&frame) {
                 shared.drop(frame, DropReason::Standby, outlet);
                 continue;
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::conn::{Connection, ConnectionTable, Expiry};
 use super::frame::{Frame, Outlet};
+use super::handover::Walk;
 use super::helper;
 use super::local;
 use super::mailbox::{Command, ConnectionPage, ConnectionRow, Event};
@@ -49,6 +50,7 @@ impl<F: Frame> Pipeline<F> {
         }
         self.run_errands(outlet);
         self.synchronise(now, outlet);
+        self.hand_over(now);
         self.expire(now, EXPIRY_BUDGET);
         self.sweep(now, outlet);
         self.shared.helpers.sweep(&self.shared.stats, self.shared.worker, now);
@@ -101,6 +103,11 @@ impl<F: Frame> Pipeline<F> {
                 local::announce(shared, interface, address, outlet);
             }
             Command::ListConnections(page) => self.list(page, now),
+            Command::BeginHandover(handover) => {
+                self.shared.handing.walk = Walk::default();
+                let retired = self.shared.handing.channel.replace(handover);
+                self.shared.answer(Event::HandoverBegun { retired });
+            }
         }
     }
 
@@ -313,6 +320,7 @@ mod tests {
             stats: Arc::new(WorkerStats::new(1)),
             mailbox,
             failover: None,
+            handover: None,
         };
         (Pipeline::new(settings, Tick(0)).unwrap(), control)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::conn::tcp_state::ConnectionState;
+use super::handover::Handover;
 use crate::ids::{InterfaceId, TableVersion, WorkerId};
 use crate::service::ServiceTable;
 use crate::wire::ethernet::Mac;
@@ -59,6 +60,8 @@ pub enum Command {
     },
     /// Fill a page with connections; it comes back as [`Event::Connections`].
     ListConnections(ConnectionPage),
+    /// Hand connections over by this; the one before comes back as [`Event::HandoverBegun`].
+    BeginHandover(Arc<Handover>),
 }
 
 /// From one worker to the control thread.
@@ -92,6 +95,11 @@ pub enum Event {
         /// Whether it answers a question (ARP reply, solicited advertisement); otherwise it only
         /// refreshes an entry that exists.
         answer: bool,
+    },
+    /// A handover has begun; `retired`: what was used for the one before.
+    HandoverBegun {
+        /// For the control thread to free.
+        retired: Option<Arc<Handover>>,
     },
     /// A page of connections.
     Connections {

@@ -14,6 +14,7 @@ pub mod classify;
 mod family;
 pub mod failover;
 pub mod sync;
+pub mod handover;
 mod nat;
 mod icmp_error;
 mod own_error;

@@ -9,6 +9,7 @@ use super::failover::FailoverChannel;
 use super::family::Family;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
+use super::handover::{Handing, Handover};
 use super::helper::{Controls, Expectations, Helpers};
 use super::housekeeping::TemplateSweep;
 use super::icmp_error;
@@ -74,6 +75,8 @@ pub struct PipelineSettings {
     pub mailbox: WorkerMailbox,
     /// What it shares with the failover thread; `None`: the director is alone, and always active.
     pub failover: Option<Arc<FailoverChannel>>,
+    /// Where connections of another director come from; `None`: there are none.
+    pub handover: Option<Arc<Handover>>,
 }
 
 /// Where a burst came from.
@@ -203,6 +206,7 @@ impl<F: Frame> Pipeline<F> {
                 is_heard: true,
                 sync_walk: SyncWalk::default(),
                 failover: settings.failover,
+                handing: Handing::by(settings.handover),
             },
             newcomers_v4: Newcomers::new(),
             newcomers_v6: Newcomers::new(),

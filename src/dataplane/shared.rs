@@ -10,6 +10,7 @@ use super::datagrams::FragmentKey;
 use super::failover::FailoverChannel;
 use super::family::Family;
 use super::frame::{Frame, Outlet};
+use super::handover::Handing;
 use super::helper::Helpers;
 use super::housekeeping::TemplateSweep;
 use super::interface::{Interface, Interfaces};
@@ -63,6 +64,8 @@ pub(super) struct Shared<F> {
     pub(super) is_active: bool,
     /// Whether all messages of the failover thread since its last lease have left.
     pub(super) is_heard: bool,
+    /// Its part of a handover.
+    pub(super) handing: Handing,
     /// Connections that are brought to the other director again.
     pub(super) sync_walk: SyncWalk,
 }
@@ -169,6 +172,9 @@ impl<F: Frame> Shared<F> {
         gauges.used.increment();
         gauges.states.of(connection.state()).increment();
         self.stats.adopted.increment();
+        if self.loads.of(connection.slot()).is_none() {
+            self.stats.masqueraded.increment();
+        }
     }
 
     /// Counts a connection that was just removed.
@@ -187,6 +193,7 @@ impl<F: Frame> Shared<F> {
         if connection.helper != 0 {
             self.helped_ends(connection);
         }
+        self.tell_end(connection);
     }
 
     /// Whether ARP, ND and echo on an interface are answered for an address.

@@ -83,7 +83,7 @@ drop_reasons! {
     Truncated = "truncated",
     /// The Ethernet address is another station's, or a group that the director does not listen to.
     NotForUs = "not_for_us",
-    /// Another director of the pair is the active one; or the lease of this one has just ended.
+    /// Another director of the pair is the active one; or the lease of this one has just ended; or another process forwards, during an upgrade.
     Standby = "standby",
     /// A VLAN tag that no interface of the port has, two tags, or no tag on a port on which every interface has one.
     UnknownVlan = "unknown_vlan",
@@ -239,6 +239,21 @@ pub struct ServerCounters {
     pub in_octets: Counter,
     /// Octets to clients, from the IP header on.
     pub out_octets: Counter,
+}
+
+impl ServerCounters {
+    /// All of them, in their order.
+    pub const fn all(&self) -> [&Counter; 5] {
+        let Self { connections, in_packets, out_packets, in_octets, out_octets } = self;
+        [connections, in_packets, out_packets, in_octets, out_octets]
+    }
+
+    /// Goes on from what another director has counted, in the order of [`ServerCounters::all`].
+    pub(super) fn carry(&self, counts: [u64; 5]) {
+        for (counter, count) in self.all().into_iter().zip(counts) {
+            counter.add(count);
+        }
+    }
 }
 
 /// The stages of a worker's round: the values of label `stage` of

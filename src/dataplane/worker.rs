@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::failover::FailoverChannel;
 use super::frame::{FrameBurst, Outlet};
+use super::handover::Phase;
 use super::pipeline::{Origin, Pipeline};
 use super::stats::{DropReason, Stage, WorkerStats};
 use super::stopwatch;
@@ -25,6 +26,8 @@ const HOUSEKEEPING_ROUNDS: u32 = 16;
 const DEPTH_ROUNDS: u32 = 1024;
 /// Empty rounds before a worker may sleep.
 const EMPTY_ROUNDS: u32 = 256;
+/// What a worker sleeps between two rounds while it does not forward, microseconds.
+const PAUSE_US: u32 = 20;
 
 /// What a worker does when nothing comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +168,8 @@ impl Worker {
             if rounds.is_multiple_of(stopwatch::ROUNDS) {
                 self.pipeline.stopwatch.start();
             }
-            let packets = self.poll_once(now);
+            let phase = self.pipeline.phase();
+            let packets = if phase == Phase::Hold { 0 } else { self.poll_once(now) };
             rounds = rounds.wrapping_add(1);
             if packets == 0 {
                 empty_rounds = empty_rounds.saturating_add(1);
@@ -173,7 +177,9 @@ impl Worker {
                 empty_rounds = 0;
             }
             // As many connections can end in a round as begin in it.
-            self.pipeline.expire(now, u32::try_from(packets).unwrap_or(u32::MAX));
+            if phase != Phase::Hold {
+                self.pipeline.expire(now, u32::try_from(packets).unwrap_or(u32::MAX));
+            }
             if packets == 0 || rounds.is_multiple_of(HOUSEKEEPING_ROUNDS) {
                 self.pipeline.housekeep(now, &mut self.exits);
                 self.exits.flush();
@@ -185,7 +191,7 @@ impl Worker {
             }
             let after = tsc::now();
             self.count_round(packets, after.wrapping_sub(before));
-            before = self.rest(empty_rounds, after);
+            before = self.rest(phase, empty_rounds, after);
         }
         self.pipeline.shut_down(&mut self.exits);
         self.exits.flush();
@@ -203,11 +209,14 @@ impl Worker {
 
     /// Sleeps, if the idle policy says so and there has been nothing to do for a while; the time
     /// afterwards.
-    fn rest(&self, empty_rounds: u32, now: u64) -> u64 {
-        let IdlePolicy::Sleep(microseconds) = self.idle else { return now };
-        if empty_rounds <= EMPTY_ROUNDS {
-            return now;
-        }
+    fn rest(&self, phase: Phase, empty_rounds: u32, now: u64) -> u64 {
+        let microseconds = match (phase, self.idle) {
+            // Another director's worker has the CPU.
+            (Phase::Hold, _) if self.pipeline.is_handing_over() => return now,
+            (Phase::Mute | Phase::Hold, _) => PAUSE_US,
+            (Phase::Open, IdlePolicy::Sleep(pause)) if empty_rounds > EMPTY_ROUNDS => pause,
+            (Phase::Open, _) => return now,
+        };
         delay_us_sleep(microseconds);
         let after = tsc::now();
         self.stats.cycles.add(after.wrapping_sub(now));

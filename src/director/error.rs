@@ -1,6 +1,7 @@
 //! Why a director does not start, or not end well.
 
 use crate::control::config::Device;
+use crate::control::handover::SuccessorError;
 use crate::control::{ControlError, StartError};
 use crate::dpdk::eal_error::EalError;
 use crate::dpdk::error::DpdkError;
@@ -72,6 +73,9 @@ pub enum DirectorError {
     /// No random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// The director whose place this one was to take does not let it.
+    #[error(transparent)]
+    Successor(#[from] SuccessorError),
     /// The conservation law does not hold.
     #[error("{0} packets are not accounted for: please report this")]
     Imbalance(i128),
@@ -110,6 +114,7 @@ impl DirectorError {
             | Self::ControlEnded(_)
             | Self::Services(_)
             | Self::Random(_)
+            | Self::Successor(_)
             | Self::Imbalance(_)
             | Self::BuffersInUse(_) => false,
         }

@@ -9,6 +9,7 @@ mod devices;
 mod eal_args;
 mod error;
 mod ports;
+mod predecessor;
 mod steering;
 mod workers;
 
@@ -16,9 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
-use crate::control::{self, BuildInfo, FailoverPlant, Listeners, Plant, failover};
+use crate::control::handover::{Import, Successor, Taken};
+use crate::control::{self, BuildInfo, FailoverPlant, HandoverPlant, Listeners, Plant, failover};
 use crate::dataplane::failover::{FailoverChannel, REFRESH};
+use crate::dataplane::handover::{Expectations, Handover};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::steering::Steering;
+use crate::dpdk::descriptors::keep_from_children;
 use crate::dpdk::eal::Eal;
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::Port;
@@ -26,49 +31,136 @@ use crate::dpdk::tsc;
 use crate::ids::TableVersion;
 use crate::service::{Rules, ServerLoads, ServiceTable, SlotRegistry, Templates};
 use crate::wire::ethernet::Mac;
+use crate::wire::flow_key::HashSecret;
 
 pub use error::DirectorError;
+use predecessor::Predecessor;
 
-/// Runs a director until it is told to stop.
+/// Runs a director until it is told to stop. `running`: the one whose place it is to take.
 ///
 /// # Errors
 /// When it cannot start, or when something is left behind at the end.
-pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
+pub fn run(
+    config: Config,
+    source: ConfigSource,
+    running: Option<Successor>,
+) -> Result<(), DirectorError> {
+    let mut predecessor = Predecessor::of(&config, running);
+    let prepared = match prepare(&config, &mut predecessor) {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            predecessor.fail(&why);
+            return Err(why);
+        }
+    };
+    direct(config, source, prepared, predecessor)
+}
+
+/// What a director is made of, up to the workers, which wait for their packets.
+struct Prepared {
+    reins: control::Reins,
+    listeners: Listeners,
+    slots: SlotRegistry,
+    table: Arc<ServiceTable>,
+    loads: Arc<ServerLoads>,
+    eal: Arc<Eal>,
+    pool: Mempool,
+    ports: Vec<Port>,
+    steering: Steering,
+    secret: HashSecret,
+    devices: devices::Devices,
+    stop: Arc<AtomicBool>,
+    channel: Option<Arc<FailoverChannel>>,
+    expectations: Arc<Expectations>,
+    handover: Option<Arc<Handover>>,
+    crew: workers::Crew,
+}
+
+fn prepare(config: &Config, predecessor: &mut Predecessor) -> Result<Prepared, DirectorError> {
     let mut reins = control::Reins::take()?;
-    let listeners = Listeners::bind(&config)?;
+    let listeners = predecessor.listeners(config)?;
     let mut slots = SlotRegistry::new(MAX_SERVERS);
-    let services = control::at_start(&config);
+    let services = control::at_start(config);
     let rules = Rules { services: &services, ..config.rules() };
-    let table = ServiceTable::compile(TableVersion(1), rules, &mut slots)?;
-    let table = Arc::new(table);
+    let table = Arc::new(ServiceTable::compile(TableVersion(1), rules, &mut slots)?);
     let capacity = config.director.persistence_templates as usize;
     let templates = Templates::new(capacity, workers::secret()?);
     let loads = Arc::new(ServerLoads::with_templates(MAX_SERVERS, templates));
     table.set_thresholds(&loads);
 
-    let eal = Eal::init(&eal_args::of(&config))?;
-    let pool = ports::packet_pool(&eal, &config)?;
-    let (ports, steered) = ports::start(&eal, &config, &pool, &mut || reins.were_pulled())?;
+    let eal = Eal::init(&eal_args::of(config))?;
+    let pool = ports::packet_pool(&eal, config)?;
+    let secret = predecessor.secret()?;
+    let (ports, steered) = ports::start(&eal, config, &pool, secret, &mut || reins.were_pulled())?;
     let stop = Arc::new(AtomicBool::new(false));
-    let macs = devices::macs(&config, &ports);
-    let channel = channel_of(&config, &macs);
+    let workers = config.director.workers.len();
+    let macs = devices::macs(config, &ports);
+    let channel = channel_of(config, &macs);
+    let expectations = Arc::new(workers::expectations(workers)?);
+    let handover = predecessor.handover(workers, &expectations);
     let shop = workers::Shop {
         eal: &eal,
-        config: &config,
+        config,
         pool: &pool,
         table: &table,
         loads: &loads,
         stop: &stop,
         steering: &steered.steering,
         failover: channel.as_ref(),
+        expectations: &expectations,
+        handover: handover.as_ref(),
     };
-    let devices = devices::Devices::new(&config, &ports, steered.ports, &pool);
+    let devices = devices::Devices::new(config, &ports, steered.ports, &pool);
     let (ports, crew) = shop.launch(ports)?;
+    let steering = steered.steering.clone();
+    Ok(Prepared {
+        reins,
+        listeners,
+        slots,
+        table,
+        loads,
+        eal,
+        pool,
+        ports,
+        steering,
+        secret,
+        devices,
+        stop,
+        channel,
+        expectations,
+        handover,
+        crew,
+    })
+}
+
+/// Takes over what the director before had, forwards, and stops at the end.
+fn direct(
+    config: Config,
+    source: ConfigSource,
+    prepared: Prepared,
+    predecessor: Predecessor,
+) -> Result<(), DirectorError> {
+    // Workers run until the control thread raises the stop flag; without one they stop at once.
+    let stop = StopUnlessControlled(Arc::clone(&prepared.stop));
+    let taken = take_over(&config, &prepared, predecessor);
+    let Prepared { reins, mut listeners, slots, table, loads, .. } = prepared;
+    let Prepared { eal, pool, ports, steering, secret, devices, channel, .. } = prepared;
+    let Prepared { expectations, crew, .. } = prepared;
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(why) => {
+            drop(stop);
+            crew.lcores.join()?;
+            ports::stop(ports)?;
+            return Err(why);
+        }
+    };
+    listeners.own();
     let failover = channel.map(|channel| FailoverPlant {
         channel,
-        macs,
+        macs: devices::macs(&config, &ports),
         links: Box::new(devices::Links::new(&config, &ports)),
-        owner: workers::owner_by(steered.steering.clone()),
+        owner: workers::owner_by(steering),
         clock: tsc::now,
         hz: tsc::hz(),
     });
@@ -79,20 +171,51 @@ pub fn run(config: Config, source: ConfigSource) -> Result<(), DirectorError> {
         table,
         devices: Box::new(devices),
         listeners,
-        stop: Arc::clone(&stop),
+        stop: Arc::clone(&stop.0),
         tsc_hz: tsc::hz(),
         build: build_info(&eal),
         config,
         source,
         failover,
+        handover: HandoverPlant {
+            expectations,
+            secret,
+            clock: tsc::now,
+            keep_descriptors: keep_from_children,
+            taken,
+        },
     };
-    // Workers run until the control thread raises the stop flag; without one they stop at once.
-    let control = control::spawn(reins, plant).inspect_err(|_| stop.store(true, Relaxed));
+    let control = control::spawn(reins, plant).inspect_err(|_| stop.0.store(true, Relaxed));
     let stats = crew.lcores.join()?;
     control?.finish()?;
     let forgotten = ports.iter().map(Port::buffers_forgotten).sum();
     ports::stop(ports)?;
     settle(&stats, &pool, forgotten)
+}
+
+/// Has the workers stop when nobody else does.
+struct StopUnlessControlled(Arc<AtomicBool>);
+
+impl Drop for StopUnlessControlled {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn take_over(
+    config: &Config,
+    prepared: &Prepared,
+    predecessor: Predecessor,
+) -> Result<Option<Taken>, DirectorError> {
+    let Some(handover) = &prepared.handover else { return Ok(None) };
+    predecessor.take_over(Import {
+        workers: &prepared.crew.handles,
+        handover,
+        loads: &prepared.loads,
+        slots: &prepared.slots,
+        interfaces: config.interfaces.iter().map(|interface| interface.name.as_str()).collect(),
+        owner: workers::owner_of_moved(prepared.steering.clone()),
+    })
 }
 
 /// What was built.

@@ -14,6 +14,7 @@ use crate::dpdk::port::Port;
 use crate::dpdk::port::PortSettings;
 use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
+use crate::wire::flow_key::HashSecret;
 
 /// Buffers that a worker keeps for itself.
 const POOL_CACHE: u32 = 256;
@@ -38,6 +39,7 @@ pub(super) fn start(
     eal: &Arc<Eal>,
     config: &Config,
     pool: &Mempool,
+    secret: HashSecret,
     interrupted: &mut impl FnMut() -> bool,
 ) -> Result<(Vec<Port>, Steered), DirectorError> {
     let wanted = config.ports();
@@ -45,7 +47,7 @@ pub(super) fn start(
         .iter()
         .map(|wanted| open(eal, wanted).map_err(|cause| cannot(wanted, cause)))
         .collect::<Result<Vec<_>, _>>()?;
-    let design = Design::of(config, &ports)?;
+    let design = Design::of(config, &ports, secret)?;
     let mut modes = Vec::with_capacity(ports.len());
     for (place, (wanted, port)) in wanted.iter().zip(&mut ports).enumerate() {
         let start = Start { config, pool, design: &design, wanted, place };

@@ -10,6 +10,7 @@ use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
 use crate::control::failover::OwnerOf;
 use crate::dataplane::failover::FailoverChannel;
+use crate::dataplane::handover::{Handover, Moved};
 use crate::dataplane::helper::{self, Expectations};
 use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
@@ -46,6 +47,10 @@ pub(super) struct Shop<'d> {
     pub(super) steering: &'d Steering,
     /// What workers share with the failover thread.
     pub(super) failover: Option<&'d Arc<FailoverChannel>>,
+    /// The data connections that helpers expect.
+    pub(super) expectations: &'d Arc<Expectations>,
+    /// Where connections of the director before come from.
+    pub(super) handover: Option<&'d Arc<Handover>>,
 }
 
 /// What is the same for all workers.
@@ -119,8 +124,7 @@ impl Shop<'_> {
         let mut ports = ports;
         let interfaces = Arc::new(self.interfaces(&ports));
         let steering = self.steering.clone();
-        let expectations = Expectations::for_workers(self.worker_number(self.count()), secret()?);
-        let expectations = Arc::new(expectations);
+        let expectations = Arc::clone(self.expectations);
         let common = Common { interfaces, steering, expectations, table_secret: secret()? };
         let hands = self.hands(&mut ports)?;
         let epoch = tsc::now();
@@ -236,6 +240,7 @@ impl Shop<'_> {
             stats,
             mailbox,
             failover: self.failover.cloned(),
+            handover: self.handover.cloned(),
         })
     }
 
@@ -370,6 +375,11 @@ fn routes(config: &Config) -> Vec<RouteSpec> {
     routes
 }
 
+/// The data connections that helpers of so many workers expect.
+pub(super) fn expectations(workers: usize) -> Result<Expectations, DirectorError> {
+    Ok(Expectations::for_workers(u16::try_from(workers).unwrap_or(u16::MAX), secret()?))
+}
+
 /// Random numbers for a keyed hash.
 pub(super) fn secret() -> Result<HashSecret, DirectorError> {
     let mut words = [0; 4];
@@ -377,6 +387,15 @@ pub(super) fn secret() -> Result<HashSecret, DirectorError> {
         *word = getrandom::u64().map_err(DirectorError::Random)?;
     }
     Ok(words)
+}
+
+/// Which worker a connection of the director before is of.
+pub(super) fn owner_of_moved(steering: Steering) -> Box<dyn Fn(&Moved) -> WorkerId + Send> {
+    Box::new(move |moved| {
+        let v4 = moved.inbound_key::<V4>().map(|key| steering.owner(&key, true));
+        let v6 = || moved.inbound_key::<V6>().map(|key| steering.owner(&key, true));
+        v4.or_else(v6).unwrap_or(WorkerId(0))
+    })
 }
 
 /// Which worker a connection of another director is of.

@@ -87,7 +87,7 @@ impl<'l> Director<'l> {
     pub(crate) fn metrics(&self) -> Metrics {
         let line = "curl -sSf --max-time 5 http://127.0.0.1:9464/metrics";
         let text = self.lab.run("director", line);
-        Metrics(Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap())
+        Metrics::parse(&text)
     }
 
     /// Metrics at a moment when every packet is accounted for: the conservation law, for the sum
@@ -167,6 +167,10 @@ pub(crate) fn plain(line: &str) -> String {
 pub(crate) struct Metrics(Scrape);
 
 impl Metrics {
+    pub(crate) fn parse(text: &str) -> Self {
+        Self(Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap())
+    }
+
     /// The sum of a metric's samples that have all these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let name = format!("pointsman_{name}");

@@ -71,7 +71,7 @@ pub(crate) fn service(vip: &str, port: u16, server_port: u16, servers: &[&str]) 
     Value::Table(service)
 }
 
-fn config(lab: &Lab, workers: &str) -> Table {
+pub(crate) fn config(lab: &Lab, workers: &str) -> Table {
     let mut config = lab.config(workers);
     let services = config["service"].as_array_mut().unwrap();
     for vip in VIPS {

@@ -26,6 +26,7 @@ mod pair;
 mod persistence;
 mod refusals;
 mod removal;
+mod restart;
 mod routers;
 mod settings;
 mod sync;

@@ -371,6 +371,7 @@ impl Common {
             stats: Arc::new(WorkerStats::new(256)),
             mailbox: inner,
             failover: self.failover.clone(),
+            handover: None,
         };
         (settings, outer)
     }
@@ -586,7 +587,7 @@ impl TestDirector {
                         self.workers[worker.index()].mailbox.send(command).unwrap();
                     }
                 }
-                Event::Installed { .. } => {}
+                Event::Installed { .. } | Event::HandoverBegun { .. } => {}
             }
         }
         was_busy

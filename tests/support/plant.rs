@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use pointsman::control::HandoverPlant;
 use pointsman::control::config::{self, Config, Loaded, MacAddress, Machine};
 use pointsman::control::{
     self, BuildInfo, ControlThread, DeviceSource, FailoverPlant, HashCheck, LinkSource, Listeners,
@@ -16,6 +17,7 @@ use pointsman::control::{
 };
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::failover::{FailoverChannel, HeardMessage, Hearing};
+use pointsman::dataplane::handover::Expectations;
 use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox, mailbox};
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, InterfaceId, ServerSlot, TableVersion, WorkerId};
@@ -130,6 +132,16 @@ struct FakeLinks(bool);
 impl LinkSource for FakeLinks {
     fn is_up(&self, _: InterfaceId) -> bool {
         self.0
+    }
+}
+
+fn handover() -> HandoverPlant {
+    HandoverPlant {
+        expectations: Arc::new(Expectations::for_workers(1, [1; 4])),
+        secret: [2; 4],
+        clock: || 0,
+        keep_descriptors: || Ok(()),
+        taken: None,
     }
 }
 
@@ -270,6 +282,7 @@ impl FakeDirector {
                 listeners,
                 stop: Arc::default(),
                 failover: wishes.paired.then(failover),
+                handover: handover(),
                 tsc_hz: 1_000_000_000,
                 build: BuildInfo {
                     version: "1.2.3".into(),
@@ -394,7 +407,8 @@ impl FakeWorker {
             Command::SetNeighbor { .. }
             | Command::NeighborUnreachable { .. }
             | Command::Solicit { .. }
-            | Command::Announce { .. } => {}
+            | Command::Announce { .. }
+            | Command::BeginHandover(_) => {}
         }
     }
 

@@ -142,6 +142,10 @@ impl From<NotChanged> for Refusal {
                 refusal.failure.version = Some(version);
                 refusal
             }
+            NotChanged::Upgrade => {
+                let error = "a new director is about to take this one's place";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error, "ask it, in a moment")
+            }
             NotChanged::Straggler(worker) => {
                 let error = format!("worker {worker} has not taken the last changes over");
                 let hint = "it may be stuck: see `pointsman status --workers`";

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::message::{
     Changed, Connections, DrainSpec, DrainingServer, FailoverStatus, Failure, Saved, ServiceSpec,
-    Services, Status, Templates, TimeoutsSpec, Zeroed,
+    Services, Status, Templates, TimeoutsSpec, UpgradeSpec, UpgradeStatus, Zeroed,
 };
 
 /// Time for a whole request.
@@ -291,6 +291,18 @@ impl Client {
     /// `POST /v1/failover/takeover`: this director is to take over.
     pub async fn take_over(&self) -> Result<FailoverStatus, ClientError> {
         self.ask(Request::post("/v1/failover/takeover"), String::new()).await
+    }
+
+    /// `GET /v1/upgrade`: what has become of the last upgrade.
+    pub async fn upgrade(&self) -> Result<UpgradeStatus, ClientError> {
+        self.get("/v1/upgrade").await
+    }
+
+    /// `POST /v1/upgrade`: a new director is to take the place of the running one.
+    pub async fn begin_upgrade(&self, spec: &UpgradeSpec) -> Result<UpgradeStatus, ClientError> {
+        let body = serde_json::to_string(spec);
+        let body = body.map_err(|error| ClientError::NotUnderstood(error.to_string()))?;
+        self.ask(Request::post("/v1/upgrade"), body).await
     }
 
     /// `POST /v1/zero`: counters of a service, or of all, begin at 0 again.

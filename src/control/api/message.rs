@@ -277,6 +277,67 @@ pub struct TrafficRates {
     pub out_bits: f64,
 }
 
+/// `POST /v1/upgrade`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeSpec {
+    /// The new director's program; absent: the one that runs, as it is on disk now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// Its configuration file; absent: that of the running director.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+/// `GET /v1/upgrade`, and what `POST` is answered with
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UpgradeStatus {
+    /// none, `under_way` or failed: the last upgrade of this process.
+    pub state: String,
+    /// The process that answers.
+    pub pid: u32,
+    /// The new director's process.
+    pub successor: Option<u32>,
+    /// Why the last one has failed.
+    pub error: Option<String>,
+    /// What this director has taken over when it started.
+    pub taken_over: Option<TakenOver>,
+}
+
+impl UpgradeStatus {
+    fn in_state(state: &str) -> Self {
+        Self { state: state.to_owned(), pid: std::process::id(), ..Self::default() }
+    }
+
+    /// There was none.
+    pub fn none(taken_over: Option<TakenOver>) -> Self {
+        Self { taken_over, ..Self::in_state("none") }
+    }
+
+    /// One is under way.
+    pub fn under_way() -> Self {
+        Self::in_state("under_way")
+    }
+
+    /// The last one has failed.
+    pub fn failed(error: String) -> Self {
+        Self { error: Some(error), ..Self::in_state("failed") }
+    }
+}
+
+/// What a director has taken over from the one before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TakenOver {
+    /// director (an upgrade) or file.
+    pub from: String,
+    /// Connections that go on.
+    pub connections: u64,
+    /// Connections that do not, because what they need is not here.
+    pub refused: u64,
+    /// How long nobody forwarded; with a file, until this director forwarded, about.
+    pub gap_seconds: f64,
+}
+
 /// `GET /v1/connections?limit=&cursor=`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {

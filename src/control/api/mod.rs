@@ -10,6 +10,7 @@ mod connections;
 mod failover;
 mod status;
 mod templates;
+mod upgrade;
 mod zero;
 
 use std::path::PathBuf;

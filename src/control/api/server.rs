@@ -10,17 +10,21 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::UnixListener;
+use tokio::task::AbortHandle;
 use utoipa::IntoParams;
 use utoipa::openapi::{Info, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::message::{Connections, Failure, Status};
-use super::{Doors, changes, connections, failover, status, templates, zero};
+use super::{Doors, changes, connections, failover, status, templates, upgrade, zero};
 use crate::control::http;
 
 /// Starts to serve the control socket. Needs the context of a tokio runtime.
-pub(in crate::control) fn start(listener: StdUnixListener, doors: Doors) -> io::Result<()> {
+pub(in crate::control) fn start(
+    listener: StdUnixListener,
+    doors: Doors,
+) -> io::Result<AbortHandle> {
     let listener = UnixListener::from_std(listener)?;
     let (router, document) = described();
     let describe = move || std::future::ready(Json(document.clone()));
@@ -29,8 +33,7 @@ pub(in crate::control) fn start(listener: StdUnixListener, doors: Doors) -> io::
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(doors);
-    tokio::spawn(http::serve(listener, router));
-    Ok(())
+    Ok(tokio::spawn(http::serve(listener, router)).abort_handle())
 }
 
 /// The API's description, as `/v1/openapi.json` gives it.
@@ -56,6 +59,7 @@ fn described() -> (Router<Doors>, OpenApi) {
         .routes(routes!(failover::get_failover))
         .routes(routes!(failover::release))
         .routes(routes!(failover::take_over))
+        .routes(routes!(upgrade::get_upgrade, upgrade::begin))
         .routes(routes!(zero::zero_all))
         .routes(routes!(zero::zero_service))
         .routes(routes!(changes::reload))

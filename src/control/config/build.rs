@@ -80,6 +80,7 @@ fn director(draft: DirectorDraft, services: &[ServiceDraft], machine: &Machine) 
         persistence_templates: or(draft.persistence_templates, Templates::DEFAULT_CAPACITY),
         metrics: or(draft.metrics, Some(DirectorConfig::DEFAULT_METRICS)),
         socket: or(draft.socket, PathBuf::from(DirectorConfig::DEFAULT_SOCKET)),
+        state_file: draft.state_file.map(Spanned::into_inner),
         log: LogConfig {
             filter: or(draft.log, "info".into()),
             format: or(draft.log_format, super::LogFormat::Text),

@@ -79,6 +79,9 @@ pub struct DirectorConfig {
     pub metrics: Option<SocketAddr>,
     /// Unix socket of the control API. Default /run/pointsman/pointsman.sock.
     pub socket: PathBuf,
+    /// Where a stopping director leaves what it knows of connections for the next start; `None`,
+    /// the default: nowhere.
+    pub state_file: Option<PathBuf>,
     /// Log level and format.
     pub log: LogConfig,
     /// What is done with TCP segments that belong to no connection and are no SYN, for every

@@ -15,6 +15,7 @@ mod saving;
 mod tests;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -80,6 +81,11 @@ pub(super) struct Outcome {
     /// What the workers are to install; `None`: nothing changes for them.
     pub(super) table: Option<Arc<ServiceTable>>,
 }
+
+/// Services by their numbers: where they listen.
+pub(super) type NumberedServices = Vec<(u16, String)>;
+/// Servers by their numbers: where their service listens, and their address.
+pub(super) type NumberedServers = Vec<(u16, String, SocketAddr)>;
 
 /// What the operator wants.
 #[derive(Debug)]
@@ -183,6 +189,20 @@ impl DesiredState {
     /// The configuration file.
     pub(super) fn path(&self) -> &Path {
         &self.source.path
+    }
+
+    /// Whether what is wanted is in no file.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.wanted.text() != self.source.text
+    }
+
+    /// The numbers of services and servers, those that are gone but may have connections among
+    /// them: where a service listens, and a server's address.
+    pub(super) fn numbers(&self) -> (NumberedServices, NumberedServers) {
+        let services = self.slots.services().map(|(id, listen)| (id.0, listen.to_string()));
+        let servers =
+            self.slots.servers().map(|(slot, listen, at)| (slot.0, listen.to_string(), at));
+        (services.collect(), servers.collect())
     }
 
     /// What a change would come to.

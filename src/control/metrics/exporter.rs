@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use super::collector::Everything;
 use crate::control::http;
@@ -26,7 +27,7 @@ struct Exporter {
 pub(in crate::control) fn start(
     listener: StdTcpListener,
     observed: &Arc<Observed>,
-) -> io::Result<()> {
+) -> io::Result<AbortHandle> {
     let registry = Registry::new();
     let register = || registry.register(Box::new(Everything::new(Arc::clone(observed))?));
     register().map_err(io::Error::other)?;
@@ -38,8 +39,7 @@ pub(in crate::control) fn start(
         .route("/readyz", get(readyz))
         .fallback(unknown_path)
         .with_state(exporter);
-    tokio::spawn(http::serve(listener, router));
-    Ok(())
+    Ok(tokio::spawn(http::serve(listener, router)).abort_handle())
 }
 
 async fn metrics(State(exporter): State<Exporter>) -> Response {

@@ -13,12 +13,16 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::Neighbor;
+use super::config::Config;
+use super::handover::Taken;
+use super::{Neighbor, ownership};
 use crate::dataplane::mailbox::Command;
 use crate::ids::WorkerId;
 use crate::wire::ethernet::{Mac, is_group};
 use budget::Budget;
 
+/// Neighbours kept, besides the configured and the essential ones.
+const CAPACITY: usize = 16_384;
 /// Time to wait for an answer before asking again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Questions without answer after which a neighbour is unreachable.
@@ -151,6 +155,21 @@ impl Neighbors {
         }
     }
 
+    /// With the neighbours that the configuration names, and those that the director before knew.
+    pub(super) fn at_start(config: &Config, taken: Option<&Taken>, now: Duration) -> Self {
+        let mut neighbors = Self::new(CAPACITY);
+        for (neighbor, mac) in ownership::static_neighbors(config) {
+            neighbors.add_permanent(neighbor, mac);
+        }
+        for neighbor in ownership::essential_neighbors(config) {
+            neighbors.add_essential(now, neighbor);
+        }
+        for &(neighbor, mac) in taken.iter().flat_map(|taken| &taken.neighbors) {
+            neighbors.restore(now, neighbor, mac);
+        }
+        neighbors
+    }
+
     /// What is to be done since the last call.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
@@ -159,6 +178,29 @@ impl Neighbors {
     /// Essential neighbours that have neither answered nor failed to since the start.
     pub(super) fn unsettled(&self) -> &BTreeSet<Neighbor> {
         &self.unsettled
+    }
+
+    /// Those that answer, and where.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = (Neighbor, Mac)> {
+        self.entries.iter().filter_map(|(neighbor, entry)| match entry.state {
+            State::Reachable { mac } | State::Probing { mac, .. } => Some((*neighbor, mac)),
+            State::Incomplete { .. } | State::Failed { .. } | State::Permanent { .. } => None,
+        })
+    }
+
+    /// A neighbour that answered the director before this one.
+    pub(super) fn restore(&mut self, now: Duration, neighbor: Neighbor, mac: Mac) {
+        let is_essential = match self.entries.get(&neighbor).map(|known| known.state) {
+            Some(State::Permanent { .. }) => return,
+            Some(_) => true,
+            None if self.entries.len() >= self.capacity => return,
+            None => false,
+        };
+        if !is_essential {
+            self.insert(neighbor, State::Incomplete { tries: 0 }, false);
+        }
+        // It is asked soon whether it is still there.
+        self.seen(now, neighbor, mac, true);
     }
 
     /// A configured neighbour.

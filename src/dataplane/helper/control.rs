@@ -60,6 +60,21 @@ pub(super) struct TextState {
 }
 
 impl TextState {
+    /// Whether what follows is encrypted.
+    pub(super) const fn is_over(&self) -> bool {
+        self.is_over != 0
+    }
+
+    /// Commands of the client that are not answered.
+    pub(super) const fn asked(&self) -> u8 {
+        self.asked
+    }
+
+    /// Goes on where another director was.
+    pub(super) fn restore(&mut self, is_over: bool, asked: u8) {
+        *self = Self { is_over: is_over.into(), asked, ..Self::new_zeroed() };
+    }
+
     /// A new announcement takes the place of the one before the last.
     fn remember(&mut self, ticket: Ticket, expectations: &Expectations) {
         let [last, before] = self.tickets;
@@ -110,6 +125,10 @@ impl Controls {
 
     pub(super) const fn number(&self, slot: u32) -> ControlNumber {
         ControlNumber(self.first + slot)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Control> {
+        self.slots.get(slot as usize)
     }
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Control> {

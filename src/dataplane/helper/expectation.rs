@@ -372,6 +372,22 @@ impl Expectations {
         cursor.wrapping_add(WINDOW)
     }
 
+    /// How many control connections there may be.
+    pub fn controls(&self) -> usize {
+        self.data.len()
+    }
+
+    /// All that is expected.
+    pub(super) fn all(&self, now: Tick) -> impl Iterator<Item = Expected> {
+        let stored = self.entries.iter().filter_map(|entry| entry.read()?.1);
+        stored.filter(move |stored| !now.reached(stored.expires)).map(|stored| stored.expected)
+    }
+
+    /// A data connection of a control connection has begun elsewhere, and goes on here.
+    pub(super) fn data_begins(&self, control: ControlNumber) {
+        self.change(control, 1);
+    }
+
     fn change(&self, control: ControlNumber, by: u32) {
         if let Some(count) = self.data.get(control.0 as usize) {
             count.fetch_add(by, Relaxed);

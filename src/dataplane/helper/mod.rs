@@ -10,6 +10,7 @@ mod data;
 mod emission;
 mod expectation;
 mod ftp;
+mod moved;
 mod segment;
 mod stream;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 pub(in crate::dataplane) use control::Controls;
 pub(in crate::dataplane) use data::open_expected;
 pub use expectation::Expectations;
+pub use moved::{ControlImage, ExpectedRow};
 
 use super::classify::Packet;
 use super::conn::{Connection, ConnectionTable, Flags, Found};
@@ -281,7 +283,7 @@ impl<F: Frame> Shared<F> {
 const HANDSHAKE: u32 = 1 << 31;
 
 /// The slot of a control connection that has one.
-fn slot_of<A>(connection: &Connection<A>) -> Option<u32> {
+pub(in crate::dataplane) fn slot_of<A>(connection: &Connection<A>) -> Option<u32> {
     let is_slot = connection.helper & HANDSHAKE == 0;
     connection.helper.checked_sub(1).filter(|_| is_slot)
 }

@@ -7,9 +7,11 @@
 //! the line is given the same text again.
 
 use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
 use zerocopy::FromZeros;
 
 use super::emission::{Edit, Emission, Segment, Writer, before};
+use super::moved::Texts;
 use crate::dataplane::stats::DropReason;
 use crate::dataplane::sync::Stretch;
 use crate::wire::U16;
@@ -21,7 +23,7 @@ pub(super) const GROWTH: usize = 64;
 /// Texts that are not acknowledged yet.
 const EDITS: usize = 4;
 /// Their octets, and those that are held.
-const TEXTS: usize = MAX_LINE + 2 * GROWTH + 128;
+pub(super) const TEXTS: usize = MAX_LINE + 2 * GROWTH + 128;
 /// Octets that may be on their way when this begins: the largest window without scaling (RFC 9293
 /// section 3.1).
 const UNSEEN: u32 = 65_535;
@@ -82,7 +84,64 @@ pub(super) struct Way {
     texts: [u8; TEXTS],
 }
 
+/// A [`Way`] on its way to another director.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WayImage {
+    next: u32,
+    offset: u32,
+    acked: u32,
+    told: u32,
+    /// Where each begins, and how many octets it was and became.
+    edits: ArrayVec<(u32, u16, u16), EDITS>,
+    window: u16,
+    timestamp: [u8; 4],
+    held: u16,
+    skips: u8,
+    has_begun: u8,
+    texts: Texts,
+}
+
 impl Way {
+    /// All that is known.
+    pub(super) fn image(&self) -> WayImage {
+        let texts = self.texts.get(..usize::from(self.used)).unwrap_or_default();
+        WayImage {
+            next: self.next,
+            offset: self.offset,
+            acked: self.acked,
+            told: self.told,
+            edits: self.edits().iter().map(|edit| (edit.start, edit.old, edit.new)).collect(),
+            window: self.window.get(),
+            timestamp: self.timestamp,
+            held: self.held,
+            skips: self.skips,
+            has_begun: self.has_begun,
+            texts: texts.iter().copied().collect(),
+        }
+    }
+
+    /// Goes on where another director was.
+    pub(super) fn restore(&mut self, image: &WayImage) {
+        self.begin(image.next);
+        self.offset = image.offset;
+        self.acked = image.acked;
+        self.told = image.told;
+        for (place, &(start, old, new)) in self.edits.iter_mut().zip(&image.edits) {
+            *place = Edit { start, old, new };
+        }
+        for (place, octet) in self.texts.iter_mut().zip(&image.texts) {
+            *place = *octet;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "both are bounded by these types")]
+        let (count, used) = (image.edits.len() as u8, image.texts.len() as u16);
+        (self.count, self.used) = (count, used);
+        self.window = U16::new(image.window);
+        self.timestamp = image.timestamp;
+        self.held = image.held.min(used);
+        self.skips = image.skips;
+        self.has_begun = image.has_begun;
+    }
+
     /// The sender's first octet will be `sequence`.
     pub(super) fn begin(&mut self, sequence: u32) {
         self.next = sequence;

@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::DirectorError;
-use super::workers::secret;
 use crate::control::config::{Config, PortConfig, Role};
 use crate::control::{HashCheck, SteeringMode};
 use crate::dataplane::steering::Steering;
@@ -21,6 +20,7 @@ use crate::dpdk::error::DpdkError;
 use crate::dpdk::port::{Granted, Port};
 use crate::dpdk::rss::{HashedEnd, RssSettings};
 use crate::ids::{QueueId, VlanId};
+use crate::wire::flow_key::HashSecret;
 use crate::wire::toeplitz::{End, EndpointHash, KEY_OCTETS, Key, KeyPair};
 
 pub(super) use hash_check::PortCheck;
@@ -52,7 +52,11 @@ pub(super) struct Steered {
 
 impl Design {
     /// For ports that are open and not yet configured, in the order of [`Config::ports`].
-    pub(super) fn of(config: &Config, ports: &[Port]) -> Result<Self, DirectorError> {
+    pub(super) fn of(
+        config: &Config,
+        ports: &[Port],
+        secret: HashSecret,
+    ) -> Result<Self, DirectorError> {
         let workers = u16::try_from(config.director.workers.len()).unwrap_or(u16::MAX);
         let of_port = |(wanted, port): (PortConfig<'_>, &Port)| {
             let queues = wanted.queues().unwrap_or(workers).min(workers);
@@ -65,7 +69,7 @@ impl Design {
         let entries = smallest.unwrap_or_default().clamp(1, Steering::MAX_ENTRIES);
         let keys = keys(config)?;
         let hash = EndpointHash::new(keys.key(End::Source), keys.input(), End::Source);
-        let keyed = Steering::new(workers, secret()?);
+        let keyed = Steering::new(workers, secret);
         let externals = externals(config);
         Ok(Self {
             as_the_nic: keyed.clone().as_the_nic(Arc::new(hash), entries),

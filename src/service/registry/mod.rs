@@ -133,6 +133,21 @@ impl SlotRegistry {
         self.servers.get(&(listen, server)).map(|entry| entry.slot)
     }
 
+    /// The number of a service that has one.
+    pub fn service(&self, listen: Listen) -> Option<ServiceId> {
+        self.services.get(&listen).map(|entry| entry.id)
+    }
+
+    /// The services that have numbers.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceId, Listen)> {
+        self.services.iter().map(|(listen, entry)| (entry.id, *listen))
+    }
+
+    /// The servers that have slots.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerSlot, Listen, SocketAddr)> {
+        self.servers.iter().map(|((listen, server), entry)| (entry.slot, *listen, *server))
+    }
+
     /// Says what becomes of the connections of a server that the next table does without, other
     /// than its service says. It means nothing if the next table has it. Whether there is such a
     /// server in the last table.

@@ -304,6 +304,20 @@ impl Templates {
         if is_close { place.change(word, word.settled()) } else { place.word() == word }
     }
 
+    /// The template that a client has in another director whose place this one takes: its server,
+    /// and what is left of its time. Whether there is room for it.
+    pub fn restore(
+        &self,
+        loads: &ServerLoads,
+        (service, client): (ServiceId, IpAddr),
+        server: ServerSlot,
+        (now, expires_ms): (Tick, u32),
+    ) -> bool {
+        let key = TemplateKey { service, client: halves(client) };
+        let ask = Ask { key, now, timeout_ms: expires_ms, hold_ms: 0 };
+        self.adopt(loads, &ask, server)
+    }
+
     /// A connection of the template lives, and its timer will be looked at again then.
     pub fn hold(&self, key: &TemplateKey, server: ServerSlot, until: Tick) {
         let (start, owner) = self.of(key);
@@ -351,6 +365,11 @@ impl Templates {
                 word = place.word();
             }
         }
+    }
+
+    /// What the workers' clock showed when it was last looked at.
+    pub fn clock(&self) -> Tick {
+        Tick(self.clock.load(Relaxed))
     }
 
     /// Tells readers the time.

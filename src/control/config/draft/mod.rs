@@ -62,6 +62,7 @@ pub(super) struct DirectorDraft {
     /// `Some(None)`: off.
     pub(super) metrics: Value<Option<SocketAddr>>,
     pub(super) socket: Value<PathBuf>,
+    pub(super) state_file: Value<PathBuf>,
     pub(super) log: Value<String>,
     pub(super) log_format: Value<LogFormat>,
     pub(super) non_syn: Value<NonSyn>,
@@ -170,6 +171,7 @@ impl DirectorDraft {
                 .value("persistence_templates", value::integer(1024..=1 << 24)),
             metrics: section.value("metrics", metrics),
             socket: section.value("socket", socket),
+            state_file: section.value("state_file", state_file),
             log: section.value("log", log_filter),
             log_format: section.value(
                 "log_format",
@@ -241,6 +243,15 @@ fn socket(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
         return Err(Wrong::new(format!(
             "the path has {found} octets; a Unix socket's has at most {SOCKET_PATH_OCTETS}"
         )));
+    }
+    Ok(path.into())
+}
+
+fn state_file(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
+    let path = value::string(value)?;
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err(Wrong::new(format!("{path:?} is not the absolute path of a file"))
+            .help("write for example \"/run/pointsman/state\""));
     }
     Ok(path.into())
 }

@@ -38,6 +38,18 @@ pub(super) fn check(draft: &Draft, machine: &Machine, problems: &Problems) {
     check_cpus(&draft.director, machine, problems);
     check_ipv6_share(draft, problems);
     check_dpdk(draft, problems);
+    check_state_file(draft, problems);
+}
+
+/// In a pair the other director has the connections, and newer ones than a file.
+fn check_state_file(draft: &Draft, problems: &Problems) {
+    if let Some(path) = &draft.director.state_file
+        && !draft.failovers.is_empty()
+    {
+        let message = "state_file: one director of a pair leaves its connections to the other";
+        let help = "leave it out, and `pointsman ha release` before a restart";
+        problems.add(Finding::error(path.span(), message).help(help));
+    }
 }
 
 /// The CPU of the control thread.
