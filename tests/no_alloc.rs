@@ -134,6 +134,7 @@ fn service(listen: &str, server: &str) -> VirtualService {
         timeouts: None,
         persistence: None,
         connection_limit: None,
+        is_synchronised: true,
     }
 }
 
