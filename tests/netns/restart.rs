@@ -95,7 +95,7 @@ impl<'l> Line<'l> {
         assert_eq!(accounts.len(), before + 1, "{log}");
         assert!(!log.contains("panicked"), "{log}");
         let is_balanced = |line: &&str| line.contains("imbalance=0 buffers_in_use=0");
-        assert!(accounts.iter().all(|line| is_balanced(line)), "{log}");
+        assert!(accounts.iter().all(is_balanced), "{log}");
     }
 }
 
