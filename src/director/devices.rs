@@ -1,18 +1,10 @@
 //! What the control thread may know of ports and pools.
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
-
 use super::steering::PortCheck;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-use crate::control::config::{Config, Device, InterfaceConfig, MacAddress, PortConfig};
-use crate::control::{
-    DeviceSource, HashCheck, LinkSource, PoolReport, PortCounters, PortReport, SteeringMode,
-};
+use crate::control::config::{Config, InterfaceConfig, MacAddress, PortConfig};
+use crate::control::{DeviceSource, HashCheck, PoolReport, PortCounters, PortReport, SteeringMode};
 use crate::dpdk::mempool::Mempool;
 use crate::dpdk::port::{Port, PortStatsReader};
-use crate::ids::InterfaceId;
 use crate::wire::ethernet::Mac;
 
 /// One port's fixed facts and its counters.
@@ -64,73 +56,6 @@ impl Devices {
             ports: config.ports().into_iter().zip(ports).zip(steered).map(device).collect(),
             pool: pool.clone(),
         }
-    }
-}
-
-/// The links of the interfaces.
-#[derive(Debug)]
-pub(super) struct Links {
-    /// By interface.
-    interfaces: Vec<Option<LinkOf>>,
-}
-
-/// What tells of the link of an interface.
-#[derive(Debug)]
-struct LinkOf {
-    port: PortStatsReader,
-    /// The kernel's interface behind a port whose driver does not look at it.
-    kernel: Option<String>,
-    /// It was down at the last look.
-    was_down: AtomicBool,
-}
-
-impl LinkOf {
-    fn is_up(&self) -> bool {
-        let is_up = self.port.link().is_none_or(|link| link.up);
-        let runs = |name: &str| {
-            let runs = runs(name, self.was_down.load(Relaxed));
-            self.was_down.store(!runs, Relaxed);
-            runs
-        };
-        is_up && self.kernel.as_deref().is_none_or(runs)
-    }
-}
-
-/// Whether an interface of the kernel is up and has a carrier; one that is gone has none.
-///
-/// `IFF_RUNNING` follows the carrier by up to a second, for the kernel looks at links that seldom.
-/// So one whose carrier is lost is down at once, and one whose carrier is back (`was_down`) is up
-/// only when the kernel sends by it again. At the start a carrier is enough.
-fn runs(name: &str, was_down: bool) -> bool {
-    let Ok(mut all) = getifaddrs() else { return true };
-    let mut working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOWER_UP;
-    if was_down {
-        working |= InterfaceFlags::IFF_RUNNING;
-    }
-    all.any(|known| known.interface_name == name && known.flags.contains(working))
-}
-
-impl Links {
-    pub(super) fn new(config: &Config, ports: &[Port]) -> Self {
-        let configured = config.ports();
-        let of = |interface: &InterfaceConfig| {
-            let place = configured.iter().position(|port| *port.device == interface.device)?;
-            let kernel = match &interface.device {
-                Device::Vdev { name, args } if name.starts_with("net_af_packet") => {
-                    args.split(',').find_map(|arg| arg.strip_prefix("iface=")).map(str::to_owned)
-                }
-                Device::Vdev { .. } | Device::Pci(_) => None,
-            };
-            let was_down = AtomicBool::new(false);
-            Some(LinkOf { port: ports.get(place)?.stats_reader(), kernel, was_down })
-        };
-        Self { interfaces: config.interfaces.iter().map(of).collect() }
-    }
-}
-
-impl LinkSource for Links {
-    fn is_up(&self, interface: InterfaceId) -> bool {
-        self.interfaces.get(interface.index()).and_then(Option::as_ref).is_none_or(LinkOf::is_up)
     }
 }
 

@@ -8,6 +8,7 @@
 mod devices;
 mod eal_args;
 mod error;
+mod links;
 mod ports;
 mod predecessor;
 mod steering;
@@ -159,7 +160,7 @@ fn direct(
     let failover = channel.map(|channel| FailoverPlant {
         channel,
         macs: devices::macs(&config, &ports),
-        links: Box::new(devices::Links::new(&config, &ports)),
+        links: Box::new(links::Links::new(&config, &ports)),
         owner: workers::owner_by(steering),
         clock: tsc::now,
         hz: tsc::hz(),

@@ -106,6 +106,8 @@ pub(super) struct Synchroniser {
     telling: Telling,
     learning: Learning,
     was_master: bool,
+    /// It knew everything once since it was the master last.
+    is_ready: bool,
 }
 
 impl Synchroniser {
@@ -150,6 +152,7 @@ impl Synchroniser {
             telling: Telling::default(),
             learning: Learning::new(random()?),
             was_master: true,
+            is_ready: false,
         }))
     }
 
@@ -172,16 +175,13 @@ impl Synchroniser {
         }
     }
 
-    fn show(&self, now: Duration) {
-        let (knowledge, is_ready) = if self.was_master {
-            (Knowledge::Telling, true)
-        } else {
-            // What was told last, the workers may still be taking over.
-            let is_ready = self.learning.is_ready(now) && self.channel.sync.is_taken();
-            (self.learning.shown(now), is_ready)
-        };
+    fn show(&mut self, now: Duration) {
+        // What was told last, the workers may still be taking over.
+        self.is_ready |=
+            self.was_master || self.learning.is_ready(now) && self.channel.sync.is_taken();
+        let knowledge = if self.was_master { Knowledge::Telling } else { self.learning.shown(now) };
         self.counts.knowledge.store(knowledge as u8, Relaxed);
-        self.counts.is_ready.store(is_ready, Relaxed);
+        self.counts.is_ready.store(self.is_ready, Relaxed);
         self.counts.waiting.store(self.waiting.len() as u64, Relaxed);
         self.channel.sync.set_waiting(self.waiting.ready() as u64);
     }
@@ -212,6 +212,7 @@ impl Synchroniser {
         if self.was_master {
             self.telling.stop();
             self.learning.begin(now);
+            self.is_ready = false;
         }
         if let Some(note) = self.learning.ask(now) {
             self.send_to_all(&ipvs_sync::write_note(self.id, &note));
@@ -228,7 +229,11 @@ impl Synchroniser {
         let Self { channel, waiting, .. } = self;
         for worker in 0..channel.sync.workers() {
             let leaving = std::iter::from_fn(|| channel.sync.leaving(worker));
-            leaving.take(IN_ONE_TURN).for_each(|connection| waiting.keep(connection, now));
+            for connection in leaving.take(IN_ONE_TURN) {
+                if !waiting.keep(connection, now) {
+                    channel.sync.lose();
+                }
+            }
         }
     }
 

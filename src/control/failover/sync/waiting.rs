@@ -66,15 +66,15 @@ impl Waiting {
         self.ready.iter_mut().for_each(VecDeque::clear);
     }
 
-    /// Keeps a connection until it is sent.
-    pub(super) fn keep(&mut self, connection: SyncConnection, now: Duration) {
+    /// Keeps a connection until it is sent; `false`: too many wait.
+    pub(super) fn keep(&mut self, connection: SyncConnection, now: Duration) -> bool {
         let flow = flow(&connection);
         if let Some(known) = self.all.get_mut(&flow) {
             *known = connection;
-            return;
+            return true;
         }
         if self.all.len() >= ROOM {
-            return;
+            return false;
         }
         self.all.insert(flow, connection);
         let begins = connection.is_news && connection.state.is_active();
@@ -83,6 +83,7 @@ impl Waiting {
         } else {
             self.queue(Queue::of(&connection)).push_back(flow);
         }
+        true
     }
 
     /// What has lasted long enough can be sent; what is over is forgotten.
@@ -153,12 +154,12 @@ mod tests {
     fn a_newer_state_takes_the_place_of_an_older_one() {
         use ConnectionState::{CloseWait, Established, FinWait};
         let mut waiting = Waiting::new(Duration::ZERO);
-        waiting.keep(connection(1, Established, true), SECOND);
-        waiting.keep(connection(2, Established, true), SECOND);
-        waiting.keep(connection(1, FinWait, true), SECOND);
+        let _ = waiting.keep(connection(1, Established, true), SECOND);
+        let _ = waiting.keep(connection(2, Established, true), SECOND);
+        let _ = waiting.keep(connection(1, FinWait, true), SECOND);
         assert_eq!(ready(&waiting), [(1, FinWait), (2, Established)]);
         waiting.remove(Queue::Plain, 1);
-        waiting.keep(connection(2, CloseWait, true), SECOND);
+        let _ = waiting.keep(connection(2, CloseWait, true), SECOND);
         assert_eq!(ready(&waiting), [(2, CloseWait)]);
         assert_eq!((waiting.len(), waiting.ready()), (1, 1));
     }
@@ -167,12 +168,12 @@ mod tests {
     fn what_is_over_before_its_time_is_never_told_of() {
         use ConnectionState::{Established, FinWait, TimeWait};
         let mut waiting = Waiting::new(SECOND);
-        waiting.keep(connection(1, Established, true), SECOND);
-        waiting.keep(connection(2, Established, true), SECOND);
+        let _ = waiting.keep(connection(1, Established, true), SECOND);
+        let _ = waiting.keep(connection(2, Established, true), SECOND);
         // Known long since: others have been told of them.
-        waiting.keep(connection(3, Established, false), SECOND);
-        waiting.keep(connection(4, FinWait, true), SECOND);
-        waiting.keep(connection(1, TimeWait, true), SECOND);
+        let _ = waiting.keep(connection(3, Established, false), SECOND);
+        let _ = waiting.keep(connection(4, FinWait, true), SECOND);
+        let _ = waiting.keep(connection(1, TimeWait, true), SECOND);
         waiting.ripen(SECOND);
         assert_eq!(ready(&waiting), [(3, Established), (4, FinWait)]);
         waiting.ripen(SECOND * 2);
