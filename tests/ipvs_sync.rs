@@ -13,9 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::wire::ipv4::protocol;
 use pointsman::wire::ipvs_sync::{
-    ENGINE_DATA, ENGINE_NAME, ENTRIES, ENTRY_V4, ENTRY_V6, Entry, GROUP, HEADER, LONGEST_ENTRY,
-    Message, PORT, SctpState, Shift, TEMPLATE_NONE, TcpState, UDP_NORMAL, Unfit, Writer, Wrong,
-    flag,
+    ENGINE_DATA, ENGINE_NAME, ENTRIES, ENTRY_V4, ENTRY_V6, Entry, Extension, GROUP, HEADER,
+    LONGEST_ENTRY, Message, PORT, SctpState, Shift, TEMPLATE_NONE, TcpState, UDP_NORMAL, Unfit,
+    Writer, Wrong, flag,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -388,6 +388,7 @@ fn a_message_has_an_end() {
         sequences: Some([Shift::default(); 2]),
         engine_data: &[1; ENGINE_DATA],
         engine_name: &[2; ENGINE_NAME],
+        extension: Some(Extension::default()),
         ..v6()
     };
     let mut writer = Writer::new(1, &mut buffer);

@@ -52,7 +52,7 @@ fn fail_over(director: Side<'_>, backup: &Side<'_>) {
 /// A download that takes some seconds, from this host.
 fn begin_download(lab: &Lab, host: &str, name: &str, url: &str) {
     let file = lab.state().join(name);
-    let curl = format!("curl -sS -v --max-time 60 --limit-rate 500k '{url}?[1-6]'");
+    let curl = format!("curl -sS -v --max-time 60 --limit-rate 200k '{url}?[1-4]'");
     let line = format!("sh -c \"{curl} 2>{0}.log | sha256sum >{0}.sum\"", file.display());
     lab.begin(host, name, &line);
 }
@@ -66,7 +66,7 @@ fn download_is_under_way(lab: &Lab, name: &str) {
 /// Every octet has come, over one connection.
 fn download_ends_well(lab: &Lab, name: &str) {
     let content = lab.state().join("content/big").display().to_string();
-    let whole = "for i in $(seq 6); do cat FILE; done | sha256sum".replace("FILE", &content);
+    let whole = "for i in $(seq 4); do cat FILE; done | sha256sum".replace("FILE", &content);
     let whole = lab.run("client", &whole);
     let code = lab.exit_code(name, Duration::from_secs(60));
     let file = lab.state().join(name);
@@ -220,7 +220,7 @@ fn a_client_stays_with_its_server_after_a_takeover() {
         assert_eq!(VIPS.map(server), before);
     }
     download_ends_well(&lab, "v4");
-    assert_ne!(lab.exit_code("iperf3", LONG), 0, "its service is left out");
+    lab.end("iperf3");
     backup.stop();
 }
 
