@@ -1,5 +1,5 @@
 //! The workers' part of connection synchronisation: the active director's connections leave by
-//! bounded queues ([`told`]), and a standby's workers take over what arrives ([`adopt`]).
+//! bounded queues (`told`), and a standby's workers take over what arrives (`adopt`).
 //!
 //! A queue that is full loses the newest: the walk brings it later, and no packet waits.
 

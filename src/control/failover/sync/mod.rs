@@ -229,11 +229,8 @@ impl Synchroniser {
         let Self { channel, waiting, .. } = self;
         for worker in 0..channel.sync.workers() {
             let leaving = std::iter::from_fn(|| channel.sync.leaving(worker));
-            for connection in leaving.take(IN_ONE_TURN) {
-                if !waiting.keep(connection, now) {
-                    channel.sync.lose();
-                }
-            }
+            let lost = leaving.take(IN_ONE_TURN).filter(|told| !waiting.keep(*told, now)).count();
+            (0..lost).for_each(|_| channel.sync.lose());
         }
     }
 
