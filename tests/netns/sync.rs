@@ -213,6 +213,10 @@ fn a_client_stays_with_its_server_after_a_takeover() {
     });
     has_learnt(&backup);
     let server = |vip: &str| answers(&lab, vip, 1).into_keys().next().unwrap();
+    // Others take turns first: a director that knows nothing would begin with another server.
+    for (host, vip) in ["rs1", "rs2"].into_iter().flat_map(|host| VIPS.map(|vip| (host, vip))) {
+        lab.run(host, &format!("curl -sS --max-time 10 -o /dev/null http://{vip}/"));
+    }
     let before = VIPS.map(server);
     let line = "iperf3 --time 20 --client 192.0.2.100 --bitrate 1M";
     lab.begin("client", "iperf3", line);
