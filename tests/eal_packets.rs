@@ -9,8 +9,6 @@ const PACKETS: u32 = 20_000;
 mod eal;
 
 use eal::{in_child, numbered, numbers, pool, start};
-use pointsman::dataplane::classify::FlowHash;
-use pointsman::dataplane::frame::Frame;
 use pointsman::dpdk::burst::{self, BURST, Burst};
 use pointsman::dpdk::error::DpdkError;
 use pointsman::dpdk::mempool::Mempool;
@@ -101,13 +99,7 @@ fn a_packet_grows_and_shrinks_within_its_buffer() {
         packet.set_vlan(VlanId(7));
         assert_eq!((packet.port(), packet.rss_hash()), (PortId(3), None));
 
-        for hash in [FlowHash::V4(u64::MAX), FlowHash::V6(0x0123_4567_89ab_cdef)] {
-            packet.set_plain_hash(Some(hash));
-            assert_eq!(packet.plain_hash(), Some(hash));
-            assert_eq!((packet.port(), packet.len(), packet.vlan()), (PortId(3), 0, VlanId(7)));
-        }
-        packet.set_plain_hash(None);
-        assert_eq!(packet.plain_hash(), None);
+        assert_eq!((packet.len(), packet.vlan()), (0, VlanId(7)));
         assert!(packet.set_len(60));
         drop(packet);
         assert_eq!(pool.in_use(), 0);

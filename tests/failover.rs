@@ -124,6 +124,26 @@ fn what_moves_has_the_virtual_mac_and_what_stays_the_ports() {
     assert_eq!(macs, [(VIRTUAL_V4, VIRTUAL_V4), (OUTSIDE, OUTSIDE)]);
 }
 
+/// Whatever waits for a worker that stands still, or for one that is deposed.
+#[test]
+fn what_was_to_be_said_in_a_term_that_is_over_is_not_said() {
+    let mut director = active("");
+    let channel = director.failover.clone().unwrap();
+    let announce = || Errand::Announce { interface: OUT, address: [192, 0, 2, 100].into() };
+    let lease = channel.standing.lease(u64::MAX);
+    assert!(channel.ask(announce()) && channel.ask(Errand::Renew(lease)));
+    channel.standing.begin_term();
+    // Nor is anything announced without a lease.
+    assert!(channel.ask(announce()));
+    director.settle();
+    assert!(director.take_sent().is_empty());
+    assert!(!channel.standing.is_active(0) && !channel.is_asked());
+    director.stand(true);
+    assert!(channel.ask(announce()));
+    director.settle();
+    director.sent_one();
+}
+
 #[test]
 fn the_active_director_takes_frames_to_the_virtual_mac_of_their_family() {
     let mut director = active("virtual_mac = true");

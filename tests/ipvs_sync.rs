@@ -68,6 +68,7 @@ fn entry(client: &str, vip: &str, server: &str) -> Entry<'static> {
         server: server.parse().unwrap(),
         fwmark: 0,
         timeout: 900,
+        idle: 0,
         sequences: None,
         engine_data: &[],
         engine_name: &[],
@@ -389,6 +390,7 @@ fn a_message_has_an_end() {
         engine_data: &[1; ENGINE_DATA],
         engine_name: &[2; ENGINE_NAME],
         extension: Some(Extension::default()),
+        idle: 1,
         ..v6()
     };
     let mut writer = Writer::new(1, &mut buffer);
@@ -484,13 +486,13 @@ prop_compose! {
     fn any_entry()(
         [client, vip, server] in ends(),
         (protocol, flags, state) in any::<(u8, u32, u16)>(),
-        (fwmark, timeout) in any::<(u32, u32)>(),
+        (fwmark, timeout, idle) in any::<(u32, u32, u32)>(),
         sequences in shifts(),
         engine_data in prop_oneof![Just(Vec::new()), vec(any::<u8>(), 0..=ENGINE_DATA)],
         engine_name in vec(any::<u8>(), 0..=ENGINE_NAME),
     ) -> Owned {
         let entry = Entry {
-            protocol, flags, state, client, vip, server, fwmark, timeout, sequences, ..v4()
+            protocol, flags, state, client, vip, server, fwmark, timeout, idle, sequences, ..v4()
         };
         Owned { entry, engine_data, engine_name }
     }

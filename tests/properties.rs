@@ -11,7 +11,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::classify::{Class, FlowHash, Packet, Station, classify, inspect_any};
+use pointsman::dataplane::classify::{Class, Packet, Station, classify, inspect_any};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
 use pointsman::ids::{InterfaceId, PortId, VlanId};
@@ -237,12 +237,6 @@ impl Frame for Chained {
     }
 
     fn set_vlan(&mut self, _: VlanId) {}
-
-    fn plain_hash(&self) -> Option<FlowHash> {
-        None
-    }
-
-    fn set_plain_hash(&mut self, _: Option<FlowHash>) {}
 }
 
 /// Frames that a change makes wrong in an interesting way.
@@ -360,7 +354,7 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
         | Class::ErrorV4
         | Class::ErrorV6 => 8,
         // What comes first in the fragment may be missing; its own header is looked at later.
-        Class::FragmentV4 | Class::FragmentV6 | Class::Arp | Class::Vrrp => 0,
+        Class::FragmentV4 | Class::FragmentV6 | Class::Arp | Class::Vrrp | Class::Elsewhere(_) => 0,
         Class::Drop(_) => return,
     };
     assert!(usize::from(transport) + header <= frame.octets().len());

@@ -83,10 +83,6 @@ static const size_t SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
 static const size_t SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
 static const size_t SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
-/* Octets of all that may stand for the hash. */
-static const size_t SHIM_MBUF_HASH_OCTETS = sizeof(((struct rte_mbuf *)0)->hash);
-static const size_t SHIM_MBUF_HASH = offsetof(struct rte_mbuf, hash);
-static const size_t SHIM_MBUF_VLAN_TCI_OUTER = offsetof(struct rte_mbuf, vlan_tci_outer);
 static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 /* Where the data of a buffer of a pool without private data begin when it is fresh. */
 static const size_t SHIM_MBUF_FRESH_DATA = sizeof(struct rte_mbuf) + RTE_PKTMBUF_HEADROOM;

@@ -10,7 +10,7 @@ use super::flow::Flow;
 use super::frame::{Frame, Outlet};
 use super::local;
 use super::pipeline::Origin;
-use super::shared::{Shared, hand_over};
+use super::shared::Shared;
 use crate::clock::Tick;
 use crate::wire::U16;
 use crate::wire::ethernet::{self, EthernetHeader};
@@ -48,7 +48,7 @@ pub(super) fn receive<A: Family, F: Frame>(
             if known.is_none()
                 && let Some(owner) = shared.other_owner(&key, origin)
             {
-                return hand_over(owner, frame, None, outlet);
+                return outlet.hand_over(owner, frame);
             }
             shared.flow(table, &flow, known, frame, outlet);
         }

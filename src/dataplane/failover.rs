@@ -7,7 +7,7 @@
 //! director begins, and the workers send nothing more.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -84,16 +84,27 @@ impl Standing {
 
     /// A lease of the term at hand, until the time stamp counter says so.
     pub fn lease(&self, until: u64) -> Lease {
-        Lease { term: self.0.load(Relaxed) >> UNTIL_BITS, until: (until >> UNIT_BITS) & UNTIL }
+        Lease { term: self.term(), until: (until >> UNIT_BITS) & UNTIL }
     }
 
-    /// Renews the lease, unless its term is over.
-    fn renew(&self, lease: Lease) {
+    /// Renews the lease, unless its term is over, or it has ended already: then another director
+    /// may be the active one. `now`: the time stamp counter.
+    pub(crate) fn renew(&self, lease: Lease, now: u64) {
         let renewed = |word: u64| {
-            let is_current = word >> UNTIL_BITS == lease.term;
-            is_current.then_some(lease.term << UNTIL_BITS | lease.until.max(word & UNTIL))
+            let (term, until) = (word >> UNTIL_BITS, word & UNTIL);
+            let is_current = term == lease.term && (until == 0 || until > now >> UNIT_BITS);
+            is_current.then_some(term << UNTIL_BITS | lease.until.max(until))
         };
         self.0.fetch_update(Relaxed, Relaxed, renewed).ok();
+    }
+
+    /// Until when the lease of this term holds, or held, as a number; 0: there was none.
+    pub fn until(&self) -> u64 {
+        self.0.load(Relaxed) & UNTIL
+    }
+
+    fn term(&self) -> u64 {
+        self.0.load(Relaxed) >> UNTIL_BITS
     }
 }
 
@@ -153,7 +164,12 @@ pub struct HeardMessage {
 pub struct FailoverChannel {
     /// Whether the director is the active one.
     pub standing: Standing,
-    errands: Ring<Errand>,
+    /// With the terms that they were given in.
+    errands: Ring<(u64, Errand)>,
+    /// Advertisements that could not be sent, and the interface of the last one.
+    unsent: AtomicU64,
+    unsent_by: AtomicU8,
+    clock: fn() -> u64,
     /// By worker: what it has heard.
     heard: Vec<Ring<HeardMessage>>,
     /// Connections on their way between directors.
@@ -164,11 +180,14 @@ pub struct FailoverChannel {
 }
 
 impl FailoverChannel {
-    /// For so many workers.
-    pub fn new(workers: usize, hearing: Hearing) -> Self {
+    /// For so many workers. `clock`: the time stamp counter.
+    pub fn new(workers: usize, hearing: Hearing, clock: fn() -> u64) -> Self {
         Self {
             standing: Standing::backup(),
             errands: Ring::new(ERRANDS),
+            unsent: AtomicU64::new(0),
+            unsent_by: AtomicU8::new(0),
+            clock,
             heard: (0..workers).map(|_| Ring::new(HEARD)).collect(),
             sync: SyncChannel::new(workers, REFRESH),
             hearing,
@@ -183,9 +202,32 @@ impl FailoverChannel {
         self
     }
 
-    /// Gives a worker an errand; `false`: too many wait.
+    /// Gives a worker an errand of this term; `false`: too many wait.
     pub fn ask(&self, errand: Errand) -> bool {
-        self.errands.push(errand).is_ok()
+        self.errands.push((self.standing.term(), errand)).is_ok()
+    }
+
+    /// Advertisements that could not be sent so far.
+    pub fn unsent(&self) -> u64 {
+        self.unsent.load(Relaxed)
+    }
+
+    /// The interface that the last one of them was to be sent by.
+    pub fn unsent_by(&self) -> InterfaceId {
+        InterfaceId(self.unsent_by.load(Relaxed))
+    }
+
+    /// An advertisement could not be sent.
+    pub(crate) fn note_unsent(&self, interface: InterfaceId) {
+        self.unsent_by.store(interface.0, Relaxed);
+        self.unsent.fetch_add(1, Relaxed);
+    }
+
+    /// The next errand of the term at hand: what was meant to be said before is true no more.
+    fn errand(&self) -> Option<Errand> {
+        std::iter::from_fn(|| self.errands.pop())
+            .find(|(term, _)| *term == self.standing.term())
+            .map(|(_, errand)| errand)
     }
 
     /// How many more errands fit.
@@ -262,6 +304,7 @@ impl<F: Frame> Pipeline<F> {
                 }
                 Class::Vrrp => shared.hear(packet, frame, outlet),
                 Class::Drop(reason) => shared.drop(frame, reason, outlet),
+                Class::Elsewhere(owner) => outlet.hand_over(owner, frame),
                 Class::FlowV4(key) if shared.is_synchronisation(&key) => {
                     shared.hear(packet, frame, outlet);
                 }
@@ -285,28 +328,54 @@ impl<F: Frame> Pipeline<F> {
             return;
         }
         for _ in 0..IN_ONE_GO {
-            let Some(errand) = shared.failover.as_ref().and_then(|door| door.errands.pop()) else {
+            let Some(errand) = shared.failover.as_ref().and_then(|channel| channel.errand()) else {
                 return;
             };
             match errand {
-                Errand::Send(message) => shared.is_heard &= shared.send_message(&message, outlet),
+                Errand::Send(message) => shared.advertise(&message, outlet),
                 Errand::Renew(lease) => shared.renew(lease),
                 Errand::Announce { interface, address } => {
-                    // The lease has just been renewed, perhaps: this round does not know yet.
-                    local::tell(shared, interface, address, outlet);
+                    // The lease may have just been renewed, or just ended: this round does not know.
+                    if shared.holds_lease() {
+                        local::tell(shared, interface, address, outlet);
+                    }
                 }
             }
         }
     }
 }
 
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// There is no room just now, in the queue or in the pool.
+    NoRoom,
+    /// It never will be.
+    Unfit,
+}
+
 impl<F: Frame> Shared<F> {
+    fn advertise(&mut self, message: &Message, outlet: &mut impl Outlet<F>) {
+        if self.send_message(message, outlet).is_err() {
+            self.is_heard = false;
+            if let Some(channel) = &self.failover {
+                channel.note_unsent(message.interface);
+            }
+        }
+    }
+
     /// Renews the lease, if everything since the last one has left.
     fn renew(&mut self, lease: Lease) {
         let is_heard = std::mem::replace(&mut self.is_heard, true);
         if is_heard && let Some(channel) = &self.failover {
-            channel.standing.renew(lease);
+            channel.standing.renew(lease, (channel.clock)());
         }
+    }
+
+    /// Whether this director is the active one at this very moment.
+    fn holds_lease(&self) -> bool {
+        let channel = self.failover.as_ref();
+        channel.is_some_and(|channel| channel.standing.is_active((channel.clock)()))
     }
 
     /// Whether a packet to no service is one of the synchronisation that is sent to this director
@@ -368,71 +437,76 @@ impl<F: Frame> Shared<F> {
         Ok(())
     }
 
-    /// Sends a message; whether it has left.
-    pub(super) fn send_message(&mut self, message: &Message, outlet: &mut impl Outlet<F>) -> bool {
+    /// Sends a message, if it can be sent now.
+    pub(super) fn send_message(
+        &mut self,
+        message: &Message,
+        outlet: &mut impl Outlet<F>,
+    ) -> Result<(), Unsent> {
         let Some(mut frame) = outlet.allocate() else {
             self.stats.no_buffer.increment();
-            return false;
+            return Err(Unsent::NoRoom);
         };
         let Some((own, vlan)) =
             self.interfaces.get(message.interface).map(|link| (link.mac, link.vlan))
         else {
             outlet.discard(frame);
-            return false;
+            return Err(Unsent::Unfit);
         };
         let source = message.source_mac.unwrap_or(own);
         if write(message, source, &mut frame).is_none() {
             self.stats.no_buffer.increment();
             outlet.discard(frame);
-            return false;
+            return Err(Unsent::Unfit);
         }
         self.stats.originated.increment();
+        let is_urgent = message.protocol == ipv4::protocol::VRRP;
         if message.destination.is_multicast() {
-            return self.send_now(message.interface, vlan, frame, outlet);
+            return self.send_now((message.interface, vlan), frame, is_urgent, outlet);
         }
         let hop =
             self.next_hops.find_or_add(&self.interfaces, message.interface, message.destination);
         let Some(hop) = hop else {
             self.drop(frame, DropReason::NoRoute, outlet);
-            return false;
+            return Err(Unsent::Unfit);
         };
-        self.send_to_peer(hop, source, frame, outlet)
+        self.send_to_peer((hop, source), frame, is_urgent, outlet)
     }
 
     /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
     /// hear it, or has no link: what is said to it is said.
     fn send_to_peer(
         &mut self,
-        hop: AdjacencyId,
-        source: Mac,
+        (hop, source): (AdjacencyId, Mac),
         mut frame: F,
+        is_urgent: bool,
         outlet: &mut impl Outlet<F>,
-    ) -> bool {
+    ) -> Result<(), Unsent> {
         let known = self.next_hops.get(hop);
         let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
         let Some(entry) = known.copied() else {
             self.send(hop, 0, frame, outlet);
-            return true;
+            return Ok(());
         };
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
             [link.destination, _] = entry.link;
             link.source = source;
         }
-        self.send_now(entry.interface, entry.vlan, frame, outlet)
+        self.send_now((entry.interface, entry.vlan), frame, is_urgent, outlet)
     }
 
     fn send_now(
         &self,
-        interface: InterfaceId,
-        vlan: VlanId,
+        (interface, vlan): (InterfaceId, VlanId),
         mut frame: F,
+        is_urgent: bool,
         outlet: &mut impl Outlet<F>,
-    ) -> bool {
+    ) -> Result<(), Unsent> {
         if vlan != VlanId::UNTAGGED && !vlan::put_on(&mut frame, vlan) {
             self.drop(frame, DropReason::NoHeadroom, outlet);
-            return false;
+            return Err(Unsent::Unfit);
         }
-        outlet.transmit_now(interface, frame)
+        if outlet.transmit_now(interface, frame, is_urgent) { Ok(()) } else { Err(Unsent::NoRoom) }
     }
 }
 
@@ -501,17 +575,32 @@ mod tests {
         standing.begin_term();
         let lease = standing.lease(100 * CYCLES);
         assert!(!standing.is_active(0));
-        standing.renew(lease);
+        standing.renew(lease, 0);
         assert!(standing.is_active(99 * CYCLES) && !standing.is_active(100 * CYCLES));
         // An older one shortens nothing.
-        standing.renew(standing.lease(50 * CYCLES));
+        standing.renew(standing.lease(50 * CYCLES), 0);
         assert!(standing.is_active(99 * CYCLES));
         standing.begin_term();
-        assert!(!standing.is_active(0));
-        standing.renew(lease);
+        assert!(!standing.is_active(0) && standing.until() == 0);
+        standing.renew(lease, 0);
         assert!(!standing.is_active(0), "of the term before");
-        standing.renew(standing.lease(200 * CYCLES));
+        standing.renew(standing.lease(200 * CYCLES), 150 * CYCLES);
         assert!(standing.is_active(199 * CYCLES));
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_renewed() {
+        let standing = Standing::backup();
+        standing.begin_term();
+        standing.renew(standing.lease(100 * CYCLES), 50 * CYCLES);
+        standing.renew(standing.lease(130 * CYCLES), 99 * CYCLES);
+        assert!(standing.is_active(129 * CYCLES));
+        // The worker stood still, while the failover thread went on.
+        standing.renew(standing.lease(160 * CYCLES), 130 * CYCLES);
+        assert!(!standing.is_active(131 * CYCLES) && standing.until() != 0);
+        standing.begin_term();
+        standing.renew(standing.lease(160 * CYCLES), 131 * CYCLES);
+        assert!(standing.is_active(132 * CYCLES));
     }
 
     #[test]
@@ -521,7 +610,7 @@ mod tests {
             standing.begin_term();
         }
         let lease = standing.lease(CYCLES * 2);
-        standing.renew(lease);
+        standing.renew(lease, 0);
         assert!(standing.is_active(CYCLES));
     }
 }

@@ -297,20 +297,18 @@ impl<F: Frame> Shared<F> {
         let timeout = new.idle_ms(self.services.idle_times(connection.service()));
         let is_shorter = timeout < connection.timeout_ms;
         connection.timeout_ms = timeout;
-        let slot = connection.slot();
         if is_shorter {
             table.rearm(found.id);
         }
         let gauges = self.gauges::<A>();
         gauges.states.of(old).decrement();
         gauges.states.of(new).increment();
+        let Some(connection) = table.get(found.id) else { return };
         if old.is_active() != new.is_active()
-            && let Some(load) = self.loads.of(slot)
+            && let Some(load) = self.load_of(connection)
         {
             load.change(new.is_active());
         }
-        if let Some(connection) = table.get(found.id) {
-            self.synchronise(connection);
-        }
+        self.synchronise(connection);
     }
 }

@@ -1,7 +1,6 @@
 //! What the pipeline needs of a packet buffer and of the world around it, so that the same code
 //! runs on mbufs and on plain vectors.
 
-use super::classify::FlowHash;
 use crate::dpdk::prefetch::prefetch_slot;
 use crate::ids::{InterfaceId, PortId, VlanId, WorkerId};
 
@@ -45,13 +44,6 @@ pub trait Frame: Send + Sized {
     /// Notes the VLAN that the frame came by.
     fn set_vlan(&mut self, vlan: VlanId);
 
-    /// The hash of the frame's flow, if another worker found it to be plain. Means something in a
-    /// frame that was handed over only.
-    fn plain_hash(&self) -> Option<FlowHash>;
-
-    /// Notes what [`Frame::plain_hash`] tells.
-    fn set_plain_hash(&mut self, hash: Option<FlowHash>);
-
     /// Fetches the headers into the cache.
     #[inline]
     fn prefetch(&self) {
@@ -74,8 +66,9 @@ pub trait Outlet<F> {
     /// Sends a frame.
     fn transmit(&mut self, interface: InterfaceId, frame: F);
 
-    /// Sends a frame with all that waits to leave by the interface; whether it was taken.
-    fn transmit_now(&mut self, interface: InterfaceId, frame: F) -> bool {
+    /// Sends a frame before all that waits to leave by the interface; whether it was taken. One that
+    /// is urgent is tried for a while.
+    fn transmit_now(&mut self, interface: InterfaceId, frame: F, _is_urgent: bool) -> bool {
         self.transmit(interface, frame);
         true
     }
@@ -96,8 +89,6 @@ pub struct BufferFrame {
     pub input: PortId,
     /// The VLAN that it came by; the pipeline writes it.
     pub vlan: VlanId,
-    /// What a worker notes that hands it over.
-    pub plain_hash: Option<FlowHash>,
 }
 
 impl Frame for BufferFrame {
@@ -150,16 +141,6 @@ impl Frame for BufferFrame {
 
     fn set_vlan(&mut self, vlan: VlanId) {
         self.vlan = vlan;
-    }
-
-    #[inline]
-    fn plain_hash(&self) -> Option<FlowHash> {
-        self.plain_hash
-    }
-
-    #[inline]
-    fn set_plain_hash(&mut self, hash: Option<FlowHash>) {
-        self.plain_hash = hash;
     }
 }
 
@@ -222,23 +203,5 @@ impl Frame for crate::dpdk::mbuf::Mbuf {
     #[inline]
     fn set_vlan(&mut self, vlan: VlanId) {
         self.set_vlan(vlan);
-    }
-
-    #[inline]
-    fn plain_hash(&self) -> Option<FlowHash> {
-        match self.note() {
-            (4, hash) => Some(FlowHash::V4(hash)),
-            (6, hash) => Some(FlowHash::V6(hash)),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn set_plain_hash(&mut self, hash: Option<FlowHash>) {
-        match hash {
-            Some(FlowHash::V4(hash)) => self.set_note(4, hash),
-            Some(FlowHash::V6(hash)) => self.set_note(6, hash),
-            None => self.set_note(0, 0),
-        }
     }
 }

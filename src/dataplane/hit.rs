@@ -2,7 +2,7 @@
 //! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces)
 //! is left untouched and takes the way in `flow`, which does all of this, too.
 
-use super::classify::{Packet, plain_hash};
+use super::classify::Packet;
 use super::conn::tcp_state::ConnectionState;
 use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found, Hit};
 use super::family::Family;
@@ -11,7 +11,7 @@ use super::frame::{Frame, Outlet};
 use super::nat;
 use super::newcomer::Newcomers;
 use super::pipeline::{Arrival, Looked};
-use super::shared::{Shared, hand_over};
+use super::shared::Shared;
 use crate::clock::Tick;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
@@ -59,8 +59,7 @@ impl<F: Frame> Shared<F> {
         outlet: &mut impl Outlet<F>,
     ) {
         if let Some(owner) = self.other_owner(key, at.origin) {
-            let hash = plain_hash(&looked.packet, looked.hash);
-            return hand_over(owner, frame, hash, outlet);
+            return outlet.hand_over(owner, frame);
         }
         if let Some(frame) = newcomers.add(at.place, frame) {
             self.flow(table, &Flow::of(looked, key, at.now), None, frame, outlet);

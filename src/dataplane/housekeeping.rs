@@ -126,12 +126,12 @@ impl<F: Frame> Pipeline<F> {
     fn list(&mut self, mut page: ConnectionPage, now: Tick) {
         let start = u32::try_from(page.cursor & (CURSOR_V6 - 1)).unwrap_or(0);
         let (cursor, done) = if page.cursor & CURSOR_V6 == 0 {
-            match fill(&self.v4, &mut page, start, now) {
+            match self.shared.fill(&self.v4, &mut page, start, now) {
                 Some(next) => (u64::from(next), false),
                 None => (CURSOR_V6, false),
             }
         } else {
-            match fill(&self.v6, &mut page, start, now) {
+            match self.shared.fill(&self.v6, &mut page, start, now) {
                 Some(next) => (CURSOR_V6 | u64::from(next), false),
                 None => (0, true),
             }
@@ -142,22 +142,27 @@ impl<F: Frame> Pipeline<F> {
     }
 }
 
-/// Appends connections from record `start` on, as far as the page's capacity and the budget
-/// reach; where to go on, or `None` at the end.
-fn fill<A: Address>(
-    table: &ConnectionTable<A>,
-    page: &mut ConnectionPage,
-    start: u32,
-    now: Tick,
-) -> Option<u32> {
-    let (live, next) = table.walk(start, LISTING_BUDGET);
-    for (record, connection) in live {
-        if page.rows.len() == page.rows.capacity() {
-            return Some(record);
+impl<F: Frame> Shared<F> {
+    /// Appends connections from record `start` on, as far as the page's capacity and the budget
+    /// reach; where to go on, or `None` at the end.
+    fn fill<A: Address>(
+        &self,
+        table: &ConnectionTable<A>,
+        page: &mut ConnectionPage,
+        start: u32,
+        now: Tick,
+    ) -> Option<u32> {
+        let (live, next) = table.walk(start, LISTING_BUDGET);
+        for (record, connection) in live {
+            if page.rows.len() == page.rows.capacity() {
+                return Some(record);
+            }
+            if !self.is_half(connection) {
+                page.rows.push(row(connection, now));
+            }
         }
-        page.rows.push(row(connection, now));
+        next
     }
-    next
 }
 
 fn row<A: Address>(connection: &Connection<A>, now: Tick) -> ConnectionRow {

@@ -15,7 +15,7 @@ use super::frame::{Frame, Outlet};
 use super::interface::Sides;
 use super::nat;
 use super::pipeline::Origin;
-use super::shared::{Shared, hand_over};
+use super::shared::Shared;
 use super::stats::DropReason;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ethernet;
@@ -62,7 +62,7 @@ pub(super) fn receive<A: Family, F: Frame>(
     // The flow's own packets in the other direction look like this.
     let key = quoted.key.reversed();
     if let Some(owner) = shared.other_owner(&key, origin) {
-        return hand_over(owner, frame, None, outlet);
+        return outlet.hand_over(owner, frame);
     }
     let found = table.find(table.hash(&key), &key);
     let Some((found, connection)) = found.and_then(|found| Some((found, table.get(found.id)?)))

@@ -62,11 +62,19 @@ pub(super) struct Newcomers<A: Address, F> {
     /// With their places in the burst.
     frames: ArrayVec<(u8, F), BURST>,
     decisions: ArrayVec<Decision<A>, BURST>,
+    /// How many connections had begun when the index was asked for the burst.
+    begun: u32,
 }
 
 impl<A: Family, F: Frame> Newcomers<A, F> {
     pub(super) fn new() -> Self {
-        Self { frames: ArrayVec::new(), decisions: ArrayVec::new() }
+        Self { frames: ArrayVec::new(), decisions: ArrayVec::new(), begun: 0 }
+    }
+
+    /// The index is being asked for a burst.
+    #[inline]
+    pub(super) const fn look_up(&mut self, table: &ConnectionTable<A>) {
+        self.begun = table.begun();
     }
 
     /// Adds a packet of no connection, and its place in the burst at hand; gives it back if there
@@ -115,19 +123,24 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
         for (place, frame) in &self.frames {
             let interface = shared.input::<A>(frame);
             let flow = flow_of(*place).map(|flow| Flow { interface, ..flow });
-            let is_known = |flow: &Flow<'_, A>| table.find(flow.hash, flow.key).is_some();
             // Others of the burst may have begun it since the index was asked.
+            let is_known = |flow: &Flow<'_, A>| {
+                table.begun() != self.begun && table.find(flow.hash, flow.key).is_some()
+            };
             let flow = flow.filter(|flow| !is_known(flow));
             let decision = flow.map(|flow| decide(shared, table, &flow, (room, &mut decided)));
             self.decisions.push(decision.unwrap_or(Decision::Open(None)));
         }
+        // Of the flows that are decided on no two are the same, and only the unusual ones begin others.
+        let mut is_plain = !A::services(&shared.services).has_marks();
         for ((place, frame), decision) in self.frames.drain(..).zip(&self.decisions) {
             let Some(mut flow) = flow_of(place) else {
                 shared.drop(frame, NO_FLOW, outlet);
                 continue;
             };
+            is_plain &= matches!(decision, Decision::Begin(_));
             // One that began earlier in the burst may be its own.
-            let known = table.find(flow.hash, flow.key);
+            let known = if is_plain { None } else { table.find(flow.hash, flow.key) };
             let begun = match decision {
                 Decision::Begin(prepared) => {
                     flow.turn = Some(prepared.turn());
@@ -138,6 +151,7 @@ impl<A: Family, F: Frame> Newcomers<A, F> {
                     None
                 }
             };
+            is_plain &= begun.is_some();
             let frame = match begun {
                 Some(found) => shared.forward_first(table, found, &flow, frame, outlet),
                 None => Some(frame),

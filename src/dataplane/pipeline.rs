@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{Class, FlowHash, Packet, Station, classify, read_again};
+use super::classify::{Class, FlowHash, Packet, Station, classify};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
 use super::failover::FailoverChannel;
@@ -205,6 +205,7 @@ impl<F: Frame> Pipeline<F> {
                 is_active: settings.failover.is_none(),
                 is_heard: true,
                 sync_walk: SyncWalk::default(),
+                put_off: None,
                 failover: settings.failover,
                 handing: Handing::by(settings.handover),
             },
@@ -236,6 +237,8 @@ impl<F: Frame> Pipeline<F> {
         self.stopwatch.lap(Stage::LookUp);
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
+        newcomers_v4.look_up(v4);
+        newcomers_v6.look_up(v6);
         for ((frame, looked), place) in burst.drain(..).zip(packets.iter()).zip(0..) {
             let packet = &looked.packet;
             let at = Arrival { place, origin, now };
@@ -263,6 +266,7 @@ impl<F: Frame> Pipeline<F> {
                     fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
                 }
                 Class::Vrrp => shared.hear(packet, frame, outlet),
+                Class::Elsewhere(owner) => outlet.hand_over(*owner, frame),
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
@@ -272,11 +276,19 @@ impl<F: Frame> Pipeline<F> {
     }
 
     /// What each frame of a burst is that a port received.
-    #[inline(never)]
     pub(super) fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
         burst.iter().for_each(Frame::prefetch);
+        if self.shared.steering.asks_first() {
+            self.look_up_each::<true>(burst);
+        } else {
+            self.look_up_each::<false>(burst);
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_each<const ASKS_FIRST: bool>(&mut self, burst: &mut FrameBurst<F>) {
         for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
-            self.shared.look_up_received(frame, (&self.v4, &self.v6), looked);
+            self.shared.look_up_received::<ASKS_FIRST>(frame, (&self.v4, &self.v6), looked);
         }
     }
 
@@ -309,6 +321,7 @@ impl<F: Frame> Pipeline<F> {
                 | Class::FragmentV4
                 | Class::FragmentV6
                 | Class::Vrrp
+                | Class::Elsewhere(_)
                 | Class::Drop(_) => {}
             }
         }
@@ -337,12 +350,21 @@ impl<F: Frame> Shared<F> {
     /// What a received frame is; fetches the index line of its flow.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
-    fn look_up_received(&self, frame: &mut F, tables: Tables<'_>, looked: &mut Looked) {
+    fn look_up_received<const ASKS_FIRST: bool>(
+        &self,
+        frame: &mut F,
+        tables: Tables<'_>,
+        looked: &mut Looked,
+    ) {
         let Some(port) = self.interfaces.port(frame.input()) else {
             return looked.drop(DropReason::NotForUs);
         };
         if port.has_vlans {
             return self.look_up_tagged(frame, port, tables, looked);
+        }
+        if ASKS_FIRST && let Some(owner) = self.elsewhere(frame.octets()) {
+            looked.packet.class = Class::Elsewhere(owner);
+            return;
         }
         let hash = self.look_up_class(frame, (&port.station, port.sides), tables, looked);
         if hash.is_none() && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
@@ -361,6 +383,12 @@ impl<F: Frame> Shared<F> {
     ) {
         match vlan::take_off(frame, port) {
             Ok(()) => {
+                if self.steering.asks_first()
+                    && let Some(owner) = self.elsewhere(frame.octets())
+                {
+                    looked.packet.class = Class::Elsewhere(owner);
+                    return;
+                }
                 let vlan = frame.vlan();
                 let link = (port.station_of(vlan), port.sides_of(vlan));
                 self.look_up_class(frame, link, tables, looked);
@@ -370,32 +398,17 @@ impl<F: Frame> Shared<F> {
     }
 
     /// As [`Shared::look_up_received`], of a frame that another worker received: it has no VLAN tag
-    /// any more, and what that worker found it to be is believed.
+    /// any more.
     #[inline]
     fn look_up_handed_over(&self, frame: &mut F, tables: Tables<'_>, looked: &mut Looked) {
         let Some(port) = self.interfaces.port(frame.input()) else {
             return looked.drop(DropReason::NotForUs);
         };
-        let sides = if port.has_vlans { port.sides_of(frame.vlan()) } else { port.sides };
-        let packet = &mut looked.packet;
-        if let Some(hash) = frame.plain_hash()
-            && read_again(frame.octets(), hash, &self.secret, packet).is_some()
-        {
-            packet.sides = sides;
-            return looked.expect(hash, tables);
-        }
-        let link = (port.station_of(frame.vlan()), sides);
-        self.look_up_again(frame, link, tables, looked);
-    }
-
-    #[inline(never)]
-    fn look_up_again(
-        &self,
-        frame: &mut F,
-        link: (&Station, Sides),
-        tables: Tables<'_>,
-        looked: &mut Looked,
-    ) {
+        let link = if port.has_vlans {
+            (port.station_of(frame.vlan()), port.sides_of(frame.vlan()))
+        } else {
+            (&port.station, port.sides)
+        };
         self.look_up_class(frame, link, tables, looked);
     }
 

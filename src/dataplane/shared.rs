@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::classify::FlowHash;
-use super::conn::Connection;
+use super::classify::{Glance, glance};
+use super::conn::{Connection, Flags};
 use super::datagrams::FragmentKey;
-use super::failover::FailoverChannel;
+use super::failover::{FailoverChannel, Message};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::handover::Handing;
@@ -23,8 +23,9 @@ use super::removal::Sweep;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
 use super::sync::SyncWalk;
+use crate::clock::Tick;
 use crate::ids::{InterfaceId, ServerSlot, WorkerId};
-use crate::service::{ServerLoads, ServiceTable};
+use crate::service::{ServerLoad, ServerLoads, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::ethernet::Mac;
 use crate::wire::flow_key::{Direction, FlowKey, HashSecret};
@@ -68,19 +69,8 @@ pub(super) struct Shared<F> {
     pub(super) handing: Handing,
     /// Connections that are brought to the other director again.
     pub(super) sync_walk: SyncWalk,
-}
-
-/// Gives a packet to another worker, with the hash of its flow if it is plain.
-#[inline]
-pub(super) fn hand_over<F: Frame>(
-    worker: WorkerId,
-    mut frame: F,
-    plain_hash: Option<FlowHash>,
-    outlet: &mut impl Outlet<F>,
-) {
-    // Always: what a driver has left there is not to be believed.
-    frame.set_plain_hash(plain_hash);
-    outlet.hand_over(worker, frame);
+    /// A message about connections that found no room, and when.
+    pub(super) put_off: Option<(Message, Tick)>,
 }
 
 impl<F: Frame> Shared<F> {
@@ -95,6 +85,18 @@ impl<F: Frame> Shared<F> {
             return None;
         }
         let owner = self.owner(key);
+        (owner != self.worker).then_some(owner)
+    }
+
+    /// The worker that a frame is handed over to as it is: its packet is plain, and of a flow that
+    /// another one owns. Who owns it looks at the rest.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "before the hit path; the key stays in registers")]
+    pub(super) fn elsewhere(&self, octets: &[u8]) -> Option<WorkerId> {
+        let owner = match glance(octets)? {
+            Glance::V4(key) => self.owner(&key),
+            Glance::V6(key) => self.owner(&key),
+        };
         (owner != self.worker).then_some(owner)
     }
 
@@ -131,11 +133,45 @@ impl<F: Frame> Shared<F> {
         if A::IS_V6 { &self.stats.table_v6 } else { &self.stats.table_v4 }
     }
 
+    /// Whether it is the half of a connection that only the server's packets come to: another
+    /// director has chosen the port of full NAT that leads them here. The worker of the client's
+    /// packets has the other half, with the connection's part in the server's load.
+    pub(super) fn is_half<A: Address>(&self, connection: &Connection<A>) -> bool {
+        connection.flags.has(Flags::FULL_NAT)
+            && self.steering.is_needed()
+            && self.steering.owner(&connection.key(Direction::Inbound), true) != self.worker
+    }
+
+    /// Whether the packets of a connection by full NAT that another director has begun come to this
+    /// director, and those that it is here for to this worker: the client's, the server's or both.
+    /// Who reads its text must see both.
+    pub(super) fn has_way_back<A: Family>(
+        &self,
+        connection: &Connection<A>,
+        is_read: bool,
+    ) -> bool {
+        let (request, reply) =
+            (connection.key(Direction::Inbound), connection.key(Direction::Reply));
+        let owners = self.steering.owners(&request, &reply);
+        let is_here = |owner: WorkerId| owner == self.worker;
+        self.is_ours(reply.destination)
+            && if is_read {
+                owners.into_iter().all(is_here)
+            } else {
+                owners.into_iter().any(is_here)
+            }
+    }
+
+    /// The load that a connection is a part of.
+    pub(super) fn load_of<A: Address>(&self, connection: &Connection<A>) -> Option<&ServerLoad> {
+        self.loads.of(connection.slot()).filter(|_| !self.is_half(connection))
+    }
+
     /// Counts a connection that was decided on: the schedulers must know of it, and its neighbours
     /// must not be replaced.
     #[inline]
     pub(super) fn claim<A: Address>(&mut self, connection: &Connection<A>) {
-        if let Some(load) = self.loads.of(connection.slot()) {
+        if let Some(load) = self.load_of(connection) {
             load.add(connection.state().is_active());
         }
         self.next_hops.acquire(connection.path.to_server);
@@ -171,6 +207,9 @@ impl<F: Frame> Shared<F> {
         let gauges = self.gauges::<A>();
         gauges.used.increment();
         gauges.states.of(connection.state()).increment();
+        if self.is_half(connection) {
+            return self.stats.halves.increment();
+        }
         self.stats.adopted.increment();
         if self.loads.of(connection.slot()).is_none() {
             self.stats.masqueraded.increment();
@@ -180,7 +219,9 @@ impl<F: Frame> Shared<F> {
     /// Counts a connection that was just removed.
     pub(super) fn connection_ends<A: Address>(&mut self, connection: &Connection<A>) {
         let state = connection.state();
+        let is_half = self.is_half(connection);
         match self.loads.of(connection.slot()) {
+            _ if is_half => self.stats.halves.decrement(),
             Some(load) => load.remove(state.is_active()),
             None => self.stats.masqueraded.decrement(),
         }
@@ -193,7 +234,9 @@ impl<F: Frame> Shared<F> {
         if connection.helper != 0 {
             self.helped_ends(connection);
         }
-        self.tell_end(connection);
+        if !is_half {
+            self.tell_end(connection);
+        }
     }
 
     /// Whether ARP, ND and echo on an interface are answered for an address.

@@ -397,6 +397,8 @@ pub struct WorkerStats {
     pub masquerade: ServerCounters,
     /// Gauge: live connections that inside hosts opened.
     pub masqueraded: Counter,
+    /// Gauge: halves of connections that another worker has the client's packets of.
+    pub halves: Counter,
     /// By [`ServerSlot`].
     servers: Box<[CachePadded<ServerCounters>]>,
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use crate::ids::WorkerId;
 use crate::wire::U16;
-use crate::wire::address::Address;
+use crate::wire::address::{Address, V4, V6};
 use crate::wire::flow_key::{FlowKey, HashSecret, endpoint_hash};
 use crate::wire::toeplitz::EndpointHash;
 
 /// Entries of the indirection table.
 const ENTRIES: usize = 512;
+
+/// Which workers a connection is of: of its client's packets, and of its server's.
+pub type OwnersOf<C> = Box<dyn Fn(&C) -> [WorkerId; 2] + Send>;
 
 /// The rule, the same for all workers.
 #[derive(Clone, Debug)]
@@ -66,6 +69,13 @@ impl Steering {
         self.workers > 1
     }
 
+    /// Whether the owner of a packet is asked for before the packet is looked at: most packets are
+    /// another worker's where no NIC steers.
+    #[inline]
+    pub(super) const fn asks_first(&self) -> bool {
+        self.is_needed() && self.nic_hash.is_none()
+    }
+
     /// The worker that sees all fragments of a datagram first.
     #[inline]
     pub fn fragment_owner<A: Address>(&self, outside: &A, identification: u32) -> WorkerId {
@@ -83,6 +93,24 @@ impl Steering {
             (&key.destination, key.destination_port)
         };
         self.worker_of(self.hash(outside, port))
+    }
+
+    /// Whose a connection is: of the worker that the outside party's packets lead to, and of the one
+    /// that the server's do. They are two only where the server sees an address and port of the
+    /// director's that another director has chosen.
+    pub fn owners<A: Address>(&self, request: &FlowKey<A>, reply: &FlowKey<A>) -> [WorkerId; 2] {
+        [self.owner(request, true), self.owner(reply, false)]
+    }
+
+    /// As [`Steering::owners`], by the 5-tuples of the family that there are any of.
+    pub fn owners_of(
+        &self,
+        v4: Option<[FlowKey<V4>; 2]>,
+        v6: impl FnOnce() -> Option<[FlowKey<V6>; 2]>,
+    ) -> [WorkerId; 2] {
+        let v4 = v4.map(|[request, reply]| self.owners(&request, &reply));
+        let v6 = || v6().map(|[request, reply]| self.owners(&request, &reply));
+        v4.or_else(v6).unwrap_or_default()
     }
 
     /// The hash of the outside party.

@@ -20,6 +20,8 @@ use crate::dpdk::ring::{RingConsumer, RingProducer};
 use crate::dpdk::tsc;
 use crate::ids::{InterfaceId, WorkerId};
 
+/// A full queue is tried for this part of a second for what is urgent: 50 microseconds.
+const URGENT_PART: u64 = 20_000;
 /// Rounds between two looks at the mailbox and the timers, under load.
 const HOUSEKEEPING_ROUNDS: u32 = 16;
 /// Rounds between two looks at what waits in queues, which some drivers count one by one.
@@ -107,6 +109,8 @@ struct Exits {
     failover: Option<Arc<FailoverChannel>>,
     /// Whether this director was the active one when the round began.
     is_active: bool,
+    /// How long a full queue is tried for what is urgent.
+    urgent_cycles: u64,
 }
 
 /// A worker, ready to run on its lcore.
@@ -140,6 +144,7 @@ impl Worker {
                 stats: Arc::clone(&parts.stats),
                 failover: parts.failover,
                 is_active: false,
+                urgent_cycles: tsc::hz() / URGENT_PART,
             },
             stats: parts.stats,
             idle: parts.idle,
@@ -164,7 +169,8 @@ impl Worker {
         let mut rounds: u32 = 0;
         while !self.stop.load(Relaxed) {
             let now = self.tick(before);
-            self.exits.is_active = self.pipeline.look_at_standing(before);
+            let is_active = self.pipeline.look_at_standing(before);
+            self.exits.stand(is_active);
             if rounds.is_multiple_of(stopwatch::ROUNDS) {
                 self.pipeline.stopwatch.start();
             }
@@ -285,16 +291,16 @@ impl Leftovers {
     pub fn clear(&mut self) {
         for peer in self.peers.iter_mut().flatten() {
             let rings = peer.from_owner.iter_mut().chain(peer.from_proxy.iter_mut().flatten());
-            rings.for_each(|ring| clear(ring, &self.stats));
+            rings.for_each(|ring| clear(ring, DropReason::Shutdown, &self.stats));
         }
     }
 }
 
-fn clear(ring: &mut RingConsumer, stats: &WorkerStats) {
+fn clear(ring: &mut RingConsumer, reason: DropReason, stats: &WorkerStats) {
     let mut burst = Burst::new();
     while ring.pop_burst(&mut burst) > 0 {
         stats.handed_in.add(burst.len() as u64);
-        give_up(&mut burst, DropReason::Shutdown, stats);
+        give_up(&mut burst, reason, stats);
     }
 }
 
@@ -315,8 +321,7 @@ impl Outlet<Mbuf> for Exits {
         }
     }
 
-    fn transmit_now(&mut self, interface: InterfaceId, frame: Mbuf) -> bool {
-        self.flush_interface(interface.index());
+    fn transmit_now(&mut self, interface: InterfaceId, frame: Mbuf, is_urgent: bool) -> bool {
         let port = self.ports.get(interface.index()).copied().unwrap_or(usize::MAX);
         let mut burst = Burst::new();
         burst.push(frame);
@@ -324,9 +329,18 @@ impl Outlet<Mbuf> for Exits {
             give_up(&mut burst, DropReason::NoRoute, &self.stats);
             return false;
         };
-        let refused = self.stats.dropped.get(DropReason::TransmitFull);
-        send(queue, &mut burst, &self.stats);
-        self.stats.dropped.get(DropReason::TransmitFull) == refused
+        let octets = burst.iter().map(Mbuf::len).sum::<usize>() as u64;
+        let until = tsc::now() + if is_urgent { self.urgent_cycles } else { 0 };
+        while queue.tx_burst(&mut burst) == 0 {
+            if tsc::now() >= until {
+                give_up(&mut burst, DropReason::TransmitFull, &self.stats);
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        self.stats.transmitted.increment();
+        self.stats.transmitted_octets.add(octets);
+        true
     }
 
     #[inline]
@@ -399,6 +413,24 @@ impl Exits {
         push(ring, burst, DropReason::HandOverFull, &self.stats);
     }
 
+    /// Whether the director is the active one in this round. When it is no more, what other workers
+    /// gave us to send as the active one is sent no more.
+    #[inline]
+    fn stand(&mut self, is_active: bool) {
+        if self.is_active && !is_active {
+            self.forget_proxies();
+        }
+        self.is_active = is_active;
+    }
+
+    #[cold]
+    fn forget_proxies(&mut self) {
+        let rings = self.peers.iter_mut().flatten().flat_map(|peer| &mut peer.from_proxy).flatten();
+        for ring in rings {
+            clear(ring, DropReason::Standby, &self.stats);
+        }
+    }
+
     /// Sends what another worker gave us for our transmit queues.
     fn transmit_for(&mut self, worker: usize) -> usize {
         let Some(peer) = self.peers.get_mut(worker).and_then(Option::as_mut) else { return 0 };
@@ -410,7 +442,11 @@ impl Exits {
             if taken > 0 {
                 packets += taken;
                 self.stats.handed_in.add(taken as u64);
-                send(queue, &mut burst, &self.stats);
+                if self.is_active && has_lapsed(self.failover.as_deref()) {
+                    give_up(&mut burst, DropReason::Standby, &self.stats);
+                } else {
+                    send(queue, &mut burst, &self.stats);
+                }
             }
         }
         packets

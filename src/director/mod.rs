@@ -161,7 +161,7 @@ fn direct(
         channel,
         macs: devices::macs(&config, &ports),
         links: Box::new(links::Links::new(&config, &ports)),
-        owner: workers::owner_by(steering),
+        owners: workers::owners_of_told(steering),
         clock: tsc::now,
         hz: tsc::hz(),
     });
@@ -215,7 +215,7 @@ fn take_over(
         loads: &prepared.loads,
         slots: &prepared.slots,
         interfaces: config.interfaces.iter().map(|interface| interface.name.as_str()).collect(),
-        owner: workers::owner_of_moved(prepared.steering.clone()),
+        owners: workers::owners_of_moved(prepared.steering.clone()),
     })
 }
 
@@ -258,6 +258,6 @@ fn channel_of(config: &Config, macs: &[Mac]) -> Option<Arc<FailoverChannel>> {
     let group = config.failover.as_ref()?;
     let refresh = group.sync.as_ref().map_or(REFRESH, |sync| sync.refresh);
     let hearing = failover::hearing(config, group, macs);
-    let channel = FailoverChannel::new(config.director.workers.len(), hearing);
+    let channel = FailoverChannel::new(config.director.workers.len(), hearing, tsc::now);
     Some(Arc::new(channel.telling_again(refresh)))
 }

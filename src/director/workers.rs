@@ -8,7 +8,6 @@ use super::eal_args::lcore_of;
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
-use crate::control::failover::OwnerOf;
 use crate::dataplane::failover::FailoverChannel;
 use crate::dataplane::handover::{Handover, Moved};
 use crate::dataplane::helper::{self, Expectations};
@@ -16,8 +15,8 @@ use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::steering::Steering;
-use crate::dataplane::sync;
+use crate::dataplane::steering::{OwnersOf, Steering};
+use crate::dataplane::sync::{self, SyncConnection};
 use crate::dataplane::worker::{Egress, IdlePolicy, Leftovers, Peer, Worker, WorkerParts};
 use crate::dataplane::{Pipeline, PipelineSettings};
 use crate::dpdk::eal::Eal;
@@ -30,7 +29,6 @@ use crate::dpdk::ring::ring;
 use crate::dpdk::tsc;
 use crate::ids::{InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
-use crate::wire::address::{V4, V6};
 use crate::wire::flow_key::HashSecret;
 
 /// Neighbours that a worker's table takes.
@@ -389,20 +387,12 @@ pub(super) fn secret() -> Result<HashSecret, DirectorError> {
     Ok(words)
 }
 
-/// Which worker a connection of the director before is of.
-pub(super) fn owner_of_moved(steering: Steering) -> Box<dyn Fn(&Moved) -> WorkerId + Send> {
-    Box::new(move |moved| {
-        let v4 = moved.inbound_key::<V4>().map(|key| steering.owner(&key, true));
-        let v6 = || moved.inbound_key::<V6>().map(|key| steering.owner(&key, true));
-        v4.or_else(v6).unwrap_or(WorkerId(0))
-    })
+/// Which workers a connection of the director before is of.
+pub(super) fn owners_of_moved(steering: Steering) -> OwnersOf<Moved> {
+    Box::new(move |moved| steering.owners_of(moved.keys(), || moved.keys()))
 }
 
-/// Which worker a connection of another director is of.
-pub(super) fn owner_by(steering: Steering) -> OwnerOf {
-    Box::new(move |connection| {
-        let v4 = sync::owner_key::<V4>(connection).map(|key| steering.owner(&key, true));
-        let v6 = || sync::owner_key::<V6>(connection).map(|key| steering.owner(&key, true));
-        v4.or_else(v6).unwrap_or(WorkerId(0))
-    })
+/// Which workers a connection of another director is of.
+pub(super) fn owners_of_told(steering: Steering) -> OwnersOf<SyncConnection> {
+    Box::new(move |told| steering.owners_of(sync::keys(told), || sync::keys(told)))
 }

@@ -9,9 +9,8 @@ use std::ptr::NonNull;
 
 use dpdk_sys::{
     SHIM_MBUF_BUF_ADDR, SHIM_MBUF_BUF_LEN, SHIM_MBUF_DATA_LEN, SHIM_MBUF_DATA_OFF,
-    SHIM_MBUF_FRESH_DATA, SHIM_MBUF_HASH, SHIM_MBUF_HASH_OCTETS, SHIM_MBUF_NB_SEGS, SHIM_MBUF_NEXT,
-    SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PKT_LEN, SHIM_MBUF_PORT, SHIM_MBUF_RSS, SHIM_MBUF_VLAN_TCI,
-    SHIM_MBUF_VLAN_TCI_OUTER, rte_mbuf,
+    SHIM_MBUF_FRESH_DATA, SHIM_MBUF_NB_SEGS, SHIM_MBUF_NEXT, SHIM_MBUF_OL_FLAGS, SHIM_MBUF_PKT_LEN,
+    SHIM_MBUF_PORT, SHIM_MBUF_RSS, SHIM_MBUF_VLAN_TCI, rte_mbuf,
 };
 
 use super::prefetch;
@@ -26,8 +25,6 @@ pub struct Mbuf(NonNull<rte_mbuf>);
 
 // SAFETY: the buffer has one owner, and DPDK pools take buffers back from any thread.
 unsafe impl Send for Mbuf {}
-
-const _: () = assert!(SHIM_MBUF_HASH_OCTETS >= size_of::<u64>());
 
 macro_rules! field {
     ($(#[$doc:meta])* $get:ident, $type:ty, $offset:expr) => {
@@ -64,7 +61,6 @@ impl Mbuf {
     field!(hash, set_hash, u32, SHIM_MBUF_RSS);
     field!(buffer_octets, u16, SHIM_MBUF_BUF_LEN);
     field!(vlan_number, set_vlan_number, u16, SHIM_MBUF_VLAN_TCI);
-    field!(note_kind, set_note_kind, u16, SHIM_MBUF_VLAN_TCI_OUTER);
     field!(next, *mut rte_mbuf, SHIM_MBUF_NEXT);
 
     /// Takes over a buffer that DPDK handed out.
@@ -160,27 +156,6 @@ impl Mbuf {
     #[inline]
     pub fn set_vlan(&mut self, vlan: VlanId) {
         self.set_vlan_number(vlan.0);
-    }
-
-    /// What was noted last. Drivers leave anything here: only what [`set_note`](Self::set_note)
-    /// wrote since the packet was received means something.
-    #[inline]
-    pub fn note(&self) -> (u16, u64) {
-        // SAFETY: the C compiler computed the offset of this field within the structure.
-        let word = unsafe { self.0.cast::<u64>().byte_add(SHIM_MBUF_HASH) };
-        // SAFETY: the buffer is ours, and has at least eight octets there, aligned to four.
-        (self.note_kind(), unsafe { word.read_unaligned() })
-    }
-
-    /// Notes two numbers with the packet, in the line that the receiver reads anyway: in place of
-    /// the NIC's hash, and of an outer VLAN tag, which no driver is told to put on.
-    #[inline]
-    pub fn set_note(&mut self, kind: u16, word: u64) {
-        self.set_note_kind(kind);
-        // SAFETY: the C compiler computed the offset of this field within the structure.
-        let field = unsafe { self.0.cast::<u64>().byte_add(SHIM_MBUF_HASH) };
-        // SAFETY: the buffer is ours alone, and has at least eight octets there.
-        unsafe { field.write_unaligned(word) };
     }
 
     /// Copies the octets from `from` on, of whatever segments, and fills `into`; `false` if the

@@ -91,6 +91,18 @@ impl<A: Address> FlowKey<A> {
         hash_words::<A>(addresses, self.ports_and_protocol(), secret)
     }
 
+    /// A 5-tuple: of the addresses, and of ports and protocol as they stand in the packet.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path; a key that a call returns is copied")]
+    pub fn of_words(addresses: A::Words, ports: [u8; 4], protocol: u8) -> Self {
+        A::key_of_words(addresses, Self::rest(ports, protocol).to_le())
+    }
+
+    #[inline]
+    fn rest(ports: [u8; 4], protocol: u8) -> u64 {
+        u64::from(u32::from_le_bytes(ports)) | u64::from(protocol) << 32
+    }
+
     /// A 5-tuple and its hash: of the addresses, and of ports and protocol as little-endian
     /// words of what stands in the packet.
     #[inline(always)]
@@ -101,7 +113,7 @@ impl<A: Address> FlowKey<A> {
         protocol: u8,
         secret: &HashSecret,
     ) -> (Self, u64) {
-        let rest = u64::from(u32::from_le_bytes(ports)) | u64::from(protocol) << 32;
+        let rest = Self::rest(ports, protocol);
         (A::key_of_words(addresses, rest.to_le()), hash_words::<A>(addresses, rest, secret))
     }
 }

@@ -94,7 +94,8 @@ fn download_ends_well(lab: &Lab, name: &str) {
 fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
     let lab = Lab::pair("syncnat");
     outside_serves(&lab);
-    let [director, backup] = Side::both(&lab, ["1", "0"], |config| {
+    // With two workers the director's ports lead to either, whatever the other one chose.
+    let [director, backup] = Side::both(&lab, ["1", "0, 1"], |config| {
         settings(config, "");
         masquerade(config);
     });
@@ -111,6 +112,36 @@ fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
     }
     fail_over(director, &backup);
     for name in names {
+        download_ends_well(&lab, name);
+    }
+    backup.stop();
+}
+
+/// One service for a firewall mark, of each address family.
+#[test]
+fn connections_of_a_firewall_mark_survive_a_takeover() {
+    let lab = Lab::pair("syncmark");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
+        settings(config, "");
+        for (name, listen) in [("web", "fwmark://7"), ("web6", "fwmark6://7")] {
+            service(config, name).insert("listen".into(), listen.into());
+        }
+        let text = "addresses = [\"192.0.2.100\", \"2001:db8:1::100\"]\nprotocol = \"tcp\"\n\
+                    mark = 7\nports = [80]";
+        let mark: Table = text.parse().unwrap();
+        config.insert("mark".into(), Value::Array(vec![mark.into()]));
+    });
+    has_learnt(&backup);
+    for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
+        begin_download(&lab, "client", name, &format!("http://{vip}/big"));
+    }
+    for family in ["ipv4", "ipv6"] {
+        let known = || (backup.connections(family) > 0).then_some(());
+        eventually(LONG, "the download is known", known);
+    }
+    fail_over(director, &backup);
+    for name in ["v4", "v6"] {
+        download_is_under_way(&lab, name);
         download_ends_well(&lab, name);
     }
     backup.stop();

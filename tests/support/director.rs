@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use pointsman::clock::Tick;
 use pointsman::control::config::{Config, FailoverConfig, Listing, Machine, Role, parse};
 use pointsman::control::failover;
-use pointsman::dataplane::classify::FlowHash;
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::failover::{Errand, FailoverChannel};
 use pointsman::dataplane::frame::{BufferFrame, FrameBurst, Outlet};
@@ -289,7 +288,7 @@ fn channel(setup: &Setup) -> Option<Arc<FailoverChannel>> {
     let macs: Vec<_> = macs.collect();
     let hearing =
         group(setup).map(|group| failover::hearing(&setup.config, group, &macs)).next()?;
-    Some(Arc::new(FailoverChannel::new(setup.workers.into(), hearing)))
+    Some(Arc::new(FailoverChannel::new(setup.workers.into(), hearing, || 0)))
 }
 
 fn interfaces(setup: &Setup) -> Interfaces {
@@ -493,10 +492,8 @@ impl TestDirector {
         let mut burst = FrameBurst::new();
         for octets in frames {
             let input = self.ports[interface.index()];
-            // Drivers leave anything there.
-            let plain_hash = Some(FlowHash::V4(0xd41f_7e25));
             let octets = octets.clone();
-            burst.push(BufferFrame { octets, input, plain_hash, ..BufferFrame::default() });
+            burst.push(BufferFrame { octets, input, ..BufferFrame::default() });
         }
         let this = &mut self.workers[worker];
         this.stats.received.add(burst.len() as u64);
@@ -716,7 +713,9 @@ impl TestDirector {
             .map(|(active, inactive)| u64::from(active) + u64::from(inactive))
             .sum();
         let masqueraded = self.sum(|stats| stats.masqueraded.get());
-        assert_eq!(loads + masqueraded, u64::from(self.connections()), "the servers' loads");
+        let halves = self.sum(|stats| stats.halves.get());
+        let counted = loads + masqueraded + halves;
+        assert_eq!(counted, u64::from(self.connections()), "the servers' loads");
     }
 
     /// The slot of a server of a service.

@@ -154,7 +154,7 @@ fn failover() -> FailoverPlant {
         sync: None,
         accepts: true,
     };
-    let channel = Arc::new(FailoverChannel::new(2, hearing));
+    let channel = Arc::new(FailoverChannel::new(2, hearing, || 0));
     let ends = Ends { source: [203, 0, 113, 3].into(), destination: [224, 0, 0, 18].into() };
     let head = Advertisement {
         version: Version::V3,
@@ -178,7 +178,7 @@ fn failover() -> FailoverPlant {
         channel,
         macs,
         links: Box::new(FakeLinks(true)),
-        owner: Box::new(|_| WorkerId(0)),
+        owners: Box::new(|_| [WorkerId(0); 2]),
         clock: || 0,
         hz: 1_000_000_000,
     }

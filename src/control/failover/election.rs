@@ -273,7 +273,9 @@ impl Election {
     /// Whether it knows the connections of the one that works. Before that it takes over when that
     /// one is silent or gives up, or when the operator says so, and not because it is better.
     pub fn set_learnt(&mut self, has_learnt: bool) {
-        self.has_learnt = has_learnt;
+        // What it knew before something broke is old.
+        let is_old = self.rules.learns && self.role == Role::Fault;
+        self.has_learnt = has_learnt && !is_old;
     }
 
     /// How long others wait at least after an advertisement of this one: until then it is the
@@ -298,6 +300,7 @@ impl Election {
             (Some(what), Role::Master | Role::Backup) => {
                 self.resign(actions);
                 self.enter(now, Role::Fault, Cause::Broken(what.to_owned()), actions);
+                self.has_learnt = !self.rules.learns;
             }
             (None, Role::Fault) => self.begin(now, Cause::Repaired, actions),
             (Some(what), Role::Fault) => self.cause = Cause::Broken(what.to_owned()),
@@ -362,7 +365,9 @@ impl Election {
         let Some(known) = self.links.get_mut(link) else { return };
         if heard.priority == RESIGNED {
             known.down_at = now + skew;
-            return;
+            // It has given up all of them; another one, or who has not, is heard again.
+            let links = self.links.iter_mut();
+            return links.for_each(|known| known.down_at = known.down_at.min(now + skew));
         }
         if is_better && let Preempt::After(delay) = preempt {
             let since = *known.worse_since.get_or_insert(now);
@@ -441,7 +446,14 @@ impl Election {
     /// A master that was silent for longer than others wait is none any more.
     fn step_down_if_stalled(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let silent = now.saturating_sub(self.advertised);
-        if self.role == Role::Master && silent > self.lease() {
+        if silent > self.lease() {
+            self.step_down(now, silent, actions);
+        }
+    }
+
+    /// What a master has said has not left for so long.
+    pub fn step_down(&mut self, now: Duration, silent: Duration, actions: &mut Vec<Action>) {
+        if self.role == Role::Master {
             self.wait(now);
             self.enter(now, Role::Backup, Cause::Stalled { silent }, actions);
         }

@@ -8,6 +8,7 @@
 mod announcer;
 mod election;
 mod health;
+mod lease;
 mod link;
 mod status;
 mod sync;
@@ -30,6 +31,8 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use super::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, Unheard};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::steering::OwnersOf;
+use crate::dataplane::sync::SyncConnection;
 use crate::ids::CpuId;
 use crate::wire::ethernet::Mac;
 use crate::wire::vrrp::RESIGNED;
@@ -39,10 +42,10 @@ pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
 use health::Health;
 pub use health::LinkSource;
 pub(super) use health::Pulse;
+use lease::{Lapse, LeaseWatch};
 use link::Link;
 pub use link::hearing;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
-pub use sync::OwnerOf;
 use sync::{SyncCounts, Synchroniser};
 pub(super) use track::{Tracks, Verdict};
 pub(super) use transitions::{Transition, Transitions};
@@ -70,7 +73,7 @@ pub struct FailoverPlant {
     /// The links of every interface.
     pub links: Box<dyn LinkSource>,
     /// Which worker a connection is of.
-    pub owner: OwnerOf,
+    pub owners: OwnersOf<SyncConnection>,
     /// The time stamp counter.
     pub clock: fn() -> u64,
     /// Cycles of it in a second.
@@ -121,7 +124,7 @@ impl Failover {
         let sync_counts = Arc::<SyncCounts>::default();
         let parts = (Arc::clone(&is_master), Arc::clone(&sync_counts));
         let channel = Arc::clone(&plant.channel);
-        let sync = Synchroniser::new((config, group), channel, plant.owner, parts);
+        let sync = Synchroniser::new((config, group), channel, plant.owners, parts);
         if let Some(sync) = sync.map_err(io::Error::other)? {
             let ended = Arc::clone(&ended);
             let sync = move || sync.run(&ended);
@@ -143,6 +146,7 @@ impl Failover {
             counts: status::Counts::default(),
             role: Role::Stopped,
             tracked_fault: None,
+            lease: LeaseWatch::default(),
             is_master,
             ended,
             sync_counts,
@@ -209,6 +213,7 @@ struct Turner {
     role: Role,
     /// Why this director must not be the master, by what is tracked.
     tracked_fault: Option<String>,
+    lease: LeaseWatch,
     /// Whether this director is the master, for the synchronisation.
     is_master: Arc<AtomicBool>,
     /// Set when the synchronisation is to end.
@@ -249,10 +254,10 @@ impl Turner {
                 self.finish(&workers);
                 return;
             }
-            if now >= next_look {
+            let is_over = self.look_at_lease(now, &mut election, &mut actions);
+            if is_over || now >= next_look {
                 next_look = now + LOOK_EVERY;
-                let fault = self.health.fault(now, &self.links);
-                let fault = fault.or_else(|| self.tracked_fault.clone());
+                let fault = self.fault(now);
                 election.set_fault(now, fault.as_deref(), &mut actions);
             }
             election.set_learnt(self.sync_counts.is_ready());
@@ -267,6 +272,35 @@ impl Turner {
             }
             std::thread::sleep(self.pause);
         }
+    }
+
+    /// A master whose lease has ended is none any more; whether it could not send.
+    fn look_at_lease(
+        &mut self,
+        now: Duration,
+        election: &mut Election,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if self.role != Role::Master {
+            return false;
+        }
+        let time = (now, (self.clock)());
+        match self.lease.look(time, &self.channel, election.lease()) {
+            Some(Lapse::Stalled(silent)) => election.step_down(now, silent, actions),
+            Some(Lapse::Unsent(_)) => return true,
+            None => {}
+        }
+        false
+    }
+
+    /// What is broken.
+    fn fault(&mut self, now: Duration) -> Option<String> {
+        let mute = self.lease.mute(now).and_then(|mute| {
+            let link = self.links.iter().find(|link| link.interface == mute)?;
+            Some(format!("interface {} does not send", link.name))
+        });
+        let fault = self.health.fault(now, &self.links).or(mute);
+        fault.or_else(|| self.tracked_fault.clone())
     }
 
     fn hear(
@@ -324,8 +358,12 @@ impl Turner {
             self.is_master.store(*role == Role::Master, Relaxed);
             if *role == Role::Master {
                 self.announcer.begin(now);
+                self.lease.begin(now, &self.channel);
             } else {
                 self.announcer.end();
+            }
+            if from == Role::Fault {
+                self.sync_counts.join();
             }
             self.counts.transitions += u64::from(from != Role::Stopped);
             let transition = Transition { from, to: *role, cause: cause.clone() };

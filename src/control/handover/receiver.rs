@@ -12,6 +12,7 @@ use crate::control::api::message::TakenOver;
 use crate::control::{Neighbor, WorkerHandle};
 use crate::dataplane::handover::{ExpectedRow, Handover, Moved, MovedControl, Parcel};
 use crate::dataplane::mailbox::Command;
+use crate::dataplane::steering::OwnersOf;
 use crate::ids::{InterfaceId, ServerSlot, ServiceId, WorkerId};
 use crate::service::{Listen, ServerLoads, SlotRegistry};
 use crate::wire::ethernet::Mac;
@@ -65,8 +66,8 @@ pub struct Import<'d> {
     pub slots: &'d SlotRegistry,
     /// The names of the interfaces.
     pub interfaces: Vec<&'d str>,
-    /// Which worker a connection is of.
-    pub owner: Box<dyn Fn(&Moved) -> WorkerId + Send>,
+    /// Which workers a connection is of.
+    pub owners: OwnersOf<Moved>,
 }
 
 impl std::fmt::Debug for Import<'_> {
@@ -161,7 +162,8 @@ impl<'d> Receiver<'d> {
                     control: None,
                 };
                 self.late.remove(&(ended.client, ended.vip));
-                self.bring((self.import.owner)(&moved), Parcel::Ended(ended))
+                let [worker, _] = (self.import.owners)(&moved);
+                self.bring(worker, Parcel::Ended(ended))
             }
             Record::Template { service, client, server, expires_ms } => {
                 self.template((service, server), client, expires_ms);
@@ -205,12 +207,22 @@ impl<'d> Receiver<'d> {
             self.late.insert((moved.client, moved.vip), moved);
             return Ok(());
         }
-        self.bring((self.import.owner)(&moved), Parcel::Connection(moved))
+        self.bring_to_owners(moved)
+    }
+
+    /// To the worker of its client's packets, and to that of its server's if it is another one.
+    fn bring_to_owners(&mut self, moved: Moved) -> io::Result<()> {
+        let [first, second] = (self.import.owners)(&moved);
+        self.bring(first, Parcel::Connection(moved))?;
+        if second != first {
+            self.bring(second, Parcel::Connection(moved))?;
+        }
+        Ok(())
     }
 
     fn control(&mut self, control: MovedControl) -> io::Result<()> {
         let Some(connection) = self.translated(control.connection) else { return Ok(()) };
-        let worker = (self.import.owner)(&connection);
+        let [worker, _] = (self.import.owners)(&connection);
         let mut control = MovedControl { connection, ..control };
         let until = Instant::now() + PATIENCE;
         while let Err(back) = self.import.handover.bring_control(worker, control) {
@@ -273,7 +285,7 @@ impl<'d> Receiver<'d> {
     pub(super) fn conclude(&mut self) -> io::Result<()> {
         self.settle()?;
         for (_, moved) in std::mem::take(&mut self.late) {
-            self.bring((self.import.owner)(&moved), Parcel::Connection(moved))?;
+            self.bring_to_owners(moved)?;
         }
         self.settle()?;
         let now = self.import.loads.templates().clock();

@@ -169,6 +169,7 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
 fn collect_packets(worker: &Worker, samples: &mut Samples) {
     let (stats, id) = (&worker.stats, &*worker.id.to_string());
     samples.count(Metric::ConnectionsAdopted, &[id], stats.adopted.get());
+    samples.count(Metric::ConnectionHalves, &[id], stats.halves.get());
     samples.count(Metric::ConnectionsNotAdopted, &[id], stats.not_adopted.get());
     samples.count(Metric::PacketsReceived, &[id], stats.received.get());
     samples.count(Metric::OctetsReceived, &[id], stats.received_octets.get());

@@ -89,6 +89,7 @@ metrics! {
     SyncWaiting Gauge "failover_connections_waiting" "connections" ["group"] "Connections that wait to be told: the lag.";
     SyncLost Counter "failover_connections_lost_total" "connections" ["group"] "Connections, and messages, that found a queue full; they come again.";
     ConnectionsAdopted Counter "connections_adopted_total" "connections" ["worker"] "Connections that were taken over from another director's messages.";
+    ConnectionHalves Gauge "connection_halves" "connections" ["worker"] "Connections of full NAT that another director began and whose server's packets come to another worker than the client's: each worker has a record.";
     ConnectionsNotAdopted Counter "connections_not_adopted_total" "connections" ["worker"] "Connections and templates of another director that were left out: their service, server or way back is not known here.";
     PeerHeard Gauge "failover_peer_heard_seconds" "seconds" ["group", "interface", "family"] "Time since another director was heard; absent: never.";
     FailoverLinkUp Gauge "failover_link_up" "1" ["group", "interface", "family"] "Whether the interface has a link, as failover sees it.";

@@ -4,13 +4,14 @@
 mod plain;
 
 pub use plain::Station;
-pub(super) use plain::{hash_of as plain_hash, read_again};
+pub(super) use plain::{Glance, glance};
 
 use zerocopy::FromBytes;
 
 use super::frame::Frame;
 use super::interface::Sides;
 use super::stats::DropReason;
+use crate::ids::WorkerId;
 use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::arp::ArpPacket;
@@ -50,6 +51,8 @@ pub enum Class {
     /// A packet of another director of the pair: VRRP, whose addresses have not been looked at, or
     /// a datagram to the group of connection synchronisation.
     Vrrp,
+    /// For another worker, which is to say what it is.
+    Elsewhere(WorkerId),
     /// To be dropped.
     Drop(DropReason),
 }
@@ -145,6 +148,7 @@ pub fn inspect_any(
         | Class::FragmentV4
         | Class::FragmentV6
         | Class::Vrrp
+        | Class::Elsewhere(_)
         | Class::Drop(_) => None,
     }
 }

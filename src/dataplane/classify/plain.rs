@@ -4,6 +4,7 @@
 //! at a packet they say the same (`tests/properties.rs`).
 
 use super::{Class, FlowHash, Packet};
+use crate::wire::address::{V4, V6};
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, Mac, ether_type};
 use crate::wire::flow_key::{FlowKey, HashSecret};
@@ -155,23 +156,16 @@ fn inspect_v4(
     let payload = ip_end.checked_sub(V4_END)?;
     let length = u16::from_be_bytes(at::<{ V4_END + 4 }, 2, _>(head));
     let control = control::<{ V4_END + 12 }>(protocol, length, octets, payload)?;
-    Some(describe_v4(head, control, secret, packet))
-}
-
-/// Writes to `packet` what a plain frame over IPv4 is. The hash of its flow.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "the hit path, whose loads it has in common")]
-fn describe_v4(head: &[u8; V4_HEAD], control: u8, secret: &HashSecret, packet: &mut Packet) -> u64 {
-    let [ttl, protocol] = at::<22, 2, _>(head);
+    let [ttl] = at::<22, 1, _>(head);
     let addresses = u64::from_ne_bytes(at::<26, 8, _>(head));
     let ports = at::<V4_END, 4, _>(head);
     let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
     packet.class = Class::FlowV4(key);
     packet.transport = V4_TRANSPORT;
-    packet.ip_octets = u16::from_be_bytes(at::<16, 2, _>(head));
+    packet.ip_octets = ip_octets;
     packet.ttl = ttl;
     packet.control = control;
-    hash
+    Some(hash)
 }
 
 #[inline(always)]
@@ -200,87 +194,52 @@ fn inspect_v6(
     let [protocol] = at::<20, 1, _>(head);
     let length = u16::from_be_bytes(at::<{ V6_END + 4 }, 2, _>(head));
     let control = control::<{ V6_END + 12 }>(protocol, length, octets, usize::from(payload))?;
-    Some(describe_v6(head, (ip_octets, control), secret, packet))
-}
-
-/// As [`describe_v4`], over IPv6.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "the hit path, whose loads it has in common")]
-fn describe_v6(
-    head: &[u8; V6_HEAD],
-    (ip_octets, control): (u16, u8),
-    secret: &HashSecret,
-    packet: &mut Packet,
-) -> u64 {
-    let [protocol, ttl] = at::<20, 2, _>(head);
-    let addresses: [u64; 4] = zerocopy::transmute!(at::<22, 32, _>(head));
+    let [hop_limit] = at::<21, 1, _>(head);
     let ports = at::<V6_END, 4, _>(head);
     let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
     packet.class = Class::FlowV6(key);
     packet.transport = V6_TRANSPORT;
     packet.ip_octets = ip_octets;
-    packet.ttl = ttl;
+    packet.ttl = hop_limit;
     packet.control = control;
-    hash
+    Some(hash)
 }
 
-/// The hash of a packet's flow, if [`read_again`] can read all else from its frame.
-#[inline]
-pub(in crate::dataplane) fn hash_of(packet: &Packet, hash: u64) -> Option<FlowHash> {
-    let has_ports = |protocol| matches!(protocol, protocol::TCP | protocol::UDP);
-    match &packet.class {
-        Class::FlowV4(key) => {
-            let is_plain = packet.transport == V4_TRANSPORT && has_ports(key.protocol);
-            is_plain.then_some(FlowHash::V4(hash))
-        }
-        Class::FlowV6(key) => {
-            let is_plain = packet.transport == V6_TRANSPORT && has_ports(key.protocol);
-            is_plain.then_some(FlowHash::V6(hash))
-        }
-        Class::Arp
-        | Class::Icmp
-        | Class::Icmpv6
-        | Class::ErrorV4
-        | Class::ErrorV6
-        | Class::FragmentV4
-        | Class::FragmentV6
-        | Class::Vrrp
-        | Class::Drop(_) => None,
+/// Whose a plain packet is, of what is not known to be one.
+pub(in crate::dataplane) enum Glance {
+    /// Over IPv4.
+    V4(FlowKey<V4>),
+    /// Over IPv6.
+    V6(FlowKey<V6>),
+}
+
+/// The 5-tuple of a frame whose packet is plain, if nothing is wrong with it, by as few loads as tell
+/// that: enough to find the flow's owner, who inspects all of it. `None`: it may be anything.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "before the hit path; the key stays in registers")]
+pub(in crate::dataplane) fn glance(octets: &[u8]) -> Option<Glance> {
+    let head = octets.first_chunk::<V4_HEAD>()?;
+    let kind = u32::from_le_bytes(at::<12, 4, _>(head));
+    if kind & V4_KIND_MASK == V4_KIND {
+        let [protocol] = at::<23, 1, _>(head);
+        let is_whole = u16::from_ne_bytes(at::<20, 2, _>(head)) & FRAGMENT == 0;
+        let addresses = u64::from_ne_bytes(at::<26, 8, _>(head));
+        let key = FlowKey::of_words(addresses, at::<V4_END, 4, _>(head), protocol);
+        (is_whole && has_ports(protocol)).then_some(Glance::V4(key))
+    } else if kind & V6_KIND_MASK == V6_KIND {
+        let head = octets.first_chunk::<V6_HEAD>()?;
+        let [protocol] = at::<20, 1, _>(head);
+        let addresses: [u64; 4] = zerocopy::transmute!(at::<22, 32, _>(head));
+        let key = FlowKey::of_words(addresses, at::<V6_END, 4, _>(head), protocol);
+        has_ports(protocol).then_some(Glance::V6(key))
+    } else {
+        None
     }
 }
 
-/// Writes to `packet` what a frame is that was found to be plain, by [`hash_of`], and has not
-/// changed: nothing is checked again, nor hashed. `None`: it is too short to be that.
 #[inline]
-pub(in crate::dataplane) fn read_again(
-    octets: &[u8],
-    hash: FlowHash,
-    secret: &HashSecret,
-    packet: &mut Packet,
-) -> Option<()> {
-    let (known, read) = match hash {
-        FlowHash::V4(known) => {
-            let head = octets.first_chunk::<V4_HEAD>()?;
-            let [protocol] = at::<23, 1, _>(head);
-            let control = control_again::<{ V4_END + 13 }>(protocol, octets)?;
-            (known, describe_v4(head, control, secret, packet))
-        }
-        FlowHash::V6(known) => {
-            let head = octets.first_chunk::<V6_HEAD>()?;
-            let [protocol] = at::<20, 1, _>(head);
-            let control = control_again::<{ V6_END + 13 }>(protocol, octets)?;
-            let ip_octets = u16::from_be_bytes(at::<18, 2, _>(head)).wrapping_add(40);
-            (known, describe_v6(head, (ip_octets, control), secret, packet))
-        }
-    };
-    debug_assert_eq!(known, read, "all workers hash by the same secret");
-    Some(())
-}
-
-/// As [`control`], of a packet that it has seen before.
-#[inline]
-fn control_again<const PLACE: usize>(protocol: u8, octets: &[u8]) -> Option<u8> {
-    if protocol == protocol::TCP { octets.get(PLACE).copied() } else { Some(0) }
+const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::UDP)
 }
 
 /// The control bits of a TCP segment, 0 for UDP; `None`: it is neither, or not whole. `length` is

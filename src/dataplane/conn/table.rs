@@ -162,6 +162,7 @@ pub struct ConnectionTable<A> {
     secret: HashSecret,
     used: u32,
     capacity: u32,
+    begun: u32,
 }
 
 impl<A: Address> ConnectionTable<A> {
@@ -188,12 +189,19 @@ impl<A: Address> ConnectionTable<A> {
             secret,
             used: 0,
             capacity,
+            begun: 0,
         })
     }
 
     /// Live connections and capacity.
     pub const fn room(&self) -> Room {
         Room { used: self.used, capacity: self.capacity }
+    }
+
+    /// Connections that have begun so far, modulo 2^32.
+    #[inline]
+    pub const fn begun(&self) -> u32 {
+        self.begun
     }
 
     /// Octets of memory: records, index, wheel.
@@ -296,6 +304,7 @@ impl<A: Address> ConnectionTable<A> {
         }
         self.wheel.link(&mut self.records, record, connection.deadline());
         self.used += 1;
+        self.begun = self.begun.wrapping_add(1);
         Ok(ConnectionId(record))
     }
 

@@ -17,7 +17,7 @@ use crate::dataplane::local;
 use crate::dataplane::nat;
 use crate::dataplane::next_hop::AdjacencyId;
 use crate::dataplane::own_error::{self, Refusal};
-use crate::dataplane::shared::{Shared, hand_over};
+use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
 use crate::wire::ethernet;
@@ -59,7 +59,7 @@ pub(super) fn settle_first<A: Family, F: Frame>(
     };
     let owner = shared.owner(&flow_key);
     if owner != shared.worker {
-        hand_over(owner, frame, None, outlet);
+        outlet.hand_over(owner, frame);
         return Fate::HandOver(owner);
     }
     let transport = u16::try_from(fragment.payload).unwrap_or(u16::MAX);
@@ -166,7 +166,7 @@ pub(super) fn settle_later<A: Family, F: Frame>(
 ) {
     match fate {
         Fate::Waiting => shared.drop(frame, DropReason::FragmentQueueFull, outlet),
-        Fate::HandOver(worker) => hand_over(worker, frame, None, outlet),
+        Fate::HandOver(worker) => outlet.hand_over(worker, frame),
         Fate::Drop(reason) => shared.drop(frame, reason, outlet),
         Fate::Echo => {
             if A::turn(&mut frame).is_some() {

@@ -17,7 +17,7 @@ use super::datagrams::{DatagramId, Datagrams, Fate, Fragment};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::pipeline::Origin;
-use super::shared::{Shared, hand_over};
+use super::shared::Shared;
 use super::stats::DropReason;
 use crate::clock::Tick;
 use crate::wire::address::Address;
@@ -71,7 +71,7 @@ impl<A: Family, F: Frame> Fragments<A, F> {
         }
         let owner = shared.fragment_owner(&fragment.key);
         if origin == Origin::Port && owner != shared.worker {
-            return hand_over(owner, arrival.frame, None, outlet);
+            return outlet.hand_over(owner, arrival.frame);
         }
         let Some(id) = self.datagram(shared, &fragment, now, outlet) else {
             return shared.drop(arrival.frame, DropReason::FragmentTableFull, outlet);

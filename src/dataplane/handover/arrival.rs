@@ -175,7 +175,7 @@ impl<F: Frame> Shared<F> {
         }
         self.claim(&connection);
         self.connection_is_adopted(&connection);
-        Ok(Taken { is_new: true, control })
+        Ok(Taken { is_new: !self.is_half(&connection), control })
     }
 
     /// Whether a connection can be had here, with what is special about it.
@@ -189,12 +189,10 @@ impl<F: Frame> Shared<F> {
         } else if !A::services(&self.services).is_external(&connection.vip().0) {
             return Err(Refused);
         }
-        if connection.flags.has(Flags::FULL_NAT) {
-            let reply = connection.key(Direction::Reply);
-            // The server's packets must lead to this worker.
-            if !self.interfaces.own(reply.destination) || self.owner(&reply) != self.worker {
-                return Err(Refused);
-            }
+        if connection.flags.has(Flags::FULL_NAT)
+            && !self.has_way_back(connection, moved.has(Moved::HELPED))
+        {
+            return Err(Refused);
         }
         if moved.has(Moved::OUTBOUND) {
             connection.flags = connection.flags.with(Flags::OUTBOUND);

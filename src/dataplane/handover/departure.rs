@@ -151,8 +151,8 @@ impl<F: Frame> Shared<F> {
     ) -> Result<(), IsFull> {
         let last_seen = Tick(connection.last_seen);
         let is_known = pass.since.is_some_and(|since| !last_seen.reached(since));
-        // Its client is about to be reset, its server gone.
-        if is_known || connection.flags.is_retired() {
+        // Its client is about to be reset, its server gone; or another worker tells of it.
+        if is_known || connection.flags.is_retired() || self.is_half(connection) {
             return Ok(());
         }
         let (control, image) = self.helpers.image(connection);

@@ -85,16 +85,19 @@ impl Moved {
         self.control.is_some() && self.traits & Self::HELPED == 0
     }
 
-    /// The 5-tuple of the client's packets, which decides which worker it is of; `None`: it is of
-    /// the other address family.
-    pub fn inbound_key<A: Address>(&self) -> Option<FlowKey<A>> {
-        Some(FlowKey {
-            source: A::from_ip(self.client.ip())?,
-            destination: A::from_ip(self.vip.ip())?,
-            source_port: U16::new(self.client.port()),
-            destination_port: U16::new(self.vip.port()),
-            protocol: self.protocol,
-        })
+    /// The 5-tuples of the client's and of the server's packets, which decide which workers it is
+    /// of; `None`: it is of the other address family.
+    pub fn keys<A: Address>(&self) -> Option<[FlowKey<A>; 2]> {
+        let key = |source: SocketAddr, destination: SocketAddr| {
+            Some(FlowKey {
+                source: A::from_ip(source.ip())?,
+                destination: A::from_ip(destination.ip())?,
+                source_port: U16::new(source.port()),
+                destination_port: U16::new(destination.port()),
+                protocol: self.protocol,
+            })
+        };
+        Some([key(self.client, self.vip)?, key(self.server, self.local)?])
     }
 
     pub(super) const fn has(&self, of: u8) -> bool {

@@ -52,7 +52,8 @@ pub(super) fn receive<F: Frame>(
         | Class::ErrorV6
         | Class::FragmentV4
         | Class::FragmentV6
-        | Class::Vrrp => Outcome::Dropped(DropReason::NoConnection),
+        | Class::Vrrp
+        | Class::Elsewhere(_) => Outcome::Dropped(DropReason::NoConnection),
         Class::Drop(reason) => Outcome::Dropped(reason),
     };
     match outcome {

@@ -102,12 +102,16 @@ impl<F: Frame> Shared<F> {
         let Some(found) = table.find(table.hash(&key), &key) else {
             return self.adopt(table, &adopted, now);
         };
+        if self.is_active {
+            // It came before this director was the active one: what has begun since is newer.
+            return Some(());
+        }
         let known = table.get_mut(found.id)?;
         if found.direction != Direction::Inbound || !adopted.is(known) {
             self.make_room(table, &key);
             return self.adopt(table, &adopted, now);
         }
-        known.last_seen = now.0;
+        known.last_seen = come.last_seen(now);
         let old = known.state();
         if old != come.state {
             self.change_state(table, found, old, come.state);
@@ -154,8 +158,13 @@ impl<F: Frame> Shared<F> {
         }
         connection.set_state(adopted.come.state);
         connection.timeout_ms = adopted.come.timeout_ms;
+        connection.last_seen = adopted.come.last_seen(now);
+        let reply = connection.key(Direction::Reply);
+        if self.is_active && table.find(table.hash(&reply), &reply).is_some() {
+            return None;
+        }
         // The reply tuple may be that of one that is over.
-        self.make_room(table, &connection.key(Direction::Reply));
+        self.make_room(table, &reply);
         if adopted.more.text.is_some() {
             connection.flags = connection.flags.with(Flags::HELPED);
         }
@@ -184,34 +193,25 @@ impl<F: Frame> Shared<F> {
             known.address == server.0 && (known.port == server.1 || keeps_port || is_data)
         };
         let known = service.servers().iter().find(is_meant)?;
-        if service.is_one_packet(adopted.come.protocol) || !self.is_way_back(services, adopted) {
+        if service.is_one_packet(adopted.come.protocol) {
             return None;
         }
         let ends =
             Endpoints { client, service: vip, local, server, protocol: adopted.come.protocol };
         let mut connection = Connection::new(ends);
+        let comes_back = if local == client {
+            self.interfaces.address_between([client.0, server.0], services).is_none()
+        } else {
+            self.has_way_back(&connection, adopted.more.text.is_some())
+        };
+        if !comes_back {
+            return None;
+        }
         connection.belongs_to(service.id, known.slot);
         if adopted.more.is_outbound {
             connection.flags = connection.flags.with(Flags::OUTBOUND);
         }
         Some(connection)
-    }
-
-    /// Whether the server's packets come to this director, and to this worker: to an address that
-    /// is the director's and a port that leads here, where they would not come by themselves.
-    fn is_way_back<A: Family>(&self, services: &ServiceTable, adopted: &Adopted<'_, A>) -> bool {
-        let Adopted { client, server, local, .. } = *adopted;
-        if local == client {
-            return self.interfaces.address_between([client.0, server.0], services).is_none();
-        }
-        let reply = FlowKey {
-            source: server.0,
-            destination: local.0,
-            source_port: server.1,
-            destination_port: local.1,
-            protocol: adopted.come.protocol,
-        };
-        self.is_ours(local.0) && self.steering.owner(&reply, false) == self.worker
     }
 
     /// A client's connections go to this server.
@@ -225,7 +225,7 @@ impl<F: Frame> Shared<F> {
         };
         let slot = service.servers().iter().find(is_meant)?.slot;
         let key = TemplateKey::new(service.id, client, persistence.mask());
-        let timeout_ms = come.timeout_ms;
+        let timeout_ms = come.timeout_ms.saturating_sub(come.idle_ms);
         let ask = Ask { key, now, timeout_ms, hold_ms: 0 };
         self.loads.templates().adopt(&self.loads, &ask, slot).then_some(())
     }

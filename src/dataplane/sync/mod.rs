@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::conn::tcp_state::ConnectionState;
-use super::failover::{HeardMessage, Message};
+use super::failover::{HeardMessage, Message, Unsent};
 use super::frame::{Frame, Outlet};
 use super::pipeline::Pipeline;
 use super::ring::Ring;
@@ -33,6 +33,9 @@ const SENT_IN_ONE_GO: usize = 16;
 /// What waits to be sent before workers hold back what is not urgent.
 const CALM: u64 = 32_768;
 
+/// Idle times that are not told of: they are as long as a message may be on its way.
+const SHORT_IDLE_MS: u32 = 1000;
+
 /// An address and a port.
 pub type End = (IpAddr, u16);
 
@@ -47,8 +50,10 @@ pub struct SyncConnection {
     pub protocol: u8,
     /// Its state; of no meaning for a template.
     pub state: ConnectionState,
-    /// How long it may idle from now on, milliseconds.
+    /// How long it may idle, milliseconds.
     pub timeout_ms: u32,
+    /// How long it has idled, milliseconds; nothing that is less than [`SHORT_IDLE_MS`].
+    pub idle_ms: u32,
     /// The client. Of a template: without a port, and the first address of its network.
     pub client: End,
     /// What the client speaks to. Of a template: the service's address and port, if it has one.
@@ -238,42 +243,59 @@ impl<F: Frame> Pipeline<F> {
         let Some(channel) = self.shared.failover.clone() else { return };
         let worker = self.shared.worker;
         if worker.index() == 0 {
-            self.send_messages(&channel.sync, outlet);
+            self.send_messages(&channel.sync, now, outlet);
         }
-        let coming = channel.sync.coming.get(worker.index());
-        if self.shared.is_active {
-            // What came too late must not be taken over some day.
-            while coming.is_some_and(|coming| coming.pop().is_some()) {}
-            self.walk_on(&channel.sync, now);
-            return;
-        }
-        let Some(coming) = coming else { return };
+        // The active director, too: what it heard last before it took over.
         for _ in 0..TAKEN_IN_ONE_GO {
-            let Some(come) = coming.pop() else { return };
+            let coming = channel.sync.coming.get(worker.index());
+            let Some(come) = coming.and_then(Ring::pop) else { break };
             if come.client.0.is_ipv4() {
                 self.shared.take_over(&mut self.v4, &come, now);
             } else {
                 self.shared.take_over(&mut self.v6, &come, now);
             }
         }
+        if self.shared.is_active {
+            self.walk_on(&channel.sync, now);
+        }
     }
 
-    /// Sends some of the messages that wait.
-    fn send_messages(&mut self, channel: &SyncChannel, outlet: &mut impl Outlet<F>) {
+    /// Sends some of the messages that wait. One that there is no room for waits on: what is behind
+    /// the queue grows, and newer states take the place of older ones there.
+    fn send_messages(&mut self, channel: &SyncChannel, now: Tick, outlet: &mut impl Outlet<F>) {
+        if self.shared.put_off.as_ref().is_some_and(|(_, since)| *since == now) {
+            return;
+        }
         for _ in 0..SENT_IN_ONE_GO {
-            let Some(message) = channel.messages.pop() else { return };
-            self.shared.send_message(&message, outlet);
+            let put_off = self.shared.put_off.take().map(|(message, _)| message);
+            let Some(message) = put_off.or_else(|| channel.messages.pop()) else { return };
+            if self.shared.send_message(&message, outlet) == Err(Unsent::NoRoom) {
+                self.shared.put_off = Some((message, now));
+                return;
+            }
         }
     }
 }
 
-/// The key that decides which worker a connection is of.
-pub fn owner_key<A: Address>(connection: &SyncConnection) -> Option<FlowKey<A>> {
-    Some(FlowKey {
-        source: A::from_ip(connection.client.0)?,
-        destination: A::from_ip(connection.vip.0)?,
-        source_port: U16::new(connection.client.1),
-        destination_port: U16::new(connection.vip.1),
-        protocol: connection.protocol,
-    })
+impl SyncConnection {
+    /// When its last packet came, if it is told of now.
+    fn last_seen(&self, now: Tick) -> u32 {
+        now.0.wrapping_sub(self.idle_ms.min(self.timeout_ms))
+    }
+}
+
+/// The 5-tuples of the client's and of the server's packets, which decide which workers a connection
+/// is of; `None`: it is of the other address family.
+pub fn keys<A: Address>(connection: &SyncConnection) -> Option<[FlowKey<A>; 2]> {
+    let local = connection.more.and_then(|more| more.local).unwrap_or(connection.client);
+    let key = |source: End, destination: End| {
+        Some(FlowKey {
+            source: A::from_ip(source.0)?,
+            destination: A::from_ip(destination.0)?,
+            source_port: U16::new(source.1),
+            destination_port: U16::new(destination.1),
+            protocol: connection.protocol,
+        })
+    };
+    Some([key(connection.client, connection.vip)?, key(connection.server, local)?])
 }

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{More, SyncChannel, SyncConnection, SyncKind};
+use super::{More, SHORT_IDLE_MS, SyncChannel, SyncConnection, SyncKind};
 use crate::clock::Tick;
 use crate::dataplane::conn::tcp_state::ConnectionState;
 use crate::dataplane::conn::{Connection, ConnectionTable, Flags};
@@ -12,7 +12,7 @@ use crate::dataplane::family::Family;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::pipeline::Pipeline;
 use crate::dataplane::shared::Shared;
-use crate::service::{Service, TemplateRow};
+use crate::service::{Persistent, Service, TemplateRow};
 use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::ipv4::protocol;
@@ -185,6 +185,10 @@ fn is_usual<A: Address>(connection: &Connection<A>, service: &Service<A>) -> boo
     is_port && is_named
 }
 
+const fn worth_telling(idle_ms: u32) -> u32 {
+    if idle_ms < SHORT_IDLE_MS { 0 } else { idle_ms }
+}
+
 fn end<A: Address>((address, port): (A, U16)) -> super::End {
     (address.to_ip(), port.get())
 }
@@ -202,7 +206,7 @@ impl<F: Frame> Shared<F> {
     #[inline(never)]
     fn let_go<A: Family>(&self, connection: &Connection<A>, now: Tick, is_news: bool) {
         let Some(channel) = &self.failover else { return };
-        if !is_worth(connection) {
+        if !is_worth(connection) || self.is_half(connection) {
             return;
         }
         let service = if connection.service().0 == Connection::<A>::NO_SERVICE {
@@ -216,13 +220,16 @@ impl<F: Frame> Shared<F> {
             }
         };
         let Some(more) = self.more_of(connection, service) else { return };
-        let idle = now.since(Tick(connection.last_seen));
+        let last_seen = Tick(connection.last_seen);
+        // What a helper has put off may lie ahead of now.
+        let idle = if now.reached(last_seen) { now.since(last_seen) } else { 0 };
         let told = SyncConnection {
             kind: SyncKind::Connection,
             is_news,
             protocol: connection.protocol,
             state: connection.state(),
-            timeout_ms: connection.timeout_ms.saturating_sub(idle),
+            timeout_ms: connection.timeout_ms,
+            idle_ms: worth_telling(idle),
             client: end(connection.client()),
             vip: end(connection.vip()),
             server: end(connection.server()),
@@ -283,8 +290,9 @@ impl<F: Frame> Shared<F> {
         let mut servers = service.servers().iter();
         let Some(server) = servers.find(|server| server.slot == row.server) else { return };
         let server = end((server.address, server.port));
-        let (client, timeout_ms) = ((row.client, 0), row.expires_ms);
-        channel.sync.let_go(self.worker, template(service, client, server, timeout_ms));
+        let whole_ms = service.persistence.as_ref().map_or(0, Persistent::timeout_ms);
+        let times = (whole_ms.max(row.expires_ms), row.expires_ms);
+        channel.sync.let_go(self.worker, template(service, (row.client, 0), server, times));
     }
 }
 
@@ -298,14 +306,16 @@ fn template_of<A: Address>(
     let server = servers.find(|server| server.slot == connection.slot())?;
     let client = A::of_bits(connection.client().0.bits() & persistence.mask());
     let server = end((server.address, server.port));
-    Some(template(service, (client.to_ip(), 0), server, persistence.timeout_ms()))
+    let whole_ms = persistence.timeout_ms();
+    Some(template(service, (client.to_ip(), 0), server, (whole_ms, whole_ms)))
 }
 
+/// A template that lives so long after its last connection, of which so much is left.
 fn template<A: Address>(
     service: &Service<A>,
     client: super::End,
     server: super::End,
-    timeout_ms: u32,
+    (timeout_ms, left_ms): (u32, u32),
 ) -> SyncConnection {
     SyncConnection {
         kind: SyncKind::Template,
@@ -313,6 +323,7 @@ fn template<A: Address>(
         protocol: service.protocol.map_or(0, |protocol| protocol as u8),
         state: ConnectionState::None,
         timeout_ms,
+        idle_ms: worth_telling(timeout_ms - left_ms),
         client,
         vip: end(service.named()),
         server,

@@ -29,7 +29,9 @@ pub const LONGEST_ENTRY: usize = ENTRY_V6
     + OPTION_HEADER
     + ENGINE_NAME
     + OPTION_HEADER
-    + size_of::<ExtensionBlock>();
+    + size_of::<ExtensionBlock>()
+    + OPTION_HEADER
+    + size_of::<U32>();
 
 /// The part of [`Head::version_and_size`] that is the size.
 const SIZE: u16 = 0x0fff;
@@ -52,6 +54,8 @@ mod option {
     pub(super) const ENGINE_NAME: u8 = 3;
     /// What pointsman adds.
     pub(super) const EXTENSION: u8 = 0x20;
+    /// How long no packet has come, which pointsman adds.
+    pub(super) const IDLE: u8 = 0x21;
     /// Set in the type of an option that whoever does not know it may pass over.
     pub(super) const MAY_BE_UNKNOWN: u8 = 0x40;
 }
@@ -132,6 +136,8 @@ pub struct Entry<'a> {
     pub fwmark: u32,
     /// Its whole idle time, not what is left of it: seconds; 0: that of its state.
     pub timeout: u32,
+    /// How long no packet has come, milliseconds. IPVS neither says it nor looks at it.
+    pub idle: u32,
     /// Shifts of the client's and of the server's sequence numbers.
     pub sequences: Option<[Shift; 2]>,
     /// What a persistence engine found out, such as a Call-ID of SIP; empty: nothing. A template
@@ -215,6 +221,7 @@ impl<'a> Entry<'a> {
             server: SocketAddr::new(server, head.server_port.get()),
             fwmark: head.fwmark.get(),
             timeout: head.timeout.get(),
+            idle: 0,
             sequences: None,
             engine_data: &[],
             engine_name: &[],
@@ -246,6 +253,10 @@ impl<'a> Entry<'a> {
                     ExtensionBlock::read_from_bytes(value).map_err(|_| Wrong::OptionSize(kind))?;
                 self.extension.replace(block.into()).is_some()
             }
+            option::IDLE if kind & option::MAY_BE_UNKNOWN != 0 => {
+                let idle = U32::read_from_bytes(value).map_err(|_| Wrong::OptionSize(kind))?;
+                mem::replace(&mut self.idle, idle.get()) != 0
+            }
             _ if kind & option::MAY_BE_UNKNOWN != 0 => false,
             _ => return Err(Wrong::Option(kind)),
         };
@@ -259,6 +270,8 @@ impl<'a> Entry<'a> {
         let sequences = blocks.as_ref().map(IntoBytes::as_bytes).unwrap_or_default();
         let extension = self.extension.map(ExtensionBlock::from);
         let extension = extension.as_ref().map(IntoBytes::as_bytes).unwrap_or_default();
+        let idle = (self.idle != 0).then_some(U32::new(self.idle));
+        let idle = idle.as_ref().map(IntoBytes::as_bytes).unwrap_or_default();
         let mut octets = ArrayVec::new();
         let has_room = octets.try_extend_from_slice(&[0; size_of::<Head>()]).is_ok()
             && octets.try_extend_from_slice(&addresses).is_ok()
@@ -266,7 +279,8 @@ impl<'a> Entry<'a> {
             && put_option(&mut octets, option::ENGINE_DATA, self.engine_data)
             && self.engine_name.len() <= ENGINE_NAME
             && put_option(&mut octets, option::ENGINE_NAME, self.engine_name)
-            && put_option(&mut octets, option::EXTENSION | option::MAY_BE_UNKNOWN, extension);
+            && put_option(&mut octets, option::EXTENSION | option::MAY_BE_UNKNOWN, extension)
+            && put_option(&mut octets, option::IDLE | option::MAY_BE_UNKNOWN, idle);
         let head = Head {
             kind,
             protocol: self.protocol,

@@ -10,7 +10,7 @@ mod waiting;
 mod words;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::control::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{FailoverChannel, HeardMessage, MESSAGE, Message};
+use crate::dataplane::steering::OwnersOf;
 use crate::dataplane::sync::{SyncConnection, SyncKind};
 use crate::ids::{CpuId, InterfaceId, WorkerId};
 use crate::wire::ipv4::protocol;
@@ -41,9 +42,6 @@ const SENT_IN_ONE_TURN: usize = 128;
 const BRINGING: Duration = Duration::from_millis(100);
 const UDP: usize = size_of::<UdpHeader>();
 
-/// Which worker a connection is of.
-pub type OwnerOf = Box<dyn Fn(&SyncConnection) -> WorkerId + Send>;
-
 /// What the synchronisation counts and shows.
 #[derive(Debug, Default)]
 pub(in crate::control) struct SyncCounts {
@@ -54,8 +52,13 @@ pub(in crate::control) struct SyncCounts {
     pub(super) waiting: AtomicU64,
     /// [`Knowledge`].
     knowledge: AtomicU8,
-    /// It knows what it can of the other director's connections.
-    is_ready: AtomicBool,
+    /// There is no synchronisation.
+    is_off: AtomicBool,
+    /// How often this director has joined the other one again.
+    joins: AtomicU32,
+    /// The one after the join since which it knows what it can of the other director's
+    /// connections; 0: it does not.
+    ready: AtomicU32,
     /// Why a message was refused last.
     refusal: Mutex<Option<String>>,
 }
@@ -68,7 +71,13 @@ impl SyncCounts {
 
     /// Whether it may take over from a director that works.
     pub(super) fn is_ready(&self) -> bool {
-        self.is_ready.load(Relaxed)
+        let joins = self.joins.load(Relaxed);
+        self.is_off.load(Relaxed) || self.ready.load(Relaxed) == joins.wrapping_add(1)
+    }
+
+    /// This director takes part again: what it knows is old.
+    pub(super) fn join(&self) {
+        self.joins.fetch_add(1, Relaxed);
     }
 
     /// Why a message was refused last.
@@ -89,7 +98,7 @@ impl SyncCounts {
 /// The thread's parts.
 pub(super) struct Synchroniser {
     channel: Arc<FailoverChannel>,
-    owner: OwnerOf,
+    owners: OwnersOf<SyncConnection>,
     is_master: Arc<AtomicBool>,
     counts: Arc<SyncCounts>,
     id: u8,
@@ -106,8 +115,10 @@ pub(super) struct Synchroniser {
     telling: Telling,
     learning: Learning,
     was_master: bool,
-    /// It knew everything once since it was the master last.
-    is_ready: bool,
+    /// It knew everything once since it was the master last, or joined again.
+    has_learnt: bool,
+    /// The join at which it began to learn.
+    joined: u32,
 }
 
 impl Synchroniser {
@@ -118,11 +129,11 @@ impl Synchroniser {
     pub(super) fn new(
         (config, group): (&Config, &FailoverConfig),
         channel: Arc<FailoverChannel>,
-        owner: OwnerOf,
+        owners: OwnersOf<SyncConnection>,
         (is_master, counts): (Arc<AtomicBool>, Arc<SyncCounts>),
     ) -> Result<Option<Self>, String> {
         let Some(sync) = &group.sync else {
-            counts.is_ready.store(true, Relaxed);
+            counts.is_off.store(true, Relaxed);
             return Ok(None);
         };
         let own = sync.sources(config);
@@ -137,7 +148,7 @@ impl Synchroniser {
         };
         Ok(Some(Self {
             channel,
-            owner,
+            owners,
             is_master,
             counts,
             id: group.router_id,
@@ -152,7 +163,8 @@ impl Synchroniser {
             telling: Telling::default(),
             learning: Learning::new(random()?),
             was_master: true,
-            is_ready: false,
+            has_learnt: false,
+            joined: 0,
         }))
     }
 
@@ -177,11 +189,13 @@ impl Synchroniser {
 
     fn show(&mut self, now: Duration) {
         // What was told last, the workers may still be taking over.
-        self.is_ready |=
-            self.was_master || self.learning.is_ready(now) && self.channel.sync.is_taken();
+        let is_ready = self.learning.is_ready(now) && self.channel.sync.is_taken();
+        self.has_learnt |= is_ready && self.learning.has_learnt();
+        let is_ready = self.was_master || self.has_learnt || is_ready;
         let knowledge = if self.was_master { Knowledge::Telling } else { self.learning.shown(now) };
         self.counts.knowledge.store(knowledge as u8, Relaxed);
-        self.counts.is_ready.store(self.is_ready, Relaxed);
+        let ready = if is_ready { self.joined.wrapping_add(1) } else { 0 };
+        self.counts.ready.store(ready, Relaxed);
         self.counts.waiting.store(self.waiting.len() as u64, Relaxed);
         self.channel.sync.set_waiting(self.waiting.ready() as u64);
     }
@@ -209,10 +223,11 @@ impl Synchroniser {
     fn learn(&mut self, now: Duration) {
         // What was let go of before is of no use any more.
         self.waiting.clear();
-        if self.was_master {
+        let joins = self.counts.joins.load(Relaxed);
+        if self.was_master || joins != self.joined {
             self.telling.stop();
             self.learning.begin(now);
-            self.is_ready = false;
+            (self.has_learnt, self.joined) = (false, joins);
         }
         if let Some(note) = self.learning.ask(now) {
             self.send_to_all(&ipvs_sync::write_note(self.id, &note));
@@ -338,13 +353,21 @@ impl Synchroniser {
         Ok(())
     }
 
-    /// Gives a worker a connection to take over; waits a little for one that has much to do.
+    /// Gives the workers that a connection is of that connection to take over.
     fn bring(&self, connection: SyncConnection) {
-        let worker = match connection.kind {
-            SyncKind::Connection => (self.owner)(&connection),
+        let [first, second] = match connection.kind {
+            SyncKind::Connection => (self.owners)(&connection),
             // All workers have the same ones.
-            SyncKind::Template => WorkerId(0),
+            SyncKind::Template => [WorkerId(0); 2],
         };
+        self.bring_to(first, connection);
+        if second != first {
+            self.bring_to(second, connection);
+        }
+    }
+
+    /// Waits a little for a worker that has much to do.
+    fn bring_to(&self, worker: WorkerId, connection: SyncConnection) {
         let until = Instant::now() + BRINGING;
         while !self.channel.sync.bring(worker, connection) {
             if Instant::now() >= until || self.is_master.load(Relaxed) {

@@ -117,6 +117,11 @@ impl Learning {
         }
     }
 
+    /// Whether it was told everything.
+    pub(super) fn has_learnt(&self) -> bool {
+        self.stage == Stage::Learnt
+    }
+
     /// Whether this director may take over from one that works.
     pub(super) fn is_ready(&self, now: Duration) -> bool {
         let waited = now.saturating_sub(self.since);

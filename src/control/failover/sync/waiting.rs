@@ -137,6 +137,7 @@ mod tests {
             protocol: 6,
             state,
             timeout_ms: 1000,
+            idle_ms: 0,
             client: ([198, 18, 0, 1].into(), port),
             vip: ([192, 0, 2, 100].into(), 80),
             server: ([10, 0, 0, 11].into(), 80),

@@ -43,6 +43,7 @@ pub(super) fn entry(connection: &SyncConnection) -> Entry<'static> {
         server: socket(server),
         fwmark: connection.mark,
         timeout: connection.timeout_ms.div_ceil(1000),
+        idle: connection.idle_ms,
         sequences: None,
         engine_data: &[],
         engine_name: &[],
@@ -121,6 +122,7 @@ pub(super) fn connection(entry: &Entry<'_>) -> Option<SyncConnection> {
         protocol: entry.protocol,
         state,
         timeout_ms: seconds.min(LONGEST_SECONDS) * 1000,
+        idle_ms: entry.idle,
         client: end(entry.client),
         vip,
         server: end(entry.server),
@@ -194,6 +196,7 @@ mod tests {
             protocol: protocol::TCP,
             state: ConnectionState::Established,
             timeout_ms: 900_000,
+            idle_ms: 0,
             client: end("198.18.0.1", 40_000),
             vip: end("192.0.2.100", 80),
             server: end("10.0.0.11", 8080),
@@ -216,8 +219,11 @@ mod tests {
     fn a_connection_is_said_and_understood() {
         let said = said();
         assert_eq!(told(&said), said);
-        let marked = SyncConnection { mark: 7, ..said };
-        assert_eq!(told(&marked), marked);
+        for said in
+            [SyncConnection { mark: 7, ..said }, SyncConnection { idle_ms: 840_001, ..said }]
+        {
+            assert_eq!(told(&said), said);
+        }
         let tunnel = Entry { flags: flag::TUNNEL, ..entry(&said) };
         assert_eq!(connection(&tunnel), None);
     }

@@ -1,0 +1,242 @@
+//! Connections of one director that another takes over, whose workers are others: full NAT, whose
+//! port leads the server's packets to a worker that the first director chose by its own rule.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use pointsman::dataplane::stats::DropReason;
+use pointsman::dataplane::steering::Steering;
+use pointsman::dataplane::sync::{self, SyncConnection};
+use support::director::{IN, Setup, TestDirector};
+use support::packet::{ACK, FIN, PacketBuilder, SYN, assert_checksums, ends};
+
+const SERVICES: &str = r#"
+[[failover]]
+name = "pair"
+router_id = 51
+floating = [
+  { interface = "outside", address = "192.0.2.100" },
+  { interface = "outside", address = "2001:db8:1::100" },
+  { interface = "inside", address = "10.0.0.254" },
+  { interface = "inside", address = "fd00::254" },
+]
+
+[[service]]
+name = "web"
+listen = "tcp://192.0.2.100:80"
+servers = [{ address = "10.0.0.12:8080" }]
+
+[[service]]
+name = "dns6"
+listen = "udp://[2001:db8:1::100]:53"
+servers = [{ address = "[fd00::12]:5353" }]
+"#;
+
+/// Each director has a secret of its own.
+const SECRETS: [[u64; 4]; 2] = [
+    [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89],
+    [0x4528_21e6_38d0_1377, 0xbe54_66cf_34e9_0c6c, 0xc0ac_29b7_c97c_50dd, 0x3f84_d5b5_b547_0917],
+];
+const CONNECTIONS: u16 = 60;
+const WEB: (&str, &str) = ("tcp://192.0.2.100:80", "10.0.0.12:8080");
+const VIP: &str = "192.0.2.100:80";
+
+fn director(workers: u16, secret: [u64; 4]) -> (TestDirector, Steering) {
+    let steering = Steering::new(workers, secret);
+    let mut setup = Setup::with_services(SERVICES).workers(workers);
+    setup.steering = Some(steering.clone());
+    (setup.start(), steering)
+}
+
+/// A packet of an inside host or a server; where from and where to it goes on.
+fn pass(director: &mut TestDirector, packet: PacketBuilder) -> (String, String) {
+    director.receive(IN, &packet.from_server().build());
+    let sent = director.sent_one();
+    assert_eq!(sent.interface, IN);
+    assert_checksums(&sent.octets);
+    let (from, to) = ends(&sent.octets);
+    (from.to_string(), to.to_string())
+}
+
+/// A host, what it speaks to, and whom its server sees.
+struct Begun {
+    host: String,
+    vip: &'static str,
+    local: String,
+    server: String,
+}
+
+impl Begun {
+    fn packet(&self, from: &str, to: &str) -> PacketBuilder {
+        if self.vip.starts_with('[') {
+            PacketBuilder::udp(from, to)
+        } else {
+            PacketBuilder::tcp(from, to)
+        }
+    }
+
+    fn asks(&self, director: &mut TestDirector, flags: u8) {
+        let packet = self.packet(&self.host, self.vip).flags(flags);
+        assert_eq!(pass(director, packet), (self.local.clone(), self.server.clone()));
+    }
+
+    fn is_answered(&self, director: &mut TestDirector, flags: u8) {
+        let packet = self.packet(&self.server, &self.local).flags(flags);
+        assert_eq!(pass(director, packet), (self.vip.to_owned(), self.host.clone()));
+    }
+}
+
+/// Connections of inside hosts through the director, established.
+fn begin(director: &mut TestDirector) -> Vec<Begun> {
+    let hosts = (0..CONNECTIONS).flat_map(|number| {
+        let port = 20_000 + number;
+        let v6 = (format!("[fd00::11]:{port}"), "[2001:db8:1::100]:53");
+        [(format!("10.0.0.11:{port}"), VIP), v6]
+    });
+    let begun = hosts.map(|(host, vip)| {
+        let mut begun = Begun { host, vip, local: String::new(), server: String::new() };
+        let packet = begun.packet(&begun.host, vip).flags(SYN);
+        (begun.local, begun.server) = pass(director, packet);
+        begun.is_answered(director, SYN | ACK);
+        begun.asks(director, ACK);
+        begun
+    });
+    begun.collect()
+}
+
+/// What the active director has told, the last of each.
+fn told(director: &TestDirector) -> Vec<SyncConnection> {
+    let channel = director.failover.as_ref().unwrap();
+    let all = (0..channel.sync.workers()).flat_map(|worker| {
+        std::iter::from_fn(move || channel.sync.leaving(worker)).collect::<Vec<_>>()
+    });
+    let last: std::collections::BTreeMap<_, _> = all.map(|told| (told.client, told)).collect();
+    last.into_values().collect()
+}
+
+/// The director that takes over, and how many connections have a record at two workers.
+fn take_over(told: &[SyncConnection], workers: u16) -> (TestDirector, u64) {
+    let (mut director, steering) = director(workers, SECRETS[1]);
+    director.stand(false);
+    let channel = director.failover.clone().unwrap();
+    for told in told {
+        let [first, second] = steering.owners_of(sync::keys(told), || sync::keys(told));
+        assert!(channel.sync.bring(first, *told));
+        assert!(second == first || channel.sync.bring(second, *told));
+    }
+    while !channel.sync.is_taken() {
+        director.settle();
+    }
+    director.stand(true);
+    let all = 0..usize::from(workers);
+    let halves = all.map(|worker| director.stats(worker).halves.get()).sum();
+    (director, halves)
+}
+
+#[test]
+fn full_nat_goes_on_whatever_worker_the_port_leads_to() {
+    for (before, after) in [(1, 1), (1, 3), (2, 2), (3, 1), (4, 3)] {
+        let (mut director, _) = director(before, SECRETS[0]);
+        director.stand(true);
+        let begun = begin(&mut director);
+        let told = told(&director);
+        assert_eq!(told.len(), begun.len());
+
+        let (mut director, halves) = take_over(&told, after);
+        assert_eq!(halves > 0, after > 1, "{halves} of {}", begun.len());
+        let count = begun.len();
+        let adopted = (0..usize::from(after)).map(|w| director.stats(w).adopted.get());
+        assert_eq!(adopted.sum::<u64>(), count as u64);
+        assert_eq!(u64::from(director.connections()), count as u64 + halves);
+        assert_eq!(director.list().len(), count);
+        assert_eq!(director.load(WEB.0, WEB.1), (CONNECTIONS.into(), 0));
+        for begun in &begun {
+            begun.is_answered(&mut director, ACK);
+            begun.asks(&mut director, ACK);
+        }
+        // No other connection gets one of their ports.
+        let port = |local: &str| local.rsplit_once(':').unwrap().1.to_owned();
+        let web = begun.iter().filter(|begun| begun.vip == VIP);
+        let taken: Vec<_> = web.map(|begun| port(&begun.local)).collect();
+        for number in 0..100 {
+            let host = format!("10.0.0.11:{}", 30_000 + number);
+            let syn = PacketBuilder::tcp(&host, VIP).flags(SYN);
+            let (local, _) = pass(&mut director, syn);
+            assert!(!taken.contains(&port(&local)), "{local}");
+        }
+        // They end at both workers, and leave nothing behind.
+        for begun in &begun {
+            begun.asks(&mut director, FIN | ACK);
+            begun.is_answered(&mut director, FIN | ACK);
+            begun.asks(&mut director, ACK);
+        }
+        assert_eq!(director.drops().len(), 0, "{:?}", director.drops());
+        director.advance(400_000);
+        assert_eq!(director.connections(), 0);
+        assert_eq!(director.load(WEB.0, WEB.1), (0, 0));
+        let late = begun[0].packet(&begun[0].server, &begun[0].local).flags(ACK);
+        director.receive(IN, &late.from_server().build());
+        assert_eq!(director.dropped(DropReason::NoService), 1);
+    }
+}
+
+/// What a standby knows of one connection: its whole idle time, and how much of that is left.
+fn expires(director: &mut TestDirector, host: &str) -> Option<u32> {
+    let host = host.parse().unwrap();
+    director.list().into_iter().find(|row| row.client == host).map(|row| row.expires_ms)
+}
+
+#[test]
+fn a_connection_that_has_idled_for_long_may_idle_as_long_as_ever_after_a_takeover() {
+    const TIMEOUT: u32 = 900_000;
+    const IDLE: u32 = 840_000;
+    let (mut director, _) = director(1, SECRETS[0]);
+    director.stand(true);
+    let begun = begin(&mut director);
+    let web = begun.iter().find(|begun| begun.vip == VIP).unwrap();
+    director.advance(IDLE - 30_000);
+    told(&director);
+    director.advance(30_000);
+    let told: Vec<_> = told(&director).into_iter().filter(|told| told.protocol == 6).collect();
+    assert_eq!(told.len(), usize::from(CONNECTIONS), "the walk has told of them again");
+    let (mut director, _) = take_over(&told, 2);
+    let left = expires(&mut director, &web.host).unwrap();
+    assert!((TIMEOUT - IDLE..TIMEOUT - IDLE + 20_000).contains(&left), "{left} ms are left");
+    web.asks(&mut director, ACK);
+    assert_eq!(expires(&mut director, &web.host), Some(TIMEOUT));
+    director.advance(IDLE);
+    web.asks(&mut director, ACK);
+    // Of the others nothing came any more.
+    assert_eq!(director.list().len(), 1);
+}
+
+#[test]
+fn what_was_told_last_before_a_takeover_is_taken_over_and_replaces_nothing_newer() {
+    let (mut before, _) = director(1, SECRETS[0]);
+    before.stand(true);
+    let begun = begin(&mut before);
+    let told = told(&before);
+    let (mut director, _) = director(1, SECRETS[1]);
+    director.stand(true);
+    // A host has begun anew meanwhile, with another address of the director's.
+    let again = &begun[0];
+    let syn = again.packet(&again.host, again.vip).flags(SYN);
+    let (local, _) = pass(&mut director, syn);
+    let channel = director.failover.clone().unwrap();
+    for told in &told {
+        assert!(channel.sync.bring(pointsman::ids::WorkerId(0), *told));
+    }
+    director.settle();
+    for begun in &begun[1..] {
+        begun.is_answered(&mut director, ACK);
+    }
+    let ack = again.packet(&again.host, again.vip).flags(ACK);
+    assert_eq!(pass(&mut director, ack).0, local);
+    assert_eq!(director.list().len(), begun.len());
+}
