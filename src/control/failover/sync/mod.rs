@@ -4,6 +4,7 @@
 //! What cannot be sent yet waits ([`Waiting`]), and the workers never do. A standby asks for
 //! everything when it begins ([`transfer`]).
 
+mod refusals;
 mod seal;
 mod transfer;
 mod waiting;
@@ -26,6 +27,7 @@ use crate::wire::ipvs_sync::{self, Note, NoteKind, Unfit, Writer};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{U16, checksum};
 
+use refusals::Refusals;
 use seal::{GROWTH, Seal};
 pub(in crate::control) use transfer::Knowledge;
 use transfer::{Learning, Telling};
@@ -71,18 +73,14 @@ impl SyncCounts {
         self.is_ready.load(Relaxed)
     }
 
-    /// Why a message was refused last.
+    /// Why a message was refused last. Not for the failover thread, which waits for no lock.
     pub(super) fn refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn refuse(&self, why: String) {
         self.refused.fetch_add(1, Relaxed);
-        let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref() != Some(&why) {
-            tracing::warn!(why, "a message about connections was refused");
-            *last = Some(why);
-        }
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 }
 
@@ -108,6 +106,7 @@ pub(super) struct Synchroniser {
     was_master: bool,
     /// It knew everything once since it was the master last.
     is_ready: bool,
+    refusals: Refusals,
 }
 
 impl Synchroniser {
@@ -153,6 +152,7 @@ impl Synchroniser {
             learning: Learning::new(random()?),
             was_master: true,
             is_ready: false,
+            refusals: Refusals::default(),
         }))
     }
 
@@ -293,9 +293,16 @@ impl Synchroniser {
                 continue;
             }
             if let Err(why) = self.read(&message, now) {
-                self.counts.refuse(format!("{}: {why}", message.source));
+                self.refuse(format!("{}: {why}", message.source), now);
             }
         }
+    }
+
+    fn refuse(&mut self, why: String, now: Duration) {
+        if let Some(unsaid) = self.refusals.note(&why, now) {
+            tracing::warn!(why, unsaid, "a message about connections was refused");
+        }
+        self.counts.refuse(why);
     }
 
     /// Takes what a message says.
