@@ -157,10 +157,11 @@ fn direct(
         }
     };
     listeners.own();
+    let watch = links::LinkWatch::begin(&config, &ports);
     let failover = channel.map(|channel| FailoverPlant {
         channel,
         macs: devices::macs(&config, &ports),
-        links: Box::new(links::Links::new(&config, &ports)),
+        links: Box::new(watch.links()),
         owner: workers::owner_by(steering),
         clock: tsc::now,
         hz: tsc::hz(),
@@ -192,6 +193,7 @@ fn direct(
     }
     let stats = crew.lcores.join()?;
     control?.finish()?;
+    drop(watch);
     let forgotten = ports.iter().map(Port::buffers_forgotten).sum();
     ports::stop(ports)?;
     settle(&stats, &pool, forgotten)

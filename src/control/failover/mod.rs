@@ -17,12 +17,12 @@ mod transitions;
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Relaxed, Release},
 };
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -41,6 +41,7 @@ pub use health::LinkSource;
 pub(super) use health::Pulse;
 use link::Link;
 pub use link::hearing;
+use status::Shown;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
 pub use sync::OwnerOf;
 use sync::{SyncCounts, Synchroniser};
@@ -100,7 +101,8 @@ enum Word {
 #[derive(Debug)]
 pub(super) struct Failover {
     words: Sender<Word>,
-    status: Arc<Mutex<FailoverStatus>>,
+    shown: Arc<Shown>,
+    sync_counts: Arc<SyncCounts>,
     pulse: Pulse,
 }
 
@@ -115,7 +117,7 @@ impl Failover {
         let pulse = Pulse::default();
         let (words, told) = mpsc::channel();
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
-        let status = Arc::new(Mutex::new(FailoverStatus::default()));
+        let shown = Arc::<Shown>::default();
         let health = Health::new(plant.links, workers, pulse.clone());
         let (is_master, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let sync_counts = Arc::<SyncCounts>::default();
@@ -139,16 +141,16 @@ impl Failover {
             cpu: config.director.control_cpu,
             told,
             transitions,
-            shown: Arc::clone(&status),
+            shown: Arc::clone(&shown),
             counts: status::Counts::default(),
             role: Role::Stopped,
             tracked_fault: None,
             is_master,
             ended,
-            sync_counts,
+            sync_counts: Arc::clone(&sync_counts),
         };
         std::thread::Builder::new().name("failover".into()).spawn(move || turner.run())?;
-        Ok((Self { words, status, pulse }, happened))
+        Ok((Self { words, shown, sync_counts, pulse }, happened))
     }
 
     /// The control side has turned.
@@ -166,13 +168,12 @@ impl Failover {
         self.tell(Word::Tracked(verdict));
     }
 
-    /// Does as the operator says; the answer comes later.
-    pub(super) fn order(
-        &self,
-        order: Order,
-        answer: oneshot::Sender<Result<FailoverStatus, String>>,
-    ) {
+    /// Does as the operator says: how things are then, or why not. `None`: the thread is gone.
+    pub(super) async fn order(&self, order: Order) -> Option<Result<FailoverStatus, String>> {
+        let (answer, answered) = oneshot::channel();
         self.tell(Word::Order(order, answer));
+        let done = answered.await.ok()?;
+        Some(done.map(|status| self.with_refusal(status)))
     }
 
     /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
@@ -183,7 +184,11 @@ impl Failover {
 
     /// How things are.
     pub(super) fn status(&self) -> FailoverStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.with_refusal(FailoverStatus::clone(&self.shown.get()))
+    }
+
+    fn with_refusal(&self, status: FailoverStatus) -> FailoverStatus {
+        FailoverStatus { connection_message_refused: self.sync_counts.refusal(), ..status }
     }
 
     fn tell(&self, word: Word) -> bool {
@@ -204,7 +209,7 @@ struct Turner {
     pause: Duration,
     told: Receiver<Word>,
     transitions: tokio_mpsc::UnboundedSender<Transition>,
-    shown: Arc<Mutex<FailoverStatus>>,
+    shown: Arc<Shown>,
     counts: status::Counts,
     role: Role,
     /// Why this director must not be the master, by what is tracked.
@@ -262,8 +267,7 @@ impl Turner {
             self.act(now, &mut election, &mut actions);
             self.announce(now);
             if has_acted || now >= next_show {
-                next_show = now + SHOW_EVERY;
-                self.show(now, &election);
+                next_show = self.show(now, &election);
             }
             std::thread::sleep(self.pause);
         }
@@ -376,9 +380,10 @@ impl Turner {
         }
     }
 
-    fn show(&self, now: Duration, election: &Election) {
-        let status = status::of(self, now, election);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    /// When it is to be shown again: at once, where somebody reads in this moment.
+    fn show(&self, now: Duration, election: &Election) -> Duration {
+        let is_shown = self.shown.put(status::of(self, now, election));
+        now + if is_shown { SHOW_EVERY } else { Duration::ZERO }
     }
 
     /// Waits until everything has been said, and has the workers stop.
