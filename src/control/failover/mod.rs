@@ -9,6 +9,7 @@ mod announcer;
 mod election;
 mod health;
 mod link;
+mod notify;
 mod status;
 mod sync;
 mod track;
