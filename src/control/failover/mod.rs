@@ -14,6 +14,7 @@ mod status;
 mod sync;
 mod track;
 mod transitions;
+mod weight_file;
 #[cfg(test)]
 mod tests;
 
