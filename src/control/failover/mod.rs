@@ -61,6 +61,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// Errands that announcements leave room for.
 const KEPT_ROOM: usize = 64;
+/// Messages that are taken in one turn: all that wait for one worker.
+const HEARD_IN_ONE_TURN: usize = 256;
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -246,7 +248,8 @@ impl Turner {
         loop {
             let now = start.elapsed();
             // What has come first: who does not listen cannot say that nobody spoke.
-            while let Some(message) = self.channel.heard() {
+            let channel = Arc::clone(&self.channel);
+            for message in heard_in_one_turn(&channel) {
                 self.hear(now, &message, &mut election, &mut actions);
             }
             if let Some(workers) = self.listen(now, &mut election, &mut actions) {
@@ -399,6 +402,11 @@ impl Turner {
         self.ended.store(true, Relaxed);
         workers.store(true, Release);
     }
+}
+
+/// What was heard, as far as it is taken in one turn: where a loop brings ever more, it is not all.
+fn heard_in_one_turn(channel: &FailoverChannel) -> impl Iterator<Item = HeardMessage> {
+    std::iter::from_fn(|| channel.heard()).take(HEARD_IN_ONE_TURN)
 }
 
 /// Before all threads of ordinary priority: the least of the real-time ones.
