@@ -45,6 +45,7 @@ use link::Link;
 pub use link::hearing;
 use status::Shown;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
+pub(super) use sync::Knowledge;
 pub use sync::OwnerOf;
 use sync::{SyncCounts, Synchroniser};
 pub(super) use track::{Tracks, Verdict};
