@@ -210,6 +210,20 @@ impl Control {
         // The workers have ended: what they retired last is freed here.
         let now = self.now();
         self.take_events(now, usize::MAX);
+        self.finish(signals).await;
+    }
+
+    /// The operator's program hears of the end; who cannot wait for it sends a second signal.
+    async fn finish(mut self, mut signals: Signals) {
+        let told = std::mem::take(&mut self.transitions).finish();
+        tokio::pin!(told);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut told => return,
+                signal = signals.next() => self.on_signal(signal),
+            }
+        }
     }
 
     fn now(&self) -> Duration {

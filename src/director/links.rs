@@ -1,7 +1,11 @@
 //! The links of the interfaces, for the failover thread, which must not wait for an answer.
+//!
+//! A thread of its own asks: the kernel may take long, for others change its interfaces meanwhile,
+//! and so may a port, which answers one question at a time, that of its counters among them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
@@ -12,67 +16,96 @@ use crate::control::config::{Config, Device, InterfaceConfig};
 use crate::dpdk::port::{Port, PortStatsReader};
 use crate::ids::InterfaceId;
 
-/// The pause between two looks at the kernel's interfaces.
+/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The links of the interfaces.
+/// The links of the interfaces as they were at the last look.
 #[derive(Debug)]
-pub(super) struct Links {
-    /// By interface.
-    interfaces: Vec<Option<LinkOf>>,
-    kernel: Arc<Vec<KernelLink>>,
+pub(super) struct Links(Arc<Vec<Link>>);
+
+/// The link of an interface.
+#[derive(Debug)]
+struct Link {
+    /// `None`: nothing tells of it, and it counts as up.
+    port: Option<PortStatsReader>,
+    /// The kernel's interface behind a port whose driver does not look at it.
+    kernel: Option<String>,
+    is_port_up: AtomicBool,
+    is_kernel_up: AtomicBool,
 }
 
-/// What tells of the link of an interface.
-#[derive(Debug)]
-struct LinkOf {
-    port: PortStatsReader,
-    /// The place of the kernel's interface behind a port whose driver does not look at it.
-    kernel: Option<usize>,
-}
-
-/// An interface of the kernel, as it was at the last look.
-#[derive(Debug)]
-struct KernelLink {
-    name: String,
-    is_up: AtomicBool,
-}
-
-impl Links {
-    /// Of the configured interfaces. A thread looks at those of the kernel as long as this lives:
-    /// to ask the kernel may take long, for others change its interfaces meanwhile.
-    pub(super) fn new(config: &Config, ports: &[Port]) -> Self {
-        let configured = config.ports();
-        let mut kernel = Vec::new();
-        let mut of = |interface: &InterfaceConfig| {
-            let place = configured.iter().position(|port| *port.device == interface.device)?;
-            let name = behind(&interface.device);
-            let kernel = name.map(|name| {
-                kernel.push(KernelLink { name, is_up: AtomicBool::new(true) });
-                kernel.len() - 1
-            });
-            Some(LinkOf { port: ports.get(place)?.stats_reader(), kernel })
-        };
-        let interfaces = config.interfaces.iter().map(&mut of).collect();
-        let kernel = Arc::new(kernel);
-        look(&kernel);
-        if !kernel.is_empty() {
-            let kernel = Arc::downgrade(&kernel);
-            let watcher = std::thread::Builder::new().name("links".into());
-            if let Err(error) = watcher.spawn(move || watch(&kernel)) {
-                tracing::error!(%error, "nobody watches the links of the kernel's interfaces");
-            }
+impl Link {
+    fn of(interface: &InterfaceConfig, port: Option<&Port>) -> Self {
+        Self {
+            port: port.map(Port::stats_reader),
+            kernel: port.and_then(|_| behind(&interface.device)),
+            is_port_up: AtomicBool::new(true),
+            is_kernel_up: AtomicBool::new(true),
         }
-        Self { interfaces, kernel }
     }
 }
 
 impl LinkSource for Links {
     fn is_up(&self, interface: InterfaceId) -> bool {
-        let Some(Some(link)) = self.interfaces.get(interface.index()) else { return true };
-        let kernel = link.kernel.and_then(|place| self.kernel.get(place));
-        link.port.link().is_none_or(|link| link.up)
-            && kernel.is_none_or(|kernel| kernel.is_up.load(Relaxed))
+        self.0
+            .get(interface.index())
+            .is_none_or(|link| link.is_port_up.load(Relaxed) && link.is_kernel_up.load(Relaxed))
+    }
+}
+
+/// Who looks at the links, until this is dropped. It must be before the ports are stopped.
+#[derive(Debug)]
+pub(super) struct LinkWatch {
+    links: Arc<Vec<Link>>,
+    is_over: Arc<AtomicBool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl LinkWatch {
+    /// Begins to look at the links of the configured interfaces of a pair.
+    pub(super) fn begin(config: &Config, ports: &[Port]) -> Self {
+        let configured = config.ports();
+        let of = |interface: &InterfaceConfig| {
+            let place = configured.iter().position(|port| *port.device == interface.device);
+            Link::of(interface, place.and_then(|place| ports.get(place)))
+        };
+        let links = Arc::new(config.interfaces.iter().map(of).collect::<Vec<_>>());
+        let is_over = Arc::<AtomicBool>::default();
+        let mut watch = Self { links, is_over, watcher: None };
+        if config.failover.is_some() {
+            look(&watch.links);
+            watch.start();
+        }
+        watch
+    }
+
+    fn start(&mut self) {
+        let (links, is_over) = (Arc::clone(&self.links), Arc::clone(&self.is_over));
+        let watch = move || {
+            while !is_over.load(Relaxed) {
+                look(&links);
+                std::thread::sleep(PAUSE);
+            }
+        };
+        match std::thread::Builder::new().name("links".into()).spawn(watch) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => tracing::error!(%error, "nobody watches the links of the interfaces"),
+        }
+    }
+
+    /// What is known of them.
+    pub(super) fn links(&self) -> Links {
+        Links(Arc::clone(&self.links))
+    }
+}
+
+impl Drop for LinkWatch {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            // If it has panicked, its message is in the log.
+            watcher.join().ok();
+        }
     }
 }
 
@@ -86,29 +119,31 @@ fn behind(device: &Device) -> Option<String> {
     }
 }
 
-/// Until nobody asks any more.
-fn watch(kernel: &Weak<Vec<KernelLink>>) {
-    while let Some(kernel) = kernel.upgrade() {
-        look(&kernel);
-        drop(kernel);
-        std::thread::sleep(PAUSE);
+fn look(links: &[Link]) {
+    for link in links {
+        let state = link.port.as_ref().and_then(PortStatsReader::link);
+        link.is_port_up.store(state.is_none_or(|state| state.up), Relaxed);
+    }
+    if links.iter().any(|link| link.kernel.is_some()) {
+        look_at_kernel(links);
     }
 }
 
-/// Notes which interfaces are up and have a carrier; one that is gone has none.
+/// Notes which interfaces of the kernel are up and have a carrier; one that is gone has none.
 ///
 /// `IFF_RUNNING` follows the carrier by up to a second, for the kernel looks at links that seldom.
 /// So one whose carrier is lost is down at once, and one whose carrier is back is up only when the
 /// kernel sends by it again. At the start a carrier is enough.
-fn look(links: &[KernelLink]) {
+fn look_at_kernel(links: &[Link]) {
     let Ok(all) = getifaddrs() else { return };
     let all: Vec<_> = all.map(|known| (known.interface_name, known.flags)).collect();
     for link in links {
+        let Some(kernel) = &link.kernel else { continue };
         let mut working = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_LOWER_UP;
-        if !link.is_up.load(Relaxed) {
+        if !link.is_kernel_up.load(Relaxed) {
             working |= InterfaceFlags::IFF_RUNNING;
         }
-        let is_up = all.iter().any(|(name, flags)| *name == link.name && flags.contains(working));
-        link.is_up.store(is_up, Relaxed);
+        let is_up = all.iter().any(|(name, flags)| name == kernel && flags.contains(working));
+        link.is_kernel_up.store(is_up, Relaxed);
     }
 }

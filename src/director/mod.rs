@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
+use crate::control::handover::file::Claim;
 use crate::control::handover::{Import, Successor, Taken};
 use crate::control::{self, BuildInfo, FailoverPlant, HandoverPlant, Listeners, Plant, failover};
 use crate::dataplane::failover::{FailoverChannel, REFRESH};
@@ -46,7 +47,7 @@ pub fn run(
     source: ConfigSource,
     running: Option<Successor>,
 ) -> Result<(), DirectorError> {
-    let mut predecessor = Predecessor::of(&config, running);
+    let (mut predecessor, claim) = Predecessor::of(&config, running);
     let prepared = match prepare(&config, &mut predecessor) {
         Ok(prepared) => prepared,
         Err(why) => {
@@ -54,7 +55,7 @@ pub fn run(
             return Err(why);
         }
     };
-    direct(config, source, prepared, predecessor)
+    direct((config, source), prepared, (predecessor, claim))
 }
 
 /// What a director is made of, up to the workers, which wait for their packets.
@@ -136,10 +137,9 @@ fn prepare(config: &Config, predecessor: &mut Predecessor) -> Result<Prepared, D
 
 /// Takes over what the director before had, forwards, and stops at the end.
 fn direct(
-    config: Config,
-    source: ConfigSource,
+    (config, source): (Config, ConfigSource),
     prepared: Prepared,
-    predecessor: Predecessor,
+    (predecessor, claim): (Predecessor, Option<Claim>),
 ) -> Result<(), DirectorError> {
     // Workers run until the control thread raises the stop flag; without one they stop at once.
     let stop = StopUnlessControlled(Arc::clone(&prepared.stop));
@@ -157,10 +157,11 @@ fn direct(
         }
     };
     listeners.own();
+    let watch = links::LinkWatch::begin(&config, &ports);
     let failover = channel.map(|channel| FailoverPlant {
         channel,
         macs: devices::macs(&config, &ports),
-        links: Box::new(links::Links::new(&config, &ports)),
+        links: Box::new(watch.links()),
         owners: workers::owners_of_told(steering),
         clock: tsc::now,
         hz: tsc::hz(),
@@ -187,8 +188,12 @@ fn direct(
         },
     };
     let control = control::spawn(reins, plant).inspect_err(|_| stop.0.store(true, Relaxed));
+    if let Some(claim) = claim.filter(|_| control.is_ok()) {
+        claim.end();
+    }
     let stats = crew.lcores.join()?;
     control?.finish()?;
+    drop(watch);
     let forgotten = ports.iter().map(Port::buffers_forgotten).sum();
     ports::stop(ports)?;
     settle(&stats, &pool, forgotten)

@@ -7,7 +7,7 @@ use super::DirectorError;
 use super::workers::secret;
 use crate::control::config::Config;
 use crate::control::handover::codec::Head;
-use crate::control::handover::file::StateFile;
+use crate::control::handover::file::{Claim, StateFile};
 use crate::control::handover::receiver::Receiver;
 use crate::control::handover::{Import, Successor, Taken};
 use crate::control::{Listeners, StartError};
@@ -26,13 +26,15 @@ pub(super) enum Predecessor {
 }
 
 impl Predecessor {
-    /// `running`: the one that has started this one.
-    pub(super) fn of(config: &Config, running: Option<Successor>) -> Self {
+    /// `running`: the one that has started this one. With a file comes the claim to it, which ends
+    /// once this director has started.
+    pub(super) fn of(config: &Config, running: Option<Successor>) -> (Self, Option<Claim>) {
         if let Some(running) = running {
-            return Self::Director(Box::new(running));
+            return (Self::Director(Box::new(running)), None);
         }
-        let file = config.director.state_file.as_deref().and_then(StateFile::open);
-        file.map_or(Self::Nobody, |file| Self::File(Box::new(file)))
+        let claim = config.director.state_file.as_deref().and_then(Claim::of);
+        let file = claim.as_ref().and_then(StateFile::open);
+        (file.map_or(Self::Nobody, |file| Self::File(Box::new(file))), claim)
     }
 
     fn head(&self) -> Option<&Head> {

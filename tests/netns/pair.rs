@@ -305,6 +305,9 @@ fn what_is_tracked_and_the_program_that_is_told_have_their_say() {
         expected.iter().all(is_told).then_some(())
     });
     director.stop();
+    let lines = fs::read_to_string(&told).unwrap();
+    let last = lines.lines().last().unwrap();
+    assert!(last.starts_with("pair stopped master "), "{last}");
     backup.stop();
 }
 

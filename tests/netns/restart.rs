@@ -280,6 +280,18 @@ fn connections_of_every_kind_survive_two_upgrades() {
     assert!(!lab.state().join("pointsman.sock").exists(), "the socket is left behind");
 }
 
+/// Its port does not start, after everything else was there.
+fn fails_to_start(lab: &Lab, mut config: Table) {
+    let outside = section(&mut config, &["interface", "outside"]);
+    let device = format!("{},speed=9", outside["device"].as_str().unwrap());
+    outside.insert("device".into(), device.into());
+    let file = write(lab, "bad", &config);
+    let line = format!("timeout 60 {BINARY} run --config {}", file.display());
+    let output = lab.attempt("director", &line);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)) && said.contains("speed"), "{said}");
+}
+
 #[test]
 fn connections_of_every_kind_survive_a_restart_with_a_state_file() {
     let lab = Lab::two_nic("restart");
@@ -299,6 +311,8 @@ fn connections_of_every_kind_survive_a_restart_with_a_state_file() {
         assert!(log.contains("imbalance=0 buffers_in_use=0"), "{log}");
         assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o600);
         let stopped = begun.elapsed();
+        fails_to_start(&lab, config.clone());
+        assert!(state.exists(), "a start that has failed used the state");
         let line = Line::start(&lab, &config);
         eprintln!("stopped within {stopped:?}, ready after {:?}", begun.elapsed());
         assert!(!state.exists(), "the state is used once");

@@ -4,7 +4,6 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use tokio::sync::oneshot;
 
 use super::Doors;
 use super::message::{FailoverStatus, Failure};
@@ -51,16 +50,13 @@ fn of(doors: &Doors) -> Result<&Failover, Refusal> {
 }
 
 async fn order(doors: &Doors, order: Order) -> Result<Json<FailoverStatus>, Refusal> {
-    let failover = of(doors)?;
-    let (answer, answered) = oneshot::channel();
-    failover.order(order, answer);
-    match answered.await {
-        Ok(Ok(status)) => Ok(Json(status)),
-        Ok(Err(fault)) => {
+    match of(doors)?.order(order).await {
+        Some(Ok(status)) => Ok(Json(status)),
+        Some(Err(fault)) => {
             let error = format!("this director cannot take over: {fault}");
             let hint = "repair that first; pointsman ha tells when it works again";
             Err(Refusal::new(StatusCode::CONFLICT, error, hint))
         }
-        Err(_) => Err(unavailable()),
+        None => Err(unavailable()),
     }
 }

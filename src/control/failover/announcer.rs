@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hashbrown::HashSet;
+
 use crate::control::config::Announcements;
 use crate::ids::InterfaceId;
 
@@ -21,31 +23,59 @@ pub(super) struct Announcer {
     queue: VecDeque<Announcement>,
     /// Rounds that are to come, and when the next one begins; `None`: the director is not active.
     next: Option<(u8, Duration)>,
-    /// Until when what may be sent has been counted.
-    counted: Duration,
-    /// What may be sent now.
-    allowed: f64,
+    allowance: Allowance,
+}
+
+/// How much may be sent: so many a second, and a tenth of that at once.
+#[derive(Debug)]
+struct Allowance {
+    /// The time that each takes of what was saved.
+    each: Duration,
+    /// Time that was saved, and its end.
+    saved: Duration,
+    until: Duration,
+}
+
+impl Allowance {
+    /// The most that is saved, where one takes no more.
+    const MOST: Duration = Duration::from_millis(100);
+
+    fn new(per_second: u32) -> Self {
+        let each = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(per_second.max(1))));
+        Self { each, saved: Self::MOST.max(each), until: Duration::ZERO }
+    }
+
+    /// Takes as many as may be sent now, at most `wanted`.
+    fn take(&mut self, now: Duration, wanted: usize) -> usize {
+        let passed = now.saturating_sub(self.until);
+        self.saved = self.saved.saturating_add(passed).min(Self::MOST.max(self.each));
+        self.until = now;
+        let allowed = u32::try_from(self.saved.as_nanos() / self.each.as_nanos());
+        let count = allowed.unwrap_or(u32::MAX).min(u32::try_from(wanted).unwrap_or(u32::MAX));
+        self.saved = self.saved.saturating_sub(self.each * count);
+        count as usize
+    }
 }
 
 impl Announcer {
     pub(super) fn new(settings: Announcements) -> Self {
         Self {
+            allowance: Allowance::new(settings.per_second),
             settings,
             addresses: Vec::new(),
             queue: VecDeque::new(),
             next: None,
-            counted: Duration::ZERO,
-            allowed: 0.0,
         }
     }
 
     /// The active director answers for these from now on; new ones are announced at once.
     pub(super) fn set(&mut self, addresses: Vec<Announcement>) {
         if self.next.is_some() {
-            let news = addresses.iter().filter(|address| !self.addresses.contains(address));
-            self.queue.extend(news);
+            let known: HashSet<_> = self.addresses.iter().collect();
+            self.queue.extend(addresses.iter().filter(|address| !known.contains(address)));
         }
-        self.queue.retain(|address| addresses.contains(address));
+        let kept: HashSet<_> = addresses.iter().copied().collect();
+        self.queue.retain(|address| kept.contains(address));
         self.addresses = addresses;
     }
 
@@ -53,9 +83,6 @@ impl Announcer {
     pub(super) fn begin(&mut self, now: Duration) {
         self.queue.clear();
         self.next = Some((self.settings.repeat, now));
-        // The first ones leave at once.
-        self.allowed = f64::from(self.settings.per_second) / 10.0;
-        self.counted = now;
     }
 
     /// The director is not the active one any more.
@@ -69,11 +96,9 @@ impl Announcer {
         if self.next.is_none() {
             return;
         }
-        for address in self.addresses.iter().filter(|(on, _)| *on == interface) {
-            if !self.queue.contains(address) {
-                self.queue.push_back(*address);
-            }
-        }
+        let waiting: HashSet<_> = self.queue.iter().copied().collect();
+        let there = self.addresses.iter().filter(|(on, _)| *on == interface);
+        self.queue.extend(there.filter(|address| !waiting.contains(*address)));
     }
 
     /// What is to be announced now, at most `room`.
@@ -88,19 +113,7 @@ impl Announcer {
             };
             self.next = Some((rounds, now.saturating_add(pause)));
         }
-        let rate = f64::from(self.settings.per_second);
-        let passed = now.saturating_sub(self.counted).as_secs_f64();
-        self.counted = now;
-        self.allowed = (self.allowed + passed * rate).min(rate / 10.0).max(1.0);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 1 and a tenth of the rate"
-        )]
-        let count = (self.allowed as usize).min(room).min(self.queue.len());
-        #[allow(clippy::cast_precision_loss, reason = "a small number")]
-        let spent = count as f64;
-        self.allowed -= spent;
+        let count = self.allowance.take(now, room.min(self.queue.len()));
         self.queue.drain(..count).collect()
     }
 }
@@ -173,5 +186,60 @@ mod tests {
         assert_eq!(announcer.due(MS, 0), []);
         announcer.set(addresses(3)[1..].to_vec());
         assert_eq!(announcer.due(MS * 2, 200), addresses(3)[1..].to_vec());
+    }
+
+    /// What is announced within a minute, a turn every so often, while there is always more.
+    fn in_a_minute(per_second: u32, turn: Duration) -> usize {
+        let settings = Announcements { per_second, repeat: 1, ..Announcements::default() };
+        let mut announcer = Announcer::new(settings);
+        announcer.set(addresses(10_000));
+        announcer.begin(MS);
+        let times = std::iter::successors(Some(MS), |at| Some(*at + turn));
+        let times = times.take_while(|at| *at <= MS * 60_000);
+        times.map(|at| announcer.due(at, 200).len()).sum()
+    }
+
+    #[test]
+    fn the_rate_is_held_however_often_there_is_a_turn() {
+        for per_second in [10, 100] {
+            for turn in [MS / 2, MS * 5, MS * 100] {
+                let told = in_a_minute(per_second, turn);
+                let most = per_second as usize * 60 + per_second as usize / 10;
+                assert!((most * 98 / 100..=most).contains(&told), "{per_second} {turn:?}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_becomes_the_active_one_again_and_again_announces_no_more_than_is_allowed() {
+        let settings = Announcements { per_second: 100, ..Announcements::default() };
+        let mut announcer = Announcer::new(settings);
+        announcer.set(addresses(1000));
+        let mut told = 0;
+        for at in (1..=10_000).step_by(10) {
+            announcer.begin(MS * at);
+            told += announcer.due(MS * at, 200).len();
+            announcer.end();
+        }
+        assert!((990..=1010).contains(&told), "{told}");
+    }
+
+    #[test]
+    fn of_ten_thousand_addresses_each_waits_once_and_in_order() {
+        let mut announcer = Announcer::new(Announcements::default());
+        let all = addresses(15_000);
+        announcer.set(all[..10_000].to_vec());
+        announcer.begin(MS);
+        assert_eq!(announcer.due(MS, 50), all[..50]);
+        // Half of them go, others come, and a link may have been told otherwise.
+        announcer.set(all[5000..].to_vec());
+        announcer.again(InterfaceId(1));
+        assert_eq!(announcer.queue, all[5000..].to_vec());
+        announcer.queue.drain(..8000);
+        announcer.again(InterfaceId(1));
+        let (gone, waiting) = all[5000..].split_at(8000);
+        let again = gone.iter().filter(|(on, _)| *on == InterfaceId(1));
+        let expected: Vec<_> = waiting.iter().chain(again).copied().collect();
+        assert_eq!(announcer.queue, expected);
     }
 }

@@ -10,20 +10,22 @@ mod election;
 mod health;
 mod lease;
 mod link;
+mod notify;
 mod status;
 mod sync;
 mod track;
 mod transitions;
+mod weight_file;
 #[cfg(test)]
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Relaxed, Release},
 };
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -45,7 +47,9 @@ pub(super) use health::Pulse;
 use lease::{Lapse, LeaseWatch};
 use link::Link;
 pub use link::hearing;
+use status::Shown;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};
+pub(super) use sync::Knowledge;
 use sync::{SyncCounts, Synchroniser};
 pub(super) use track::{Tracks, Verdict};
 pub(super) use transitions::{Transition, Transitions};
@@ -61,6 +65,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const SHOW_EVERY: Duration = Duration::from_millis(100);
 /// Errands that announcements leave room for.
 const KEPT_ROOM: usize = 64;
+/// Messages that are taken in one turn: all that wait for one worker.
+const HEARD_IN_ONE_TURN: usize = 256;
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -103,7 +109,8 @@ enum Word {
 #[derive(Debug)]
 pub(super) struct Failover {
     words: Sender<Word>,
-    status: Arc<Mutex<FailoverStatus>>,
+    shown: Arc<Shown>,
+    sync_counts: Arc<SyncCounts>,
     pulse: Pulse,
 }
 
@@ -118,7 +125,7 @@ impl Failover {
         let pulse = Pulse::default();
         let (words, told) = mpsc::channel();
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
-        let status = Arc::new(Mutex::new(FailoverStatus::default()));
+        let shown = Arc::<Shown>::default();
         let health = Health::new(plant.links, workers, pulse.clone());
         let (is_master, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let sync_counts = Arc::<SyncCounts>::default();
@@ -142,17 +149,17 @@ impl Failover {
             cpu: config.director.control_cpu,
             told,
             transitions,
-            shown: Arc::clone(&status),
+            shown: Arc::clone(&shown),
             counts: status::Counts::default(),
             role: Role::Stopped,
             tracked_fault: None,
             lease: LeaseWatch::default(),
             is_master,
             ended,
-            sync_counts,
+            sync_counts: Arc::clone(&sync_counts),
         };
         std::thread::Builder::new().name("failover".into()).spawn(move || turner.run())?;
-        Ok((Self { words, status, pulse }, happened))
+        Ok((Self { words, shown, sync_counts, pulse }, happened))
     }
 
     /// The control side has turned.
@@ -170,13 +177,12 @@ impl Failover {
         self.tell(Word::Tracked(verdict));
     }
 
-    /// Does as the operator says; the answer comes later.
-    pub(super) fn order(
-        &self,
-        order: Order,
-        answer: oneshot::Sender<Result<FailoverStatus, String>>,
-    ) {
+    /// Does as the operator says: how things are then, or why not. `None`: the thread is gone.
+    pub(super) async fn order(&self, order: Order) -> Option<Result<FailoverStatus, String>> {
+        let (answer, answered) = oneshot::channel();
         self.tell(Word::Order(order, answer));
+        let done = answered.await.ok()?;
+        Some(done.map(|status| self.with_refusal(status)))
     }
 
     /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
@@ -187,7 +193,11 @@ impl Failover {
 
     /// How things are.
     pub(super) fn status(&self) -> FailoverStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.with_refusal(FailoverStatus::clone(&self.shown.get()))
+    }
+
+    fn with_refusal(&self, status: FailoverStatus) -> FailoverStatus {
+        FailoverStatus { connection_message_refused: self.sync_counts.refusal(), ..status }
     }
 
     fn tell(&self, word: Word) -> bool {
@@ -208,7 +218,7 @@ struct Turner {
     pause: Duration,
     told: Receiver<Word>,
     transitions: tokio_mpsc::UnboundedSender<Transition>,
-    shown: Arc<Mutex<FailoverStatus>>,
+    shown: Arc<Shown>,
     counts: status::Counts,
     role: Role,
     /// Why this director must not be the master, by what is tracked.
@@ -244,7 +254,8 @@ impl Turner {
         loop {
             let now = start.elapsed();
             // What has come first: who does not listen cannot say that nobody spoke.
-            while let Some(message) = self.channel.heard() {
+            let channel = Arc::clone(&self.channel);
+            for message in heard_in_one_turn(&channel) {
                 self.hear(now, &message, &mut election, &mut actions);
             }
             if let Some(workers) = self.listen(now, &mut election, &mut actions) {
@@ -267,8 +278,7 @@ impl Turner {
             self.act(now, &mut election, &mut actions);
             self.announce(now);
             if has_acted || now >= next_show {
-                next_show = now + SHOW_EVERY;
-                self.show(now, &election);
+                next_show = self.show(now, &election);
             }
             std::thread::sleep(self.pause);
         }
@@ -414,9 +424,10 @@ impl Turner {
         }
     }
 
-    fn show(&self, now: Duration, election: &Election) {
-        let status = status::of(self, now, election);
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    /// When it is to be shown again: at once, where somebody reads in this moment.
+    fn show(&self, now: Duration, election: &Election) -> Duration {
+        let is_shown = self.shown.put(status::of(self, now, election));
+        now + if is_shown { SHOW_EVERY } else { Duration::ZERO }
     }
 
     /// Waits until everything has been said, and has the workers stop.
@@ -430,6 +441,11 @@ impl Turner {
         self.ended.store(true, Relaxed);
         workers.store(true, Release);
     }
+}
+
+/// What was heard, as far as it is taken in one turn: where a loop brings ever more, it is not all.
+fn heard_in_one_turn(channel: &FailoverChannel) -> impl Iterator<Item = HeardMessage> {
+    std::iter::from_fn(|| channel.heard()).take(HEARD_IN_ONE_TURN)
 }
 
 /// Before all threads of ordinary priority: the least of the real-time ones.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,30 @@ pub struct PeerStatus {
     pub heard_seconds_ago: f64,
 }
 
+/// The status as the thread has shown it last: the thread never waits for those that read it.
+#[derive(Debug, Default)]
+pub(super) struct Shown(Mutex<Arc<FailoverStatus>>);
+
+impl Shown {
+    pub(super) fn get(&self) -> Arc<FailoverStatus> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows another one; `false`: somebody reads in this moment.
+    pub(super) fn put(&self, status: FailoverStatus) -> bool {
+        let mut status = Arc::new(status);
+        let mut shown = match self.0.try_lock() {
+            Ok(shown) => shown,
+            Err(TryLockError::Poisoned(shown)) => shown.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        std::mem::swap(&mut *shown, &mut status);
+        // The one before is freed when the lock is: after it.
+        drop(shown);
+        true
+    }
+}
+
 /// What the thread counts.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -175,7 +200,8 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         connections_received: turner.sync_counts.received.load(Relaxed),
         connection_messages_refused: turner.sync_counts.refused.load(Relaxed)
             + turner.channel.refused_synchronisation(),
-        connection_message_refused: turner.sync_counts.refusal(),
+        // Who asks looks it up: it is behind a lock.
+        connection_message_refused: None,
         connections_known: turner.sync_counts.knowledge().name().to_owned(),
         connections_waiting: turner.sync_counts.waiting.load(Relaxed),
         connections_lost: turner.channel.sync.lost(),
@@ -204,5 +230,25 @@ fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Durat
         }
         (Role::Fault, _) => "this director does not take over: something is broken".to_owned(),
         (Role::Stopped, _) => "this director has ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shows_the_status_does_not_wait_for_who_reads_it() {
+        let shown = Shown::default();
+        let status = |priority| FailoverStatus { priority, ..FailoverStatus::default() };
+        assert!(shown.put(status(1)));
+        let reading = shown.0.lock().unwrap();
+        assert!(!shown.put(status(2)));
+        assert_eq!(reading.priority, 1);
+        drop(reading);
+        // What was read may be kept.
+        let kept = shown.get();
+        assert!(shown.put(status(3)));
+        assert_eq!((kept.priority, shown.get().priority), (1, 3));
     }
 }

@@ -1,7 +1,11 @@
 //! The election of one director, event by event (RFC 9568 section 6.4).
 
+use arrayvec::ArrayVec;
+
 use super::*;
 use crate::control::config::Preempt;
+use crate::dataplane::failover::Hearing;
+use crate::ids::{InterfaceId, WorkerId};
 use crate::wire::vrrp::Version;
 
 const MS: Duration = Duration::from_millis(1);
@@ -307,6 +311,31 @@ fn a_director_that_ends_says_so() {
     bench.run(1000);
     bench.hear(0, 1);
     assert_eq!(bench.actions, []);
+}
+
+/// A loop of the link brings back whatever is taken.
+#[test]
+fn a_loop_of_advertisements_does_not_keep_a_turn_from_its_end() {
+    let hearing = Hearing {
+        router_id: 51,
+        version: Version::V3,
+        links: Vec::new(),
+        sync: None,
+        accepts: true,
+    };
+    let channel = FailoverChannel::new(1, hearing, || 0);
+    let message = HeardMessage {
+        interface: InterfaceId(0),
+        source: [192, 0, 2, 3].into(),
+        destination: [224, 0, 0, 18].into(),
+        hop_limit: 255,
+        payload: ArrayVec::new(),
+    };
+    assert!(channel.hear(WorkerId(0), message));
+    let taken = heard_in_one_turn(&channel);
+    let again = taken.map(|message| channel.hear(WorkerId(0), message));
+    assert_eq!(again.count(), HEARD_IN_ONE_TURN);
+    assert!(channel.heard().is_some(), "it comes in the next turn");
 }
 
 /// A better director that preempts learns the connections first; and if the worse one is silent

@@ -1,12 +1,13 @@
 //! What an election depends on besides links and workers: files in which others say how things
 //! are, programs that find out, and the servers that there are.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::weight_file::WeightFile;
 use crate::control::config::{Track, TrackScript};
 use crate::control::desired::Inventory;
 
@@ -23,6 +24,15 @@ pub(in crate::control) struct Verdict {
 }
 
 impl Verdict {
+    /// `number` is what a file says.
+    fn add(&mut self, number: i32, file: &Path) {
+        if number <= FAULT {
+            self.fail(0, || format!("{} says {number}", file.display()));
+        } else {
+            self.bonus = self.bonus.saturating_add(number);
+        }
+    }
+
     /// `weight` is what a failure costs; 0: the mastership.
     fn fail(&mut self, weight: i32, what: impl FnOnce() -> String) {
         if weight == 0 {
@@ -33,42 +43,41 @@ impl Verdict {
     }
 }
 
-/// The state of a program, told by its exit codes.
-#[derive(Clone, Copy, Debug)]
-struct Result {
-    good: bool,
-    /// Exit codes that said the contrary, in a row.
-    contrary: u8,
+/// One of the things that are tracked.
+#[derive(Debug)]
+enum Tracked {
+    File(WeightFile),
+    /// A program, what its failure costs, and whether all is well.
+    Script {
+        path: PathBuf,
+        weight: i32,
+        is_good: Arc<AtomicBool>,
+    },
+    /// Percent of the servers that must take connections, and what it costs if they do not.
+    Servers {
+        percent: u8,
+        weight: i32,
+    },
 }
 
 /// Everything that is tracked.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Tracks {
-    list: Vec<Track>,
-    /// Of the programs among them, by place in the list.
-    results: Arc<Mutex<Vec<Result>>>,
+    list: Vec<Tracked>,
     last: Verdict,
 }
 
 impl Tracks {
-    /// Starts to run programs. Needs the context of a tokio runtime.
+    /// Starts to look at files and to run programs. Needs the context of a tokio runtime.
     pub(in crate::control) fn of(list: &[Track]) -> Self {
-        let good = Result { good: true, contrary: 0 };
-        let results = Arc::new(Mutex::new(vec![good; list.len()]));
-        for (place, track) in list.iter().enumerate() {
-            if let Track::Script(script) = track {
-                tokio::spawn(run_again(script.clone(), place, Arc::clone(&results)));
-            }
-        }
-        Self { list: list.to_vec(), results, last: Verdict::default() }
+        Self { list: list.iter().map(Tracked::begin).collect(), last: Verdict::default() }
     }
 
     /// What it all comes to, if that is another thing than before.
     pub(in crate::control) fn news(&mut self, inventory: &Inventory) -> Option<Verdict> {
         let mut verdict = Verdict::default();
-        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (track, result) in self.list.iter().zip(results) {
-            look(track, result.good, inventory, &mut verdict);
+        for tracked in &self.list {
+            tracked.judge(inventory, &mut verdict);
         }
         if verdict == self.last {
             return None;
@@ -78,34 +87,36 @@ impl Tracks {
     }
 }
 
-/// Adds to a verdict what one of the things that are tracked says. `good`: what a program says.
-fn look(track: &Track, good: bool, inventory: &Inventory, verdict: &mut Verdict) {
-    match track {
-        Track::File(path) => look_at(path, verdict),
-        Track::Script(script) if !good => {
-            verdict.fail(script.weight, || format!("{} has failed", script.path.display()));
-        }
-        Track::Script(_) => {}
-        Track::Servers { percent, weight } => {
-            let share = share_of_servers(inventory);
-            if share < u32::from(*percent) {
-                verdict.fail(*weight, || format!("{share} % of the servers take connections"));
+impl Tracked {
+    fn begin(track: &Track) -> Self {
+        match track {
+            Track::File(path) => Self::File(WeightFile::watch(path)),
+            Track::Script(script) => {
+                let is_good = Arc::new(AtomicBool::new(true));
+                tokio::spawn(run_again(script.clone(), Arc::clone(&is_good)));
+                Self::Script { path: script.path.clone(), weight: script.weight, is_good }
+            }
+            Track::Servers { percent, weight } => {
+                Self::Servers { percent: *percent, weight: *weight }
             }
         }
     }
-}
 
-/// A file holds a number that is added to the priority; no file: nothing.
-fn look_at(path: &Path, verdict: &mut Verdict) {
-    let Ok(text) = fs::read_to_string(path) else { return };
-    match text.trim().parse::<i32>() {
-        Ok(number) if number <= FAULT => {
-            verdict.fail(0, || format!("{} says {number}", path.display()));
-        }
-        Ok(number) => verdict.bonus = verdict.bonus.saturating_add(number),
-        Err(_) => {
-            let text = text.trim().escape_debug();
-            tracing::debug!(path = %path.display(), %text, "is no number");
+    /// Adds what it says to a verdict.
+    fn judge(&self, inventory: &Inventory, verdict: &mut Verdict) {
+        match self {
+            Self::File(file) => verdict.add(file.number(), file.path()),
+            Self::Script { path, weight, is_good } => {
+                if !is_good.load(Relaxed) {
+                    verdict.fail(*weight, || format!("{} has failed", path.display()));
+                }
+            }
+            Self::Servers { percent, weight } => {
+                let share = share_of_servers(inventory);
+                if share < u32::from(*percent) {
+                    verdict.fail(*weight, || format!("{share} % of the servers take connections"));
+                }
+            }
         }
     }
 }
@@ -121,16 +132,16 @@ fn share_of_servers(inventory: &Inventory) -> u32 {
     (open * 100).checked_div(all).unwrap_or(100)
 }
 
-async fn run_again(script: TrackScript, place: usize, results: Arc<Mutex<Vec<Result>>>) {
+async fn run_again(script: TrackScript, is_good: Arc<AtomicBool>) {
+    // Exit codes that said the contrary, in a row.
+    let mut contrary = 0;
     loop {
         let good = succeeds(&script.path, script.timeout).await;
-        if let Some(result) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place)
-        {
-            let needed = if good { script.rise } else { script.fall };
-            result.contrary = if good == result.good { 0 } else { result.contrary + 1 };
-            if result.contrary >= needed {
-                *result = Result { good, contrary: 0 };
-            }
+        let needed = if good { script.rise } else { script.fall };
+        contrary = if good == is_good.load(Relaxed) { 0 } else { contrary + 1 };
+        if contrary >= needed {
+            is_good.store(good, Relaxed);
+            contrary = 0;
         }
         tokio::time::sleep(script.interval).await;
     }
@@ -150,19 +161,14 @@ mod tests {
 
     #[test]
     fn a_file_adds_to_the_priority_or_takes_the_mastership() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("weight");
-        let of = |text: Option<&str>| {
-            text.map_or_else(|| fs::remove_file(&path).ok(), |text| fs::write(&path, text).ok());
+        let of = |number: i32| {
             let mut verdict = Verdict::default();
-            look_at(&path, &mut verdict);
-            (verdict.bonus, verdict.fault.is_some())
+            verdict.add(number, Path::new("/run/weight"));
+            (verdict.bonus, verdict.fault)
         };
-        assert_eq!(of(None), (0, false));
-        assert_eq!(of(Some("-50\n")), (-50, false));
-        assert_eq!(of(Some("20")), (20, false));
-        assert_eq!(of(Some("-254")), (0, true));
-        assert_eq!(of(Some("off")), (0, false));
+        assert_eq!(of(-50), (-50, None));
+        assert_eq!(of(20), (20, None));
+        assert_eq!(of(-254), (0, Some("/run/weight says -254".to_owned())));
     }
 
     #[tokio::test]

@@ -6,6 +6,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
 use super::codec::{Frame, Head, Reader, Unreadable, Writer};
 use super::receiver::{Receiver, Taken};
 use super::sender::{Sender, unix_ms};
@@ -60,6 +63,68 @@ fn write_new(new: &Path, sender: &Sender) -> io::Result<u64> {
     Ok(records)
 }
 
+/// A state file of which this start is the only user. It goes with [`end`](Self::end), once the
+/// director has started; a start that fails leaves it to the next one.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    /// Locked, until this is dropped.
+    file: File,
+}
+
+impl Claim {
+    /// `None`: there is no file, or another start uses it.
+    pub fn of(path: &Path) -> Option<Self> {
+        match Self::lay(path) {
+            Ok(claim) => Some(claim),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                tracing::debug!(path = %path.display(), "there is no state of a director before");
+                None
+            }
+            Err(cause) => {
+                let path = path.display();
+                tracing::error!(%path, %cause, "the state cannot be read: connections begin anew");
+                None
+            }
+        }
+    }
+
+    fn lay(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|cause| {
+            if cause == Errno::WOULDBLOCK {
+                io::Error::other("another director that starts uses it")
+            } else {
+                cause.into()
+            }
+        })?;
+        let claim = Self { path: path.to_owned(), file };
+        // The one before may have ended its claim while this one opened the file.
+        if claim.is_in_place()? { Ok(claim) } else { Err(ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether the file is still the one at its path.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let (own, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
+        Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
+    }
+
+    /// The director has started: no other start may use the file.
+    pub fn end(self) {
+        let removed = match self.is_in_place() {
+            // What cannot be removed is emptied.
+            Ok(true) => fs::remove_file(&self.path).or_else(|_| fs::write(&self.path, [])),
+            // Another one is there by now.
+            Ok(false) => return,
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = removed {
+            let path = self.path.display();
+            tracing::error!(%path, %cause, "the state that was used cannot be removed");
+        }
+    }
+}
+
 /// The state that a director has left, to be read once the workers are there.
 #[derive(Debug)]
 pub struct StateFile {
@@ -84,27 +149,12 @@ enum Unusable {
 }
 
 impl StateFile {
-    /// The state in a file, if there is one that is of use. The file goes: no other start may use
-    /// it.
-    pub fn open(path: &Path) -> Option<Self> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(cause) if cause.kind() == ErrorKind::NotFound => {
-                tracing::debug!(path = %path.display(), "there is no state of a director before");
-                return None;
-            }
-            Err(cause) => {
-                let path = path.display();
-                tracing::error!(%path, %cause, "the state cannot be read: connections begin anew");
-                return None;
-            }
-        };
-        let read = Self::read(path, file);
-        if let Err(cause) = fs::remove_file(path) {
-            tracing::warn!(path = %path.display(), %cause, "the state cannot be removed");
-        }
+    /// The state in a file, if it is of use.
+    pub fn open(claim: &Claim) -> Option<Self> {
+        let read = claim.file.try_clone().map_err(|cause| Unreadable::Io(cause).into());
+        let read = read.and_then(|file| Self::read(&claim.path, file));
         read.inspect_err(|reason| {
-            let path = path.display();
+            let path = claim.path.display();
             tracing::error!(%path, %reason, "the state is of no use: connections begin anew");
         })
         .ok()
@@ -164,5 +214,81 @@ fn read_all<R: Read>(
             Frame::End { .. } => return Ok(()),
             Frame::Head(_) | Frame::Word(_) => return Err(Unreadable::Damaged),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leave(path: &Path, written_ms: u64) {
+        let mut writer = Writer::begin(File::create(path).unwrap()).unwrap();
+        let head = Head {
+            version: "1".into(),
+            written_ms,
+            workers: 1,
+            secret: [7; 4],
+            services: Vec::new(),
+            servers: Vec::new(),
+        };
+        writer.frame(&Frame::Head(head)).unwrap();
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn a_start_that_fails_leaves_the_state_and_one_that_succeeds_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        assert!(Claim::of(&path).is_none());
+        leave(&path, unix_ms());
+        for _ in 0..2 {
+            let claim = Claim::of(&path).unwrap();
+            assert_eq!(StateFile::open(&claim).unwrap().head().secret, [7; 4]);
+        }
+        let claim = Claim::of(&path).unwrap();
+        assert!(StateFile::open(&claim).is_some());
+        claim.end();
+        assert!(Claim::of(&path).is_none());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn two_starts_at_once_do_not_use_the_same_state() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        leave(&path, unix_ms());
+        let first = Claim::of(&path).unwrap();
+        assert!(Claim::of(&path).is_none(), "the first one uses it");
+        let state = StateFile::open(&first).unwrap();
+        drop(first);
+        assert!(Claim::of(&path).is_none(), "it is still being read");
+        drop(state);
+        assert!(Claim::of(&path).is_some());
+    }
+
+    #[test]
+    fn what_another_director_leaves_meanwhile_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        leave(&path, unix_ms());
+        let claim = Claim::of(&path).unwrap();
+        let newer = directory.path().join("newer");
+        leave(&newer, unix_ms());
+        fs::rename(&newer, &path).unwrap();
+        claim.end();
+        assert!(Claim::of(&path).is_some());
+    }
+
+    #[test]
+    fn a_state_that_is_too_old_or_none_is_of_no_use_and_goes_with_the_claim() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        leave(&path, unix_ms() - OLDEST_MS - 1000);
+        let claim = Claim::of(&path).unwrap();
+        assert!(StateFile::open(&claim).is_none());
+        fs::write(&path, "no state").unwrap();
+        assert!(StateFile::open(&claim).is_none());
+        claim.end();
+        assert!(!path.exists());
     }
 }

@@ -7,7 +7,7 @@ use prometheus::proto;
 
 use super::registry::{Info, Kind, Metric};
 use crate::control::desired::{InventoryServer, InventoryService};
-use crate::control::failover::{FailoverStatus, Role};
+use crate::control::failover::{FailoverStatus, Knowledge, Role};
 use crate::control::observed::{ChangeCounts, Observed, Worker};
 use crate::control::rates::{Rates, float};
 use crate::dataplane::conn::tcp_state::ConnectionState;
@@ -156,6 +156,10 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
     samples.count(Metric::SyncReceived, &[group], status.connections_received);
     samples.count(Metric::SyncRefused, &[group], status.connection_messages_refused);
     samples.count(Metric::SyncWaiting, &[group], status.connections_waiting);
+    for state in Knowledge::ALL.map(Knowledge::name) {
+        let has = u64::from(state == status.connections_known);
+        samples.count(Metric::ConnectionsKnown, &[group, state], has);
+    }
     samples.count(Metric::SyncLost, &[group], status.connections_lost);
     for link in &status.links {
         let labels = [group, &*link.interface, &*link.family];

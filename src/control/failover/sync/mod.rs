@@ -4,6 +4,7 @@
 //! What cannot be sent yet waits ([`Waiting`]), and the workers never do. A standby asks for
 //! everything when it begins ([`transfer`]).
 
+mod refusals;
 mod seal;
 mod transfer;
 mod waiting;
@@ -27,6 +28,7 @@ use crate::wire::ipvs_sync::{self, Note, NoteKind, Unfit, Writer};
 use crate::wire::udp::UdpHeader;
 use crate::wire::{U16, checksum};
 
+use refusals::Refusals;
 use seal::{GROWTH, Seal};
 pub(in crate::control) use transfer::Knowledge;
 use transfer::{Learning, Telling};
@@ -80,18 +82,14 @@ impl SyncCounts {
         self.joins.fetch_add(1, Relaxed);
     }
 
-    /// Why a message was refused last.
+    /// Why a message was refused last. Not for the failover thread, which waits for no lock.
     pub(super) fn refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn refuse(&self, why: String) {
         self.refused.fetch_add(1, Relaxed);
-        let mut last = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref() != Some(&why) {
-            tracing::warn!(why, "a message about connections was refused");
-            *last = Some(why);
-        }
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 }
 
@@ -119,6 +117,7 @@ pub(super) struct Synchroniser {
     has_learnt: bool,
     /// The join at which it began to learn.
     joined: u32,
+    refusals: Refusals,
 }
 
 impl Synchroniser {
@@ -165,6 +164,7 @@ impl Synchroniser {
             was_master: true,
             has_learnt: false,
             joined: 0,
+            refusals: Refusals::default(),
         }))
     }
 
@@ -308,9 +308,16 @@ impl Synchroniser {
                 continue;
             }
             if let Err(why) = self.read(&message, now) {
-                self.counts.refuse(format!("{}: {why}", message.source));
+                self.refuse(format!("{}: {why}", message.source), now);
             }
         }
+    }
+
+    fn refuse(&mut self, why: String, now: Duration) {
+        if let Some(unsaid) = self.refusals.note(&why, now) {
+            tracing::warn!(why, unsaid, "a message about connections was refused");
+        }
+        self.counts.refuse(why);
     }
 
     /// Takes what a message says.

@@ -71,6 +71,8 @@ pub(super) enum Closed {
     Time,
     #[error("it was heard before")]
     Again,
+    #[error("it is this director's own, which came back")]
+    Own,
 }
 
 impl Seal {
@@ -114,6 +116,9 @@ impl Seal {
             .decrypt_in_place_detached(nonce, header, &mut message, tag.into())
             .map_err(|_| Closed::Key)?;
         let (inner, _) = Inner::read_from_prefix(&message).map_err(|_| Closed::Key)?;
+        if inner.run.get() == self.run {
+            return Err(Closed::Own);
+        }
         if inner.time.get().abs_diff(now_ms()) > SKEW_MS {
             return Err(Closed::Time);
         }
@@ -192,6 +197,14 @@ mod tests {
         for message in &sealed {
             assert_eq!(receiver.open(message), Err(Closed::Again));
         }
+    }
+
+    #[test]
+    fn a_message_that_comes_back_to_its_sender_is_refused() {
+        let mut sender = Seal::new(&[7; 32], 1);
+        let sealed = sender.close(51, b"x").unwrap();
+        assert_eq!(sender.open(&sealed), Err(Closed::Own));
+        assert!(Seal::new(&[7; 32], 2).open(&sealed).is_ok());
     }
 
     #[test]

@@ -158,7 +158,8 @@ pub(in crate::control) enum Knowledge {
 }
 
 impl Knowledge {
-    const ALL: [Self; 6] =
+    /// All that there is to say.
+    pub(in crate::control) const ALL: [Self; 6] =
         [Self::Off, Self::Telling, Self::Asking, Self::Learning, Self::Learnt, Self::Unanswered];
 
     pub(super) fn from_number(number: u8) -> Self {
