@@ -18,6 +18,7 @@ mod corners;
 mod devices;
 mod ftp;
 mod ipvsadm;
+mod keepalived;
 mod lifecycle;
 mod live;
 mod masquerade;
