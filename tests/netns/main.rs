@@ -16,6 +16,7 @@ mod lab;
 
 mod corners;
 mod devices;
+mod election;
 mod ftp;
 mod ipvsadm;
 mod keepalived;
@@ -35,4 +36,5 @@ mod takeover;
 mod tools;
 mod traffic;
 mod virtual_mac;
+mod wire;
 mod workers;
