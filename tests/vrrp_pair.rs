@@ -1,17 +1,18 @@
 //! Two directors over two links that lose, delay, double and reorder messages, are cut and come
-//! back, while directors freeze: there is never more than one for longer than the bound, never a
-//! master of one side only, and in the end there is one.
+//! back, while directors freeze, are told to release and to take over, and change their priorities:
+//! there is never more than one for longer than the bound, never a master of one side only, nobody
+//! takes over from one that it has just heard unless it preempts, and in the end there is one.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use pointsman::control::config::Preempt;
-use pointsman::control::failover::{Action, Election, Heard, Role, Rules};
+use pointsman::control::failover::{Action, Cause, Election, Heard, Order, Role, Rules};
 use pointsman::wire::vrrp::Version;
 use proptest::prelude::*;
 
-const MS: Duration = Duration::from_millis(1);
+/// All times are in tenths of an interval: of 10 ms, or of version 2's second.
 const INTERVAL: u32 = 10;
 /// How long a message may take, and how much later an election is told the time.
 const LONGEST_DELAY: u32 = 4;
@@ -39,6 +40,40 @@ enum Kind {
     NoLink(usize, usize),
 }
 
+/// What a director is told while it runs.
+#[derive(Clone, Debug)]
+struct Word {
+    at: u32,
+    to: usize,
+    says: Says,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// The operator wants something.
+    Order(Order),
+    /// What is tracked adds to the priority.
+    Bonus(i32),
+    /// It knows the connections now, or must learn them anew.
+    Learnt(bool),
+}
+
+/// How both are configured.
+#[derive(Clone, Debug)]
+struct Setting {
+    version: Version,
+    priorities: [u8; 2],
+    preempt: bool,
+    learns: bool,
+}
+
+impl Setting {
+    /// So many tenths of an interval.
+    fn time(&self, tenths: u32) -> Duration {
+        Duration::from_millis(if self.version == Version::V3 { 1 } else { 100 }) * tenths
+    }
+}
+
 /// What the network does to one message.
 #[derive(Clone, Copy, Debug)]
 struct Fate {
@@ -59,45 +94,80 @@ struct Director {
     addresses: [IpAddr; 2],
     /// Until when others may believe that it is the master: what it may do is bounded by that.
     lease: u32,
+    /// When a link last heard one that had not given up.
+    heard: [Option<u32>; 2],
+    /// What it was told, and still holds.
+    has_learnt: bool,
+    is_released: bool,
+    /// Until when it may preempt: what it has not minded it acts on for as long as it waits.
+    preempts_until: u32,
 }
 
 impl Director {
     fn is_master(&self) -> bool {
         self.election.state().0 == Role::Master
     }
+
+    fn obey(&mut self, time: Duration, says: Says, actions: &mut Vec<Action>) {
+        match says {
+            Says::Order(order) => {
+                let is_obeyed = self.election.obey(time, order, actions).is_ok();
+                if is_obeyed {
+                    self.is_released = order == Order::Release;
+                }
+            }
+            Says::Bonus(bonus) => self.election.set_bonus(bonus),
+            Says::Learnt(has_learnt) => {
+                self.has_learnt = has_learnt;
+                self.election.set_learnt(has_learnt);
+            }
+        }
+    }
 }
 
 struct World {
+    setting: Setting,
     directors: [Director; 2],
     letters: Vec<Letter>,
     fates: Vec<Fate>,
     sent: usize,
-}
-
-fn rules(priority: u8, preempt: bool, addresses: [IpAddr; 2]) -> Rules {
-    Rules {
-        version: Version::V3,
-        priority,
-        interval: MS * INTERVAL,
-        preempt: if preempt { Preempt::After(Duration::ZERO) } else { Preempt::Never },
-        learns: false,
-        links: addresses.to_vec(),
-    }
+    words: Vec<Word>,
 }
 
 impl World {
-    fn new(priorities: [u8; 2], preempt: bool, fates: Vec<Fate>) -> Self {
+    fn new(setting: &Setting, fates: Vec<Fate>) -> Self {
         let directors = [0, 1].map(|number: u8| {
             let addresses = [IpAddr::from([192, 0, 2, number + 2]), [10, 0, 0, number + 2].into()];
-            let rules = rules(priorities[usize::from(number)], preempt, addresses);
+            let preempt = Preempt::After(Duration::ZERO);
+            let rules = Rules {
+                version: setting.version,
+                priority: setting.priorities[usize::from(number)],
+                interval: setting.time(INTERVAL),
+                preempt: if setting.preempt { preempt } else { Preempt::Never },
+                learns: setting.learns,
+                links: addresses.to_vec(),
+            };
             let election = Election::new(rules, Duration::ZERO, &mut Vec::new());
-            Director { election, addresses, lease: 0 }
+            let has_learnt = !setting.learns;
+            let heard = [None; 2];
+            Director {
+                election,
+                addresses,
+                lease: 0,
+                heard,
+                has_learnt,
+                is_released: false,
+                preempts_until: 0,
+            }
         });
-        Self { directors, letters: Vec::new(), fates, sent: 0 }
+        let (letters, words) = (Vec::new(), Vec::new());
+        Self { setting: setting.clone(), directors, letters, fates, sent: 0, words }
     }
 
     /// Carries out what an election wants.
     fn act(&mut self, now: u32, from: usize, actions: Vec<Action>, calm: bool) {
+        let interval = self.setting.time(INTERVAL);
+        self.takes_over_rightly(now, from, &actions);
         let director = &mut self.directors[from];
         let entered =
             actions.iter().filter(|action| matches!(action, Action::Enter(Role::Master, _)));
@@ -111,7 +181,6 @@ impl World {
             }
             let fate = self.fates[self.sent % self.fates.len()];
             self.sent += 1;
-            let interval = MS * INTERVAL;
             let heard = Heard { from: director.addresses[link], priority, interval };
             let delay = fate.delay.min(LONGEST_DELAY);
             let copies =
@@ -130,7 +199,21 @@ impl World {
         }
     }
 
-    /// One millisecond.
+    /// Only who preempts, or was told to, takes over from one that it has just heard.
+    fn takes_over_rightly(&mut self, now: u32, who: usize, actions: &[Action]) {
+        let director = &mut self.directors[who];
+        for action in actions {
+            let Action::Enter(Role::Master, cause) = action else { continue };
+            let preempts = now <= director.preempts_until;
+            let is_silent =
+                director.heard.iter().flatten().all(|heard| now - heard >= INTERVAL * 3);
+            let may = preempts || is_silent || *cause == Cause::Operator;
+            assert!(may, "{who} takes over at {now}: {cause}; heard {:?}", director.heard);
+            director.is_released = false;
+        }
+    }
+
+    /// One moment.
     fn turn(&mut self, now: u32, troubles: &[Trouble]) {
         let is_now = |trouble: &&Trouble| (trouble.at..trouble.at + trouble.lasts).contains(&now);
         let during: Vec<_> = troubles.iter().filter(is_now).map(|trouble| trouble.kind).collect();
@@ -149,8 +232,15 @@ impl World {
             .into_iter()
             .partition(|letter| letter.to == number && letter.at <= now);
         self.letters = rest;
-        let election = &mut self.directors[number].election;
-        let time = MS * now;
+        let is_for = |word: &Word| word.to == number && word.at <= now;
+        let (told, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.words).into_iter().partition(is_for);
+        self.words = later;
+        let time = self.setting.time(now);
+        let director = &mut self.directors[number];
+        if self.setting.preempt && director.has_learnt && !director.is_released {
+            director.preempts_until = now + 4 * INTERVAL;
+        }
         for Letter { link, heard, .. } in here {
             let is_cut = during.iter().any(|kind| match *kind {
                 Kind::Cut(down) | Kind::NoLink(_, down) => down == link,
@@ -158,9 +248,14 @@ impl World {
                 Kind::Freeze(_) => false,
             });
             if !is_cut {
-                election.hear(time, link, heard, &mut actions);
+                director.heard[link] = (heard.priority > 0).then_some(now);
+                director.election.hear(time, link, heard, &mut actions);
             }
         }
+        for word in told {
+            director.obey(time, word.says, &mut actions);
+        }
+        let election = &mut director.election;
         let broken = [0, 1].iter().any(|link| during.contains(&Kind::NoLink(number, *link)));
         election.set_fault(time, broken.then_some("no link"), &mut actions);
         election.tick(time, true, &mut actions);
@@ -198,33 +293,98 @@ fn fate() -> impl Strategy<Value = Fate> {
         .prop_map(|(lost, doubled, delay)| Fate { lost, doubled, delay })
 }
 
+fn word() -> impl Strategy<Value = Word> {
+    let says = prop_oneof![
+        Just(Says::Order(Order::Release)),
+        Just(Says::Order(Order::TakeOver)),
+        (-120..=120).prop_map(Says::Bonus),
+        any::<bool>().prop_map(Says::Learnt),
+    ];
+    (0..STORM - 200, 0_usize..2, says).prop_map(|(at, to, says)| Word { at, to, says })
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let version = prop_oneof![Just(Version::V2), Just(Version::V3)];
+    let priorities =
+        prop_oneof![Just([150, 100]), Just([100, 150]), Just([254, 1]), Just([100, 100])];
+    (version, priorities, any::<bool>(), any::<bool>()).prop_map(
+        |(version, priorities, preempt, learns)| Setting { version, priorities, preempt, learns },
+    )
+}
+
+/// A world after its storm. What words it was told holds from then on.
+fn after_the_storm(
+    setting: &Setting,
+    troubles: &[Trouble],
+    fates: Vec<Fate>,
+    words: Vec<Word>,
+) -> World {
+    let mut world = World::new(setting, fates);
+    world.words = words;
+    for now in 1..STORM {
+        world.turn(now, troubles);
+    }
+    world
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn after_any_storm_there_is_one_master_and_two_for_no_longer_than_the_bound(
         troubles in prop::collection::vec(trouble(), 0..12),
         fates in prop::collection::vec(fate(), 1..200),
-        priorities in prop_oneof![Just([150, 100]), Just([100, 150]), Just([254, 1])],
-        preempt in any::<bool>(),
+        words in prop::collection::vec(word(), 0..6),
+        setting in setting(),
     ) {
-        let mut world = World::new(priorities, preempt, fates);
-        for now in 1..STORM {
-            world.turn(now, &troubles);
-        }
+        let mut world = after_the_storm(&setting, &troubles, fates, words);
         let mut two = 0;
+        let mut last = None;
         for now in STORM..STORM + CALM {
             world.turn(now, &[]);
             two += u32::from(world.masters() == 2);
             let bound = INTERVAL + LONGEST_DELAY + 2;
-            prop_assert!(two <= bound, "two masters for {two} ms of calm");
+            prop_assert!(two <= bound, "two masters for {two} of calm");
             if now > STORM + 100 {
                 prop_assert_eq!(world.masters(), 1, "at {}", now);
+                let master = world.directors[0].is_master();
+                prop_assert_eq!(*last.get_or_insert(master), master, "at {}", now);
             }
         }
-        if preempt {
-            let better = usize::from(priorities[1] > priorities[0]);
-            prop_assert!(world.directors[better].is_master());
+        let [one, other] = [0, 1].map(|who| world.directors[who].election.priority());
+        let better = &world.directors[usize::from(other > one)];
+        if setting.preempt && one != other && better.has_learnt && !better.is_released {
+            prop_assert!(better.is_master());
+        }
+    }
+
+    #[test]
+    fn after_any_storm_the_operator_is_obeyed_at_once_and_for_good(
+        troubles in prop::collection::vec(trouble(), 0..6),
+        fates in prop::collection::vec(fate(), 1..200),
+        words in prop::collection::vec(word(), 0..6),
+        setting in setting(),
+        who in 0_usize..2,
+    ) {
+        let told = STORM + 150;
+        let mut world = after_the_storm(&setting, &troubles, fates, words);
+        for now in STORM..told {
+            world.turn(now, &[]);
+        }
+        // The address decides between two that have been told to take over, not the last word.
+        let other = world.directors[1 - who].election.priority();
+        prop_assume!(other < 254 || who == 1);
+        let is_master = world.directors[who].is_master();
+        let order = if is_master { Order::Release } else { Order::TakeOver };
+        // What was said before a release may come after it: then the other one waits as ever.
+        let bound = LONGEST_DELAY * 2 + if is_master { 4 * INTERVAL } else { 2 };
+        world.words.push(Word { at: told, to: who, says: Says::Order(order) });
+        for now in told..STORM + CALM {
+            world.turn(now, &[]);
+            let roles = [who, 1 - who].map(|who| world.directors[who].is_master());
+            if now >= told + bound {
+                prop_assert_eq!(roles, [!is_master, is_master], "{:?} at {}", order, now);
+            }
         }
     }
 
@@ -232,14 +392,14 @@ proptest! {
     fn freezing_directors_never_forward_both_as_long_as_nothing_is_lost(
         freezes in prop::collection::vec((0..STORM - 200, 1_u32..200, 0_usize..2), 0..12),
         delays in prop::collection::vec(0..=1_u32, 1..100),
-        preempt in any::<bool>(),
+        setting in setting(),
     ) {
         let troubles: Vec<_> = freezes
             .into_iter()
             .map(|(at, lasts, who)| Trouble { at, lasts, kind: Kind::Freeze(who) })
             .collect();
         let fates = delays.into_iter().map(|delay| Fate { lost: false, doubled: false, delay });
-        let mut world = World::new([150, 100], preempt, fates.collect());
+        let mut world = World::new(&setting, fates.collect());
         let mut both = 0;
         for now in 1..STORM {
             world.turn(now, &troubles);
@@ -254,7 +414,9 @@ proptest! {
 #[test]
 fn a_quiet_network_has_one_master_from_beginning_to_end() {
     let calm = vec![Fate { lost: false, doubled: false, delay: 1 }];
-    let mut world = World::new([150, 100], true, calm);
+    let (version, priorities) = (Version::V3, [150, 100]);
+    let setting = Setting { version, priorities, preempt: true, learns: false };
+    let mut world = World::new(&setting, calm);
     let mut began = None;
     for now in 1..STORM {
         world.turn(now, &[]);

@@ -68,6 +68,11 @@ impl Lab {
         Self::up(test, "pair")
     }
 
+    /// As [`Lab::pair`], with a third director.
+    pub(crate) fn trio(test: &str) -> Self {
+        Self::up(test, "trio")
+    }
+
     fn up(test: &str, topology: &str) -> Self {
         require_root_and_tools();
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,10 +167,12 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log("pointsman");
-            let lines: Vec<_> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(40)..];
-            eprintln!("the director's log, its last lines:\n{}", last.join("\n"));
+            for director in ["pointsman", "director", "backup", "third"] {
+                let log = self.log(director);
+                let lines: Vec<_> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(40)..];
+                eprintln!("the log of {director}, its last lines:\n{}", last.join("\n"));
+            }
         }
         let output = self.command().arg("down").output();
         if !std::thread::panicking() {

@@ -11,9 +11,10 @@ use crate::director::BINARY;
 use crate::lab::{Lab, VIP4, VIPS, eventually, section};
 use crate::traffic::answers;
 
-pub(crate) const MAC_OF: [(&str, &str, &str); 2] = [
+pub(crate) const MAC_OF: [(&str, &str, &str); 3] = [
     ("director", "02:00:00:00:01:01", "02:00:00:00:02:01"),
     ("backup", "02:00:00:00:01:02", "02:00:00:00:02:02"),
+    ("third", "02:00:00:00:01:03", "02:00:00:00:02:03"),
 ];
 const LONG: Duration = Duration::from_secs(20);
 
@@ -124,7 +125,7 @@ impl<'l> Side<'l> {
 }
 
 fn socket(lab: &Lab, role: &str) -> std::path::PathBuf {
-    let prefix = if role == "director" { "" } else { "backup-" };
+    let prefix = if role == "director" { String::new() } else { format!("{role}-") };
     lab.state().join(format!("{prefix}pointsman.sock"))
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn neighbor(lab: &Lab, host: &str, address: &str) -> String {
 }
 
 /// The kernels of the client and of a real server send both floating addresses to this director.
-fn all_send_to(lab: &Lab, role: &str) {
+pub(crate) fn all_send_to(lab: &Lab, role: &str) {
     let (_, outside, inside) = MAC_OF.into_iter().find(|known| known.0 == role).unwrap();
     for (host, address, mac) in [
         ("client", VIP4, outside),
@@ -160,14 +161,83 @@ pub(crate) fn all_have_asked(lab: &Lab) {
     lab.run("rs1", "ping -c 1 -W 2 10.0.0.1 && ping -c 1 -W 2 fd00:a::1");
 }
 
-/// Who answers ARP for the VIP within a second.
-fn who_answers(lab: &Lab) -> Vec<String> {
-    let script = "from scapy.all import *; conf.verb = 0; \
-        answers = srp(Ether(dst='ff:ff:ff:ff:ff:ff') / ARP(pdst='192.0.2.100'), \
-        iface='eth0', timeout=1, multi=True)[0]; \
-        print('\\n'.join(sorted({answer[1].hwsrc for answer in answers})))";
-    let text = lab.client(&format!("/usr/bin/python3 -c \"{script}\""));
-    text.lines().map(str::to_owned).collect()
+/// Asks for an address of each family for some seconds, as a host does that was given it (RFC 5227
+/// section 2.1.1, RFC 4862 section 5.4.2), and tells who has answered.
+const WHO_ANSWERS: &str = "
+import sys, time
+from scapy.all import *
+v4, v6, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+broadcast, mac = 'ff:ff:ff:ff:ff:ff', get_if_hwaddr('eth0')
+arp = Ether(src=mac, dst=broadcast) / ARP(hwsrc=mac, psrc='0.0.0.0', pdst=v4)
+node = inet_ntop(socket.AF_INET6, in6_getnsma(inet_pton(socket.AF_INET6, v6)))
+ask = Ether(src=mac, dst=in6_getnsmac(inet_pton(socket.AF_INET6, node)))
+solicitation = ask / IPv6(src='::', dst=node, hlim=255) / ICMPv6ND_NS(tgt=v6)
+found = set()
+def hear(frame):
+    if ARP in frame and frame[ARP].op == 2 and frame[ARP].psrc == v4:
+        found.add(('ipv4', frame[ARP].hwsrc))
+    if ICMPv6ND_NA in frame and frame[ICMPv6ND_NA].tgt == v6:
+        found.add(('ipv6', frame[ICMPv6NDOptDstLLAddr].lladdr))
+sniffer = AsyncSniffer(iface='eth0', store=False, prn=hear, filter='arp or icmp6')
+sniffer.start()
+time.sleep(0.3)
+print('asking', file=sys.stderr, flush=True)
+wire = conf.L2socket(iface='eth0')
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    wire.send(arp)
+    wire.send(solicitation)
+    time.sleep(0.1)
+time.sleep(0.3)
+sniffer.stop()
+for family, mac in sorted(found): print(family, mac)
+";
+
+/// Hosts on both sides that ask who has what moves, while something happens.
+pub(crate) struct Askers<'l>(&'l Lab);
+
+impl<'l> Askers<'l> {
+    const HOSTS: [(&'static str, &'static str, &'static str); 2] =
+        [("client", VIP4, "2001:db8:1::100"), ("rs1", "10.0.0.1", "fd00:a::1")];
+
+    /// They ask for so many seconds.
+    pub(crate) fn begin(lab: &'l Lab, seconds: u32) -> Self {
+        let script = lab.state().join("asker.py");
+        fs::write(&script, WHO_ANSWERS).unwrap();
+        for (host, v4, v6) in Self::HOSTS {
+            let line = format!("/usr/bin/python3 {} {v4} {v6} {seconds}", script.display());
+            lab.begin(host, &format!("{host}-asks"), &line);
+        }
+        for (host, ..) in Self::HOSTS {
+            eventually(LONG, &format!("{host} asks"), || {
+                lab.log(&format!("{host}-asks")).contains("asking").then_some(())
+            });
+        }
+        Self(lab)
+    }
+
+    /// This director has answered, and no other one.
+    pub(crate) fn have_heard_only(self, role: &str) {
+        let Self(lab) = self;
+        let (_, outside, inside) = MAC_OF.into_iter().find(|known| known.0 == role).unwrap();
+        for ((host, ..), mac) in Self::HOSTS.into_iter().zip([outside, inside]) {
+            let name = format!("{host}-asks");
+            let code = lab.exit_code(&name, LONG);
+            let log = lab.log(&name);
+            let answers: Vec<_> = log.lines().filter(|line| line.starts_with("ipv")).collect();
+            let expected = [format!("ipv4 {mac}"), format!("ipv6 {mac}")];
+            assert_eq!(
+                (code, answers),
+                (0, expected.iter().map(|line| &**line).collect()),
+                "{log}"
+            );
+        }
+    }
+}
+
+/// Nobody else answers for what moves.
+pub(crate) fn answers_alone(lab: &Lab, role: &str) {
+    Askers::begin(lab, 1).have_heard_only(role);
 }
 
 #[test]
@@ -187,7 +257,7 @@ fn both_sides_move_together_when_the_master_dies_and_stay_when_it_returns() {
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!((&*director.role(), &*backup.role()), ("backup", "master"));
     all_have_asked(&lab);
-    assert_eq!(who_answers(&lab), [MAC_OF[1].1]);
+    answers_alone(&lab, "backup");
     all_send_to(&lab, "backup");
     // The standby is a host like others: it answers for its own addresses and for no other.
     lab.client("ping -c 1 -W 2 192.0.2.1");
@@ -273,7 +343,7 @@ fn what_is_tracked_and_the_program_that_is_told_have_their_say() {
     fs::write(&script, format!("#!/bin/sh\necho \"$*\" >>{}\n", told.display())).unwrap();
     lab.run("director", &format!("chmod +x {}", script.display()));
     let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
-        let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        let group = group(config);
         if group["priority"].as_integer() == Some(150) {
             let file = weight.to_str().unwrap().to_owned();
             let track = Table::from_iter([("file".to_owned(), Value::from(file))]);
@@ -332,7 +402,7 @@ fn a_director_that_was_frozen_says_nothing_when_it_returns() {
     let code = lab.exit_code("capture", LONG);
     assert_eq!(code, 124, "it spoke: {}", lab.log("capture"));
     assert_eq!(backup.role(), "master");
-    assert_eq!(who_answers(&lab), [MAC_OF[1].1]);
+    answers_alone(&lab, "backup");
     director.stop();
     backup.stop();
 }
@@ -360,167 +430,27 @@ fn all_send_to_after(lab: &Lab, role: &str) {
     all_send_to(lab, role);
 }
 
-/// keepalived in the backup's place.
-fn keepalived(lab: &Lab, settings: &str, families: &[&str]) {
-    let mut instances = Vec::new();
-    let mut names = Vec::new();
-    for family in families {
-        for (interface, floating) in match *family {
-            "ipv4" => [("outside0", "192.0.2.100/24"), ("inside0", "10.0.0.1/24")],
-            _ => [("outside0", "2001:db8:1::100/64"), ("inside0", "fd00:a::1/64")],
-        } {
-            let name = format!("{interface}-{family}");
-            let peer = match (settings.contains("UNICAST"), interface) {
-                (false, _) => String::new(),
-                (true, "outside0") => "unicast_src_ip 192.0.2.2\nunicast_peer { 192.0.2.1 }".into(),
-                (true, _) => "unicast_src_ip 10.0.0.3\nunicast_peer { 10.0.0.2 }".to_owned(),
-            };
-            let settings = settings.replace("UNICAST", "");
-            let instance = format!(
-                "vrrp_instance {name} {{\n state BACKUP\n interface {interface}\n \
-                 virtual_router_id 51\n {settings}\n {peer}\n virtual_ipaddress {{ {floating} }}\n}}\n"
-            );
-            instances.push(instance);
-            names.push(name);
-        }
-    }
-    let file = lab.state().join("keepalived.conf");
-    let (group, instances) = (names.join("\n"), instances.concat());
-    let text = format!(
-        "global_defs {{\n router_id backup\n}}\n\
-         vrrp_sync_group pair {{ group {{\n{group}\n}} }}\n{instances}"
-    );
-    fs::write(&file, text).unwrap();
-    let (file, state) = (file.display(), lab.state());
-    let pids = format!("-p {0}/ka.pid -r {0}/kav.pid", state.display());
-    lab.begin(
-        "backup",
-        "keepalived",
-        &format!("keepalived --dont-fork --log-console --log-detail --vrrp -f {file} {pids}"),
-    );
+/// Settings of the group of a configuration.
+pub(crate) fn group(config: &mut Table) -> &mut Table {
+    config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap()
 }
 
-/// The kernel of the backup has addresses of its own.
-fn kernel_in_the_backups_place(lab: &Lab) {
-    let settings: Vec<_> = ["all", "default", "outside0", "inside0"]
-        .iter()
-        .map(|name| {
-            format!("net.ipv6.conf.{name}.disable_ipv6=0 net.ipv6.conf.{name}.accept_dad=0")
-        })
-        .collect();
-    lab.run("backup", &format!("sysctl -q -w {}", settings.join(" ")));
-    lab.run("backup", "ip address add 192.0.2.2/24 dev outside0");
-    lab.run("backup", "ip address add 10.0.0.3/24 dev inside0");
+/// Sets them, written as in a file.
+pub(crate) fn set(config: &mut Table, text: &str) {
+    group(config).extend(text.parse::<Table>().unwrap());
 }
 
-fn has_floating(lab: &Lab) -> bool {
-    // It takes them over one after the other.
-    eventually(Duration::from_secs(2), "both sides are the same", || {
-        let text = lab.run("backup", "ip -br address");
-        let [outside, inside] = ["192.0.2.100/24", "10.0.0.1/24"].map(|part| text.contains(part));
-        (outside == inside).then_some(outside)
-    })
-}
-
-/// Elects with keepalived in both directions.
-pub(crate) fn elects_with_keepalived(lab: &Lab, settings: &str, families: &[&str], config: &Table) {
-    kernel_in_the_backups_place(lab);
-    let director = Side::start(lab, "director", config);
-    director.becomes("master");
-    keepalived(lab, settings, families);
-    eventually(LONG, "keepalived is a backup", || {
-        lab.log("keepalived").contains("Entering BACKUP STATE").then_some(())
-    });
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(!has_floating(lab), "{}", lab.log("keepalived"));
-    assert_eq!(director.role(), "master");
-    // Killed: keepalived takes over; back again: it stays the master.
-    director.dies();
-    eventually(LONG, "keepalived is the master", || has_floating(lab).then_some(()));
-    let director = Side::start(lab, "director", config);
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(director.role(), "backup", "{}", director.reason());
-    assert!(has_floating(lab));
-    // The operator takes over, and keepalived yields.
-    director.tell("ha takeover").unwrap();
-    eventually(LONG, "keepalived yields", || (!has_floating(lab)).then_some(()));
-    assert_eq!(director.role(), "master");
-    // It resigns, and keepalived takes over.
-    director.tell("ha release").unwrap();
-    eventually(LONG, "keepalived takes over", || has_floating(lab).then_some(()));
-    director.becomes("backup");
-    // keepalived ends in order.
-    assert_eq!(lab.end("keepalived"), 0, "{}", lab.log("keepalived"));
-    director.becomes("master");
-    assert!(director.reason().ends_with(" has given up"), "{}", director.reason());
-    let refused = director.ask().unwrap();
-    for entry in refused["advertisements_refused"].as_array().unwrap() {
-        assert_eq!(entry["count"], 0, "{entry}");
-    }
-    director.stop();
+/// Addresses of one family alone float.
+pub(crate) fn float_only(group: &mut Table, family: &str) {
+    let floating = group["floating"].as_array_mut().unwrap();
+    floating.retain(|entry| entry["address"].as_str().unwrap().contains(':') == (family == "ipv6"));
 }
 
 /// The laboratory's configuration with other settings of failover.
 pub(crate) fn with(lab: &Lab, change: impl Fn(&mut Table)) -> Table {
     let mut config = Side::config(lab, "director", "0");
-    let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
-    change(group);
+    change(group(&mut config));
     config
-}
-
-/// Only IPv4 floats.
-fn without_ipv6(group: &mut Table) {
-    let floating = group["floating"].as_array_mut().unwrap();
-    floating.retain(|entry| !entry["address"].as_str().unwrap().contains(':'));
-}
-
-#[test]
-fn keepalived_is_the_other_half_by_version_3_and_multicast() {
-    let lab = Lab::pair("keep3");
-    let config = with(&lab, |group| drop(group.insert("pseudo_header".into(), true.into())));
-    let settings = "version 3\n priority 100\n advert_int 0.1\n nopreempt";
-    elects_with_keepalived(&lab, settings, &["ipv4", "ipv6"], &config);
-}
-
-#[test]
-fn keepalived_is_the_other_half_by_version_3_and_unicast() {
-    let lab = Lab::pair("keep3u");
-    let config = with(&lab, |group| {
-        without_ipv6(group);
-        group.insert("pseudo_header".into(), true.into());
-        let peers = ["192.0.2.2", "10.0.0.3"].map(Value::from).to_vec();
-        group.insert("peers".into(), peers.into());
-    });
-    let settings = "UNICAST version 3\n priority 100\n advert_int 0.1\n nopreempt";
-    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
-}
-
-#[test]
-fn keepalived_is_the_other_half_by_version_2_with_a_password() {
-    let lab = Lab::pair("keep2");
-    let config = with(&lab, |group| {
-        without_ipv6(group);
-        group.insert("version".into(), 2.into());
-        group.insert("interval".into(), "1s".into());
-        group.insert("password".into(), "secret".into());
-    });
-    let settings = "version 2\n priority 100\n advert_int 1\n nopreempt\n \
-        authentication {\n auth_type PASS\n auth_pass secret\n }";
-    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
-}
-
-#[test]
-fn keepalived_is_the_other_half_by_version_2_and_unicast() {
-    let lab = Lab::pair("keep2u");
-    let config = with(&lab, |group| {
-        without_ipv6(group);
-        group.insert("version".into(), 2.into());
-        group.insert("interval".into(), "1s".into());
-        let peers = ["192.0.2.2", "10.0.0.3"].map(Value::from).to_vec();
-        group.insert("peers".into(), peers.into());
-    });
-    let settings = "UNICAST version 2\n priority 100\n advert_int 1\n nopreempt";
-    elects_with_keepalived(&lab, settings, &["ipv4"], &config);
 }
 
 /// Fields of the packets of a capture that pass a filter, as tshark reads them.

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::Table;
-
+use crate::keepalived::elects_with_keepalived;
 use crate::lab::{Lab, VIP4, VIPS, eventually};
 use crate::pair::{
-    MAC_OF, Side, all_have_asked, begin_downloads, by_tshark, downloads_end_well,
-    elects_with_keepalived, neighbor, with,
+    MAC_OF, Side, all_have_asked, begin_downloads, by_tshark, downloads_end_well, neighbor, set,
+    with,
 };
 use crate::traffic::{answers, echoes};
 
@@ -24,11 +23,6 @@ const NEIGHBORS: [(&str, &str, &str); 4] = [
     ("rs1", "10.0.0.1", VIRTUAL[0]),
     ("rs1", "fd00:a::1", VIRTUAL[1]),
 ];
-
-fn set(config: &mut Table, key: &str, value: bool) {
-    let group = config["failover"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
-    group.insert(key.into(), value.into());
-}
 
 /// The port of a switch that it sends a virtual MAC to.
 fn port_of(lab: &Lab, switch: &str, mac: &str) -> String {
@@ -76,7 +70,7 @@ fn the_virtual_mac_moves_and_no_host_learns_anything_new() {
         lab.begin(host, &format!("{host}-neighbors"), "timeout 60 ip monitor neigh");
     }
     let [director, backup] =
-        Side::both(&lab, ["0", "1"], |config| set(config, "virtual_mac", true));
+        Side::both(&lab, ["0", "1"], |config| set(config, "virtual_mac = true"));
     all_have_asked(&lab);
     lab.client("ping -c 1 -W 2 192.0.2.1");
     assert_eq!(neighbor(&lab, "client", "192.0.2.1"), MAC_OF[0].1, "its own");
@@ -92,7 +86,7 @@ fn the_virtual_mac_moves_and_no_host_learns_anything_new() {
     downloads_end_well(&lab);
     // And back.
     let mut config = Side::config(&lab, "director", "0");
-    set(&mut config, "virtual_mac", true);
+    set(&mut config, "virtual_mac = true");
     let director = Side::start(&lab, "director", &config);
     director.becomes("backup");
     std::thread::sleep(Duration::from_secs(1));
@@ -196,7 +190,7 @@ fn keepalived_with_use_vmac_is_the_other_half() {
 #[test]
 fn a_pair_that_does_not_accept_serves_and_does_not_answer_echo() {
     let lab = Lab::pair("accept");
-    let [director, backup] = Side::both(&lab, ["0", "1"], |config| set(config, "accept", false));
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| set(config, "accept = false"));
     let echoed = |address: &str| {
         lab.attempt("client", &format!("ping -c 2 -i 0.2 -W 1 {address}")).status.success()
     };

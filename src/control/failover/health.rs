@@ -93,3 +93,133 @@ impl Health {
         is_stuck.then(|| "the control side stands still".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::control::config::{self, Machine, Preempt};
+    use crate::control::failover::{Action, Election, Role, Rules};
+    use crate::wire::vrrp::Version;
+
+    const PAIR: &str = r#"
+[director]
+workers = [0, 1]
+
+[interface.outside]
+role = "outside"
+device = "0000:3b:00.0"
+addresses = ["192.0.2.2/24"]
+
+[interface.inside]
+role = "inside"
+device = "0000:3b:00.1"
+addresses = ["10.0.0.2/24"]
+
+[[failover]]
+name = "pair"
+router_id = 51
+floating = [
+  { interface = "outside", address = "192.0.2.100" },
+  { interface = "inside", address = "10.0.0.1" },
+]
+
+[[service]]
+name = "web"
+listen = "tcp://192.0.2.100:80"
+servers = [{ address = "10.0.0.11:8080" }]
+"#;
+
+    /// The ports of both interfaces.
+    #[derive(Debug, Default, Clone)]
+    struct Ports(Arc<[AtomicBool; 2]>);
+
+    impl LinkSource for Ports {
+        fn is_up(&self, interface: InterfaceId) -> bool {
+            !self.0[usize::from(interface.0)].load(Relaxed)
+        }
+    }
+
+    /// What is looked at, while all of it works but what is left out.
+    struct Bench {
+        health: Health,
+        links: Vec<Link>,
+        ports: Ports,
+        workers: [Arc<WorkerStats>; 2],
+        pulse: Pulse,
+        now: Duration,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let loaded = config::parse(PAIR, "pair.toml", &Machine::with_cpus(2)).unwrap();
+            let group = loaded.config.failover.as_ref().unwrap();
+            let links = Link::all(&loaded.config, group, &[[2; 6]; 2]);
+            assert_eq!(links.len(), 2);
+            let (ports, pulse) = (Ports::default(), Pulse::default());
+            let workers = [(); 2].map(|()| Arc::<WorkerStats>::default());
+            let health = Health::new(Box::new(ports.clone()), workers.to_vec(), pulse.clone());
+            Self { health, links, ports, workers, pulse, now: Duration::ZERO }
+        }
+
+        /// What is broken after some hundredths of a second in which all but this has worked.
+        fn after(&mut self, hundredths: u32, stands_still: Option<&str>) -> Option<String> {
+            (0..hundredths).find_map(|_| self.turn(stands_still))
+        }
+
+        fn turn(&mut self, stands_still: Option<&str>) -> Option<String> {
+            self.now += Duration::from_millis(10);
+            for (worker, stats) in self.workers.iter().enumerate() {
+                let is_still = stands_still == Some(&*format!("worker {worker}"));
+                stats.polls.add(u64::from(!is_still));
+            }
+            let control_turns = stands_still != Some("the control side");
+            control_turns.then(|| self.pulse.beat());
+            self.health.fault(self.now, &self.links)
+        }
+    }
+
+    #[test]
+    fn a_worker_is_broken_after_a_second_and_the_control_side_after_five() {
+        for (what, patience) in [("worker 0", 100), ("worker 1", 100), ("the control side", 500)] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.after(1000, None), None);
+            assert_eq!(bench.after(patience, Some(what)), None, "{what}");
+            assert_eq!(bench.after(1, Some(what)), Some(format!("{what} stands still")));
+            assert_eq!(bench.after(1, None), None, "{what} works again");
+        }
+    }
+
+    #[test]
+    fn how_long_the_slowest_worker_is_blind_is_known() {
+        let mut bench = Bench::new();
+        bench.after(10, None);
+        assert_eq!(bench.health.blind_for(bench.now), Duration::ZERO);
+        bench.after(7, Some("worker 1"));
+        assert_eq!(bench.health.blind_for(bench.now), Duration::from_millis(70));
+    }
+
+    #[test]
+    fn whatever_is_broken_gives_up_both_sides() {
+        for what in ["worker 1", "the control side", "outside", "inside"] {
+            let mut bench = Bench::new();
+            let (mut actions, interval) = (Vec::new(), Duration::from_millis(100));
+            let links: Vec<_> = bench.links.iter().map(|link| link.own).collect();
+            let (version, preempt) = (Version::V3, Preempt::Never);
+            let rules = Rules { version, priority: 255, interval, preempt, learns: false, links };
+            let mut election = Election::new(rules, Duration::ZERO, &mut actions);
+            assert_eq!(election.state().0, Role::Master);
+            actions.clear();
+            if let Some(place) = bench.links.iter().position(|link| link.name == what) {
+                bench.ports.0[place].store(true, Relaxed);
+            }
+            let fault = bench.after(600, Some(what)).unwrap();
+            assert!(fault.contains(what), "{fault}");
+            election.set_fault(bench.now, Some(&fault), &mut actions);
+            let silent = [0, 1].map(|link| Action::Advertise { link, priority: 0 });
+            assert_eq!(actions[..2], silent, "{what}");
+            assert_eq!(election.state().0, Role::Fault);
+        }
+    }
+}
