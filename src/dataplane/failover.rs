@@ -7,7 +7,7 @@
 //! director begins, and the workers send nothing more.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -172,6 +172,8 @@ pub struct FailoverChannel {
     clock: fn() -> u64,
     /// By worker: what it has heard.
     heard: Vec<Ring<HeardMessage>>,
+    /// The worker whose turn it is.
+    next_heard: AtomicUsize,
     /// Connections on their way between directors.
     pub sync: SyncChannel,
     /// What is let through to the failover thread.
@@ -189,6 +191,7 @@ impl FailoverChannel {
             unsent_by: AtomicU8::new(0),
             clock,
             heard: (0..workers).map(|_| Ring::new(HEARD)).collect(),
+            next_heard: AtomicUsize::new(0),
             sync: SyncChannel::new(workers, REFRESH),
             hearing,
             refused: Refused::default(),
@@ -240,9 +243,12 @@ impl FailoverChannel {
         !self.errands.is_empty()
     }
 
-    /// The next message that was heard.
+    /// The next message that was heard, by the workers in turns: what floods one of them keeps
+    /// nothing of the others from being heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        self.heard.iter().find_map(Ring::pop)
+        let first = self.next_heard.fetch_add(1, Relaxed) % self.heard.len().max(1);
+        let mut turns = self.heard.iter().cycle().skip(first).take(self.heard.len());
+        turns.find_map(Ring::pop)
     }
 
     /// Advertisements that workers have refused for a reason.
@@ -601,6 +607,31 @@ mod tests {
         standing.begin_term();
         standing.renew(standing.lease(160 * CYCLES), 131 * CYCLES);
         assert!(standing.is_active(132 * CYCLES));
+    }
+
+    #[test]
+    fn who_floods_one_worker_keeps_no_other_from_being_heard() {
+        let hearing = Hearing {
+            router_id: 51,
+            version: crate::wire::vrrp::Version::V3,
+            links: Vec::new(),
+            sync: None,
+            accepts: true,
+        };
+        let channel = FailoverChannel::new(3, hearing, || 0);
+        let message = |interface| HeardMessage {
+            interface: InterfaceId(interface),
+            source: [192, 0, 2, 2].into(),
+            destination: [224, 0, 0, 18].into(),
+            hop_limit: 255,
+            payload: ArrayVec::new(),
+        };
+        while channel.hear(WorkerId(0), message(0)) {}
+        assert!(channel.hear(WorkerId(2), message(2)));
+        let first: Vec<_> = (0..3).filter_map(|_| channel.heard()).collect();
+        assert!(first.iter().any(|heard| heard.interface == InterfaceId(2)));
+        while channel.heard().is_some() {}
+        assert!(channel.heard().is_none());
     }
 
     #[test]

@@ -177,8 +177,8 @@ struct Link {
     heard: Option<(Heard, Duration)>,
     /// Since when a worse master has been heard.
     worse_since: Option<Duration>,
-    /// When the last advertisement was sent because a worse one was heard.
-    asserted: Option<Duration>,
+    /// When the last advertisement was sent because a worse one was heard, and because one gave up.
+    asserted: [Option<Duration>; 2],
 }
 
 /// One director's part in the election. All times are since its start.
@@ -213,7 +213,7 @@ impl Election {
             down_at: now,
             heard: None,
             worse_since: None,
-            asserted: None,
+            asserted: [None; 2],
         };
         let links = rules.links.iter().map(link).collect();
         let has_learnt = !rules.learns;
@@ -395,27 +395,41 @@ impl Election {
     ) {
         let priority = self.priority();
         let interval = self.rules.interval;
+        let is_better = self.is_better(now, link, heard);
         let Some(known) = self.links.get_mut(link) else { return };
         let Heard { from, priority: other, interval: _ } = heard;
-        if (other, from) > (priority, known.own) {
+        if is_better {
             if self.rules.version == Version::V3 {
                 known.interval = heard.interval;
             }
             // So that the better one knows that others may have been told otherwise.
             self.advertise(now, priority, actions);
-            self.wait(now);
             self.enter(now, Role::Backup, Cause::Better { from, priority: other }, actions);
+            self.wait(now);
             return;
         }
         // One that floods us with these is not answered each time.
-        let is_due = known.asserted.is_none_or(|at| now.saturating_sub(at) >= interval / 4);
-        if is_due {
-            known.asserted = Some(now);
+        let [worse, resigned] = &mut known.asserted;
+        let asserted = if other == RESIGNED { resigned } else { worse };
+        if asserted.is_none_or(|at| now.saturating_sub(at) >= interval / 4) {
+            *asserted = Some(now);
             actions.push(Action::Advertise { link, priority });
             if other != RESIGNED {
                 actions.push(Action::Announce { link });
             }
         }
+    }
+
+    /// Whether a master is to yield to another one: to a higher priority, or the same and a higher
+    /// address; of two that the operator had take over, the one that was told so before.
+    fn is_better(&self, now: Duration, link: usize, heard: Heard) -> bool {
+        let priority = self.priority();
+        let is_told = self.order == Some(Order::TakeOver) && priority < OWNER;
+        if is_told && heard.priority == priority {
+            return now.saturating_sub(self.since) > self.lease();
+        }
+        let own = self.links.get(link).map(|known| known.own);
+        (heard.priority, Some(heard.from)) > (priority, own)
     }
 
     /// The time is `now`. `is_watching`: since it was told last, what came in was looked at.
@@ -454,8 +468,8 @@ impl Election {
     /// What a master has said has not left for so long.
     pub fn step_down(&mut self, now: Duration, silent: Duration, actions: &mut Vec<Action>) {
         if self.role == Role::Master {
-            self.wait(now);
             self.enter(now, Role::Backup, Cause::Stalled { silent }, actions);
+            self.wait(now);
         }
     }
 
@@ -503,9 +517,10 @@ impl Election {
         }
         for link in &mut self.links {
             link.interval = self.rules.interval;
-            link.asserted = None;
+            link.asserted = [None; 2];
         }
         self.enter(now, Role::Master, cause, actions);
+        self.advertise_at = now;
         self.advertise(now, self.priority(), actions);
     }
 
