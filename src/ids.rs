@@ -74,3 +74,6 @@ id!(
     /// A CPU as the operating system numbers it.
     CpuId(u16)
 );
+
+/// Which workers a connection is of: that of its client's packets, and that of its server's.
+pub type OwnersOf<C> = Box<dyn Fn(&C) -> [WorkerId; 2] + Send>;

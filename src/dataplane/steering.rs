@@ -12,9 +12,6 @@ use crate::wire::toeplitz::EndpointHash;
 /// Entries of the indirection table.
 const ENTRIES: usize = 512;
 
-/// Which workers a connection is of: of its client's packets, and of its server's.
-pub type OwnersOf<C> = Box<dyn Fn(&C) -> [WorkerId; 2] + Send>;
-
 /// The rule, the same for all workers.
 #[derive(Clone, Debug)]
 pub struct Steering {

@@ -15,7 +15,7 @@ use crate::dataplane::interface::{Interface, Interfaces, Sides};
 use crate::dataplane::mailbox::{WorkerMailbox, mailbox};
 use crate::dataplane::next_hop::RouteSpec;
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::steering::{OwnersOf, Steering};
+use crate::dataplane::steering::Steering;
 use crate::dataplane::sync::{self, SyncConnection};
 use crate::dataplane::worker::{Egress, IdlePolicy, Leftovers, Peer, Worker, WorkerParts};
 use crate::dataplane::{Pipeline, PipelineSettings};
@@ -27,7 +27,7 @@ use crate::dpdk::port::Port;
 use crate::dpdk::queue::{RxQueue, TxQueue};
 use crate::dpdk::ring::ring;
 use crate::dpdk::tsc;
-use crate::ids::{InterfaceId, WorkerId};
+use crate::ids::{InterfaceId, OwnersOf, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::flow_key::HashSecret;
 

@@ -6,34 +6,25 @@ use crate::lab::Lab;
 use crate::pair::{MAC_OF, Side, all_have_asked, answers_alone, float_only, group, set};
 use crate::wire::Capture;
 
-/// Who was the master, one after the other, as a side heard it by a family. Fails where one goes on
-/// after another one has begun, but for what it says when it yields and what was on its way.
-fn masters(capture: &Capture<'_>, family: &str) -> Vec<String> {
-    let mut terms: Vec<(String, usize)> = Vec::new();
+/// Who was the master, one after the other, as a side heard it by a family. The one before may speak
+/// twice more: what was on its way, and that it yields.
+fn masters(capture: &Capture<'_>, family: &str) -> Vec<&'static str> {
+    let mut terms: Vec<(&str, usize)> = Vec::new();
     for line in capture.read(&format!("vrrp && {family}"), &["eth.src", "vrrp.prio"]) {
         let of = |known: &&(&str, &str, &str)| line[0] == known.1 || line[0] == known.2;
-        let (role, ..) = MAC_OF.iter().find(of).unwrap();
-        let expected = match *role {
+        let (role, ..) = *MAC_OF.iter().find(of).unwrap();
+        let expected = match role {
             "director" => "150",
             "backup" => "100",
             _ => "50",
         };
         assert!([expected, "0"].contains(&&*line[1]), "{role}: {line:?}");
+        let before = terms.len().checked_sub(2).map(|place| terms[place].0);
         match terms.last_mut() {
-            Some((last, count)) if last == role => *count += 1,
-            _ => terms.push(((*role).to_owned(), 1)),
+            Some((last, _)) if *last == role => {}
+            Some((_, late)) if before == Some(role) && *late < 2 => *late += 1,
+            _ => terms.push((role, 0)),
         }
-    }
-    // A last word of the one before, in the midst of another one's time.
-    while let Some(at) = (1..terms.len().saturating_sub(1)).find(|at| {
-        let [before, here, after] = [at - 1, *at, at + 1].map(|place| &terms[place]);
-        before.0 == after.0
-            && here.1 <= 2
-            && at.checked_sub(2).is_some_and(|old| terms[old].0 == here.0)
-    }) {
-        let count = terms[at + 1].1;
-        terms[at - 1].1 += count;
-        terms.drain(at..at + 2);
     }
     terms.into_iter().map(|(role, _)| role).collect()
 }

@@ -208,10 +208,14 @@ fn a_better_keepalived_is_the_master_while_it_lives() {
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!((director.role(), has_floating(&lab, "ipv4")), ("backup".into(), true));
         if dies {
+            // The one that speaks first: it would give up if it saw the other one die.
             let state = lab.state();
             lab.run(
                 "backup",
-                &format!("cd {} && kill -KILL $(cat ka.pid kav.pid)", state.display()),
+                &format!(
+                    "cd {} && kill -KILL $(cat kav.pid ka.pid) && rm ka.pid kav.pid",
+                    state.display()
+                ),
             );
             lab.end("keepalived");
             director.becomes("master");

@@ -167,11 +167,11 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for director in ["pointsman", "director", "backup", "third"] {
-                let log = self.log(director);
+            for name in ["pointsman", "director", "backup", "third", "keepalived"] {
+                let log = self.log(name);
                 let lines: Vec<_> = log.lines().collect();
                 let last = &lines[lines.len().saturating_sub(40)..];
-                eprintln!("the log of {director}, its last lines:\n{}", last.join("\n"));
+                eprintln!("the log of {name}, its last lines:\n{}", last.join("\n"));
             }
         }
         let output = self.command().arg("down").output();

@@ -80,6 +80,11 @@ fn download_is_under_way(lab: &Lab, name: &str) {
     assert!(!exit.exists(), "{name} has ended: {}", lab.log(name));
 }
 
+fn downloads_are_under_way_and_end_well(lab: &Lab, names: &[&str]) {
+    names.iter().for_each(|name| download_is_under_way(lab, name));
+    names.iter().for_each(|name| download_ends_well(lab, name));
+}
+
 /// Every octet has come, over one connection.
 fn download_ends_well(lab: &Lab, name: &str) {
     let content = lab.state().join("content/big").display().to_string();
@@ -140,10 +145,7 @@ fn connections_of_a_firewall_mark_survive_a_takeover() {
         eventually(LONG, "the download is known", known);
     }
     fail_over(director, &backup);
-    for name in ["v4", "v6"] {
-        download_is_under_way(&lab, name);
-        download_ends_well(&lab, name);
-    }
+    downloads_are_under_way_and_end_well(&lab, &["v4", "v6"]);
     backup.stop();
 }
 
@@ -173,10 +175,7 @@ fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
     let director = Side::start(&lab, "director", &config);
     director.becomes("master");
     assert!(director.reason().contains("better than"), "{}", director.reason());
-    for name in ["v4", "v6"] {
-        download_is_under_way(&lab, name);
-        download_ends_well(&lab, name);
-    }
+    downloads_are_under_way_and_end_well(&lab, &["v4", "v6"]);
     lab.end("tcpdump");
     // Nobody else can read an address in them.
     let seen = fs::read(&capture).unwrap();

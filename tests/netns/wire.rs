@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, VIP4, eventually, section};
+use crate::lab::{Lab, VIP4, VIPS, eventually, section};
 use crate::pair::{Askers, Side, all_have_asked, answers_alone, by_tshark, with};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -170,6 +170,46 @@ fn one_director_alone_answers_for_what_moves_when_a_cable_is_back_and_after_a_fr
     backup.becomes("backup");
     askers.have_heard_only("director");
     all_have_asked(&lab);
+    director.stop();
+    backup.stop();
+}
+
+/// Of the load, the reloads and the scrapes the backup notices nothing.
+#[test]
+fn advertisements_keep_their_pace_under_load_reloads_and_scrapes() {
+    let lab = Lab::pair("pace");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    let transitions =
+        || [&director, &backup].map(|side| side.ask().unwrap()["transitions"].clone());
+    let before = transitions();
+    let captures = Capture::both(&lab, "ip proto 112");
+    for (number, vip) in VIPS.iter().enumerate() {
+        let wrk = format!("nice -n 10 wrk -t1 -c16 -d8s --timeout 10s http://{vip}/");
+        lab.begin("client", &format!("load-{number}"), &wrk);
+    }
+    let scrape = "curl -sS --max-time 5 -o /dev/null http://127.0.0.1:9464/metrics";
+    let scrapes = format!("timeout 8 sh -c \"while sleep 0.02; do {scrape}; done\"");
+    lab.begin("director", "scrapes", &scrapes);
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut reloads = 0;
+    while Instant::now() < until {
+        director.tell("reload").unwrap();
+        reloads += 1;
+    }
+    captures.iter().for_each(Capture::end);
+    assert!(reloads > 10, "{reloads} reloads");
+    assert_eq!(transitions(), before);
+    for capture in &captures {
+        let times = capture.times("vrrp.prio == 150");
+        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        // The lease, after which it would be the master no more.
+        assert!(times.len() > 50 && longest < 0.3, "{} in 6 s, {longest} s apart", times.len());
+    }
+    for number in 0..VIPS.len() {
+        let name = format!("load-{number}");
+        assert_eq!(lab.exit_code(&name, Duration::from_secs(20)), 0, "{}", lab.log(&name));
+    }
+    lab.end("scrapes");
     director.stop();
     backup.stop();
 }

@@ -33,9 +33,8 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use super::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, Unheard};
 use crate::dataplane::stats::WorkerStats;
-use crate::dataplane::steering::OwnersOf;
 use crate::dataplane::sync::SyncConnection;
-use crate::ids::CpuId;
+use crate::ids::{CpuId, OwnersOf};
 use crate::wire::ethernet::Mac;
 use crate::wire::vrrp::RESIGNED;
 

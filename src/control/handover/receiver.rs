@@ -12,8 +12,7 @@ use crate::control::api::message::TakenOver;
 use crate::control::{Neighbor, WorkerHandle};
 use crate::dataplane::handover::{ExpectedRow, Handover, Moved, MovedControl, Parcel};
 use crate::dataplane::mailbox::Command;
-use crate::dataplane::steering::OwnersOf;
-use crate::ids::{InterfaceId, ServerSlot, ServiceId, WorkerId};
+use crate::ids::{InterfaceId, OwnersOf, ServerSlot, ServiceId, WorkerId};
 use crate::service::{Listen, ServerLoads, SlotRegistry};
 use crate::wire::ethernet::Mac;
 

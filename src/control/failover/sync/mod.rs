@@ -20,9 +20,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::control::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{FailoverChannel, HeardMessage, MESSAGE, Message};
-use crate::dataplane::steering::OwnersOf;
 use crate::dataplane::sync::{SyncConnection, SyncKind};
-use crate::ids::{CpuId, InterfaceId, WorkerId};
+use crate::ids::{CpuId, InterfaceId, OwnersOf, WorkerId};
 use crate::wire::ipv4::protocol;
 use crate::wire::ipvs_sync::{self, Note, NoteKind, Unfit, Writer};
 use crate::wire::udp::UdpHeader;
