@@ -248,7 +248,12 @@ impl World {
                 Kind::Freeze(_) => false,
             });
             if !is_cut {
-                director.heard[link] = (heard.priority > 0).then_some(now);
+                if heard.priority > 0 {
+                    director.heard[link] = Some(now);
+                } else {
+                    // Who gives up on one link gives up on all of them.
+                    director.heard = [None; 2];
+                }
                 director.election.hear(time, link, heard, &mut actions);
             }
         }

@@ -173,6 +173,10 @@ struct Link {
     interval: Duration,
     /// The master is gone then (`Active_Down_Timer`).
     down_at: Duration,
+    /// Until then the one that was heard last is there.
+    alive_until: Duration,
+    /// It is a worse one that may be taken over from.
+    is_preempted: bool,
     /// The last one that was heard, and when.
     heard: Option<(Heard, Duration)>,
     /// Since when a worse master has been heard.
@@ -211,6 +215,8 @@ impl Election {
             own: *own,
             interval: rules.interval,
             down_at: now,
+            alive_until: now,
+            is_preempted: false,
             heard: None,
             worse_since: None,
             asserted: [None; 2],
@@ -300,7 +306,7 @@ impl Election {
             (Some(what), Role::Master | Role::Backup) => {
                 self.resign(actions);
                 self.enter(now, Role::Fault, Cause::Broken(what.to_owned()), actions);
-                self.has_learnt = !self.rules.learns;
+                self.has_learnt &= !self.rules.learns;
             }
             (None, Role::Fault) => self.begin(now, Cause::Repaired, actions),
             (Some(what), Role::Fault) => self.cause = Cause::Broken(what.to_owned()),
@@ -362,27 +368,34 @@ impl Election {
         // RFC 9568 section 6.1: an owner always preempts.
         let is_owner = self.rules.priority == OWNER;
         let preempt = if is_owner { Preempt::After(Duration::ZERO) } else { self.rules.preempt };
-        let Some(known) = self.links.get_mut(link) else { return };
         if heard.priority == RESIGNED {
-            known.down_at = now + skew;
             // It has given up all of them; another one, or who has not, is heard again.
-            let links = self.links.iter_mut();
-            return links.for_each(|known| known.down_at = known.down_at.min(now + skew));
-        }
-        if is_better && let Preempt::After(delay) = preempt {
-            let since = *known.worse_since.get_or_insert(now);
-            if now.saturating_sub(since) >= delay {
-                return;
+            for known in &mut self.links {
+                known.down_at = known.down_at.min(now + skew);
+                (known.alive_until, known.is_preempted) = (now, false);
             }
-        } else {
-            known.worse_since = None;
+            if let Some(known) = self.links.get_mut(link) {
+                known.down_at = now + skew;
+            }
+            return;
         }
+        let Some(known) = self.links.get_mut(link) else { return };
         if self.rules.version == Version::V3 {
             known.interval = heard.interval;
         }
+        known.is_preempted = if is_better && let Preempt::After(delay) = preempt {
+            let since = *known.worse_since.get_or_insert(now);
+            now.saturating_sub(since) >= delay
+        } else {
+            known.worse_since = None;
+            false
+        };
         let patience = self.patience(link);
         if let Some(known) = self.links.get_mut(link) {
-            known.down_at = now + patience;
+            known.alive_until = now + patience;
+            if !known.is_preempted {
+                known.down_at = known.alive_until;
+            }
         }
     }
 
@@ -446,14 +459,31 @@ impl Election {
             Role::Backup => {
                 // Who does not look cannot say that nobody was there.
                 if !is_watching || passed > self.rules.interval {
-                    self.links.iter_mut().for_each(|link| link.down_at += passed);
+                    for link in &mut self.links {
+                        link.down_at += passed;
+                        link.alive_until += passed;
+                    }
                 }
+                self.leave_to_the_living();
                 if self.links.iter().all(|link| link.down_at <= now) {
                     let cause = self.why_now();
                     self.rule(now, cause, actions);
                 }
             }
             Role::Fault | Role::Stopped => {}
+        }
+    }
+
+    /// Who was to be taken over from, and is not any more since the operator said so, or because of
+    /// what is tracked or was forgotten, is there as long as any other.
+    fn leave_to_the_living(&mut self) {
+        let may_preempt = self.has_learnt && self.order != Some(Order::Release);
+        let priority = self.priority();
+        for link in &mut self.links {
+            let is_better = link.heard.is_some_and(|(heard, _)| priority > heard.priority);
+            if !(link.is_preempted && is_better && may_preempt) {
+                link.down_at = link.down_at.max(link.alive_until);
+            }
         }
     }
 
@@ -504,7 +534,7 @@ impl Election {
             let patience = self.patience(link);
             if let Some(known) = self.links.get_mut(link) {
                 known.down_at = now + patience;
-                known.worse_since = None;
+                (known.worse_since, known.is_preempted) = (None, false);
             }
         }
     }
