@@ -104,6 +104,15 @@ struct Director {
 }
 
 impl Director {
+    fn note(&mut self, now: u32, link: usize, priority: u8) {
+        if priority > 0 {
+            self.heard[link] = Some(now);
+        } else {
+            // Who gives up on one link gives up on all of them.
+            self.heard = [None; 2];
+        }
+    }
+
     fn is_master(&self) -> bool {
         self.election.state().0 == Role::Master
     }
@@ -248,12 +257,7 @@ impl World {
                 Kind::Freeze(_) => false,
             });
             if !is_cut {
-                if heard.priority > 0 {
-                    director.heard[link] = Some(now);
-                } else {
-                    // Who gives up on one link gives up on all of them.
-                    director.heard = [None; 2];
-                }
+                director.note(now, link, heard.priority);
                 director.election.hear(time, link, heard, &mut actions);
             }
         }

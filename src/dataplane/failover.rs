@@ -340,12 +340,11 @@ impl<F: Frame> Pipeline<F> {
             match errand {
                 Errand::Send(message) => shared.advertise(&message, outlet),
                 Errand::Renew(lease) => shared.renew(lease),
-                Errand::Announce { interface, address } => {
-                    // The lease may have just been renewed, or just ended: this round does not know.
-                    if shared.holds_lease() {
-                        local::tell(shared, interface, address, outlet);
-                    }
+                // The lease may have just been renewed, or just ended: this round does not know.
+                Errand::Announce { interface, address } if shared.holds_lease() => {
+                    local::tell(shared, interface, address, outlet);
                 }
+                Errand::Announce { .. } => {}
             }
         }
     }

@@ -442,11 +442,8 @@ impl Exits {
             if taken > 0 {
                 packets += taken;
                 self.stats.handed_in.add(taken as u64);
-                if self.is_active && has_lapsed(self.failover.as_deref()) {
-                    give_up(&mut burst, DropReason::Standby, &self.stats);
-                } else {
-                    send(queue, &mut burst, &self.stats);
-                }
+                let is_over = self.is_active && has_lapsed(self.failover.as_deref());
+                send_or_drop(queue, &mut burst, is_over, &self.stats);
             }
         }
         packets
@@ -468,6 +465,16 @@ fn send(queue: &mut TxQueue, burst: &mut Burst, stats: &WorkerStats) {
     stats.transmitted.add(sent as u64);
     stats.transmitted_octets.add((all - left) as u64);
     give_up(burst, DropReason::TransmitFull, stats);
+}
+
+/// Sends a burst, unless this director is the active one no more.
+#[inline]
+fn send_or_drop(queue: &mut TxQueue, burst: &mut Burst, is_over: bool, stats: &WorkerStats) {
+    if is_over {
+        give_up(burst, DropReason::Standby, stats);
+    } else {
+        send(queue, burst, stats);
+    }
 }
 
 /// Pushes a burst into a ring; what does not fit is dropped.

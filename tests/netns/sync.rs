@@ -81,8 +81,12 @@ fn download_is_under_way(lab: &Lab, name: &str) {
 }
 
 fn downloads_are_under_way_and_end_well(lab: &Lab, names: &[&str]) {
-    names.iter().for_each(|name| download_is_under_way(lab, name));
-    names.iter().for_each(|name| download_ends_well(lab, name));
+    for name in names {
+        download_is_under_way(lab, name);
+    }
+    for name in names {
+        download_ends_well(lab, name);
+    }
 }
 
 /// Every octet has come, over one connection.

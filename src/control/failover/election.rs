@@ -459,10 +459,7 @@ impl Election {
             Role::Backup => {
                 // Who does not look cannot say that nobody was there.
                 if !is_watching || passed > self.rules.interval {
-                    for link in &mut self.links {
-                        link.down_at += passed;
-                        link.alive_until += passed;
-                    }
+                    self.wait_longer(passed);
                 }
                 self.leave_to_the_living();
                 if self.links.iter().all(|link| link.down_at <= now) {
@@ -471,6 +468,13 @@ impl Election {
                 }
             }
             Role::Fault | Role::Stopped => {}
+        }
+    }
+
+    fn wait_longer(&mut self, passed: Duration) {
+        for link in &mut self.links {
+            link.down_at += passed;
+            link.alive_until += passed;
         }
     }
 

@@ -52,7 +52,7 @@ pub struct SyncConnection {
     pub state: ConnectionState,
     /// How long it may idle, milliseconds.
     pub timeout_ms: u32,
-    /// How long it has idled, milliseconds; nothing that is less than [`SHORT_IDLE_MS`].
+    /// How long it has idled, milliseconds; less than a second is none.
     pub idle_ms: u32,
     /// The client. Of a template: without a port, and the first address of its network.
     pub client: End,
