@@ -264,6 +264,8 @@ impl World {
         for word in told {
             director.obey(time, word.says, &mut actions);
         }
+        // It is told so in every turn, and believes it when nothing is broken.
+        director.election.set_learnt(director.has_learnt);
         let election = &mut director.election;
         let broken = [0, 1].iter().any(|link| during.contains(&Kind::NoLink(number, *link)));
         election.set_fault(time, broken.then_some("no link"), &mut actions);
