@@ -13,20 +13,10 @@ mod support;
 use pointsman::dataplane::stats::DropReason;
 use pointsman::dataplane::steering::Steering;
 use pointsman::dataplane::sync::{self, SyncConnection};
-use support::director::{IN, Setup, TestDirector};
+use support::director::{IN, PAIR, Setup, TestDirector};
 use support::packet::{ACK, FIN, PacketBuilder, SYN, assert_checksums, ends};
 
 const SERVICES: &str = r#"
-[[failover]]
-name = "pair"
-router_id = 51
-floating = [
-  { interface = "outside", address = "192.0.2.100" },
-  { interface = "outside", address = "2001:db8:1::100" },
-  { interface = "inside", address = "10.0.0.254" },
-  { interface = "inside", address = "fd00::254" },
-]
-
 [[service]]
 name = "web"
 listen = "tcp://192.0.2.100:80"
@@ -49,7 +39,7 @@ const VIP: &str = "192.0.2.100:80";
 
 fn director(workers: u16, secret: [u64; 4]) -> (TestDirector, Steering) {
     let steering = Steering::new(workers, secret);
-    let mut setup = Setup::with_services(SERVICES).workers(workers);
+    let mut setup = Setup::with_services(&format!("{PAIR}{SERVICES}")).workers(workers);
     setup.steering = Some(steering.clone());
     (setup.start(), steering)
 }

@@ -12,11 +12,12 @@ mod support;
 
 use std::net::IpAddr;
 
-use pointsman::dataplane::failover::{Errand, Unheard};
+use arrayvec::ArrayVec;
+use pointsman::dataplane::failover::{Errand, Message, Unheard};
 use pointsman::dataplane::stats::DropReason;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
-use support::director::{IN, OUT, Setup, TestDirector};
+use support::director::{IN, OUT, PAIR, Setup, TestDirector};
 use support::packet::{
     CLIENT_SIDE, INSIDE, Mac, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
     echo, icmpv6, internet_checksum,
@@ -27,17 +28,6 @@ const VIRTUAL_V6: Mac = [0, 0, 0x5e, 0, 2, 51];
 const ALL: Mac = [0xff; 6];
 
 const SERVICES: &str = r#"
-[[failover]]
-name = "pair"
-router_id = 51
-# more
-floating = [
-  { interface = "outside", address = "192.0.2.100" },
-  { interface = "outside", address = "2001:db8:1::100" },
-  { interface = "inside", address = "10.0.0.254" },
-  { interface = "inside", address = "fd00::254" },
-]
-
 [[service]]
 name = "web"
 listen = "tcp://192.0.2.100:80"
@@ -51,8 +41,12 @@ scheduler = "rr"
 servers = [{ address = "[fd00::11]:8080" }]
 "#;
 
+fn services(more: &str) -> String {
+    format!("{}{SERVICES}", PAIR.replace("# more", more))
+}
+
 fn pair(more: &str) -> TestDirector {
-    Setup::with_services(&SERVICES.replace("# more", more)).start()
+    Setup::with_services(&services(more)).start()
 }
 
 fn active(more: &str) -> TestDirector {
@@ -142,6 +136,42 @@ fn what_was_to_be_said_in_a_term_that_is_over_is_not_said() {
     assert!(channel.ask(announce()));
     director.settle();
     director.sent_one();
+}
+
+/// By an interface that there is not nothing leaves.
+#[test]
+fn what_does_not_leave_costs_the_lease_of_its_own_term_alone() {
+    let mut director = pair("");
+    let channel = director.failover.clone().unwrap();
+    let say = |interface| {
+        Errand::Send(Message {
+            interface,
+            source_mac: None,
+            source: [192, 0, 2, 1].into(),
+            destination: [224, 0, 0, 18].into(),
+            protocol: 112,
+            hop_limit: 255,
+            payload: ArrayVec::new(),
+        })
+    };
+    let mut is_renewed = |interface| {
+        assert!(channel.ask(say(interface)));
+        assert!(channel.ask(Errand::Renew(channel.standing.lease(u64::MAX))));
+        director.settle();
+        director.take_sent();
+        channel.standing.is_active(0)
+    };
+    channel.standing.begin_term();
+    assert!(!is_renewed(InterfaceId(9)) && channel.unsent() == 1);
+    assert!(is_renewed(OUT));
+    // The last word of a term.
+    assert!(channel.ask(say(InterfaceId(9))));
+    director.settle();
+    channel.standing.begin_term();
+    assert!(channel.ask(say(OUT)));
+    assert!(channel.ask(Errand::Renew(channel.standing.lease(u64::MAX))));
+    director.settle();
+    assert!(channel.standing.is_active(0) && channel.unsent() == 2);
 }
 
 #[test]
@@ -250,10 +280,10 @@ fn a_director_that_does_not_accept_serves_what_moves_and_is_no_host_for_it() {
 fn the_owner_accepts_in_any_case() {
     let own = [("192.0.2.100", "192.0.2.1"), ("2001:db8:1::100", "2001:db8:1::1")];
     let inside = [("10.0.0.254", "10.0.0.1"), ("fd00::254", "fd00::1")];
-    let services = own.iter().chain(&inside).fold(SERVICES.to_owned(), |text, (floating, own)| {
+    let services = services("accept = false\npriority = 255\nvirtual_mac = true");
+    let services = own.iter().chain(&inside).fold(services, |text, (floating, own)| {
         text.replace(&format!("\"{floating}\""), &format!("\"{own}\""))
     });
-    let services = services.replace("# more", "accept = false\npriority = 255\nvirtual_mac = true");
     let mut director = Setup::with_services(&services).start();
     director.stand(true);
     director.receive(OUT, &ping("192.0.2.1"));
@@ -305,7 +335,7 @@ impl Said {
         let ends = Ends { source: self.from.parse().unwrap(), destination: [224, 0, 0, 18].into() };
         let addresses = ["192.0.2.100".parse().unwrap()];
         let sending = Sending { head, addresses: &addresses, ends, pseudo_header: false };
-        let payload: arrayvec::ArrayVec<u8, 1460> = sending.write().unwrap();
+        let payload: ArrayVec<u8, 1460> = sending.write().unwrap();
         to_group(self.from, [224, 0, 0, 18], self.ttl, 112, &payload)
     }
 }
@@ -384,7 +414,7 @@ fn with_peers_nobody_else_is_heard() {
             password: None,
         };
         let sending = Sending { head, addresses: &[], ends, pseudo_header: false };
-        let payload: arrayvec::ArrayVec<u8, 1460> = sending.write().unwrap();
+        let payload: ArrayVec<u8, 1460> = sending.write().unwrap();
         let mut frame = to_group(from, [192, 0, 2, 1], 255, 112, &payload);
         frame[..6].copy_from_slice(&port);
         frame

@@ -94,11 +94,12 @@ struct Director {
     addresses: [IpAddr; 2],
     /// Until when others may believe that it is the master: what it may do is bounded by that.
     lease: u32,
-    /// When a link last heard one that had not given up.
-    heard: [Option<u32>; 2],
+    /// When a link last heard one that had not given up, and its priority.
+    heard: [Option<(u32, u8)>; 2],
     /// What it was told, and still holds.
     has_learnt: bool,
     is_released: bool,
+    is_told: bool,
     /// Until when it may preempt: what it has not minded it acts on for as long as it waits.
     preempts_until: u32,
 }
@@ -106,7 +107,7 @@ struct Director {
 impl Director {
     fn note(&mut self, now: u32, link: usize, priority: u8) {
         if priority > 0 {
-            self.heard[link] = Some(now);
+            self.heard[link] = Some((now, priority));
         } else {
             // Who gives up on one link gives up on all of them.
             self.heard = [None; 2];
@@ -123,6 +124,7 @@ impl Director {
                 let is_obeyed = self.election.obey(time, order, actions).is_ok();
                 if is_obeyed {
                     self.is_released = order == Order::Release;
+                    self.is_told = order == Order::TakeOver;
                 }
             }
             Says::Bonus(bonus) => self.election.set_bonus(bonus),
@@ -156,7 +158,7 @@ impl World {
                 learns: setting.learns,
                 links: addresses.to_vec(),
             };
-            let election = Election::new(rules, Duration::ZERO, &mut Vec::new());
+            let election = Election::new(rules, None, Duration::ZERO, &mut Vec::new());
             let has_learnt = !setting.learns;
             let heard = [None; 2];
             Director {
@@ -166,6 +168,7 @@ impl World {
                 heard,
                 has_learnt,
                 is_released: false,
+                is_told: false,
                 preempts_until: 0,
             }
         });
@@ -205,18 +208,21 @@ impl World {
         }
         if !director.is_master() {
             director.lease = 0;
+            director.is_told = false;
         }
     }
 
-    /// Only who preempts, or was told to, takes over from one that it has just heard.
+    /// Only who was told to takes over from one that it has just heard, or who preempts, from a worse one.
     fn takes_over_rightly(&mut self, now: u32, who: usize, actions: &[Action]) {
         let director = &mut self.directors[who];
         for action in actions {
             let Action::Enter(Role::Master, cause) = action else { continue };
             let preempts = now <= director.preempts_until;
-            let is_silent =
-                director.heard.iter().flatten().all(|heard| now - heard >= INTERVAL * 3);
-            let may = preempts || is_silent || *cause == Cause::Operator;
+            let own = director.election.priority();
+            let is_over = |(at, priority): &(u32, u8)| {
+                now - at >= INTERVAL * 3 || preempts && own > *priority
+            };
+            let may = director.heard.iter().flatten().all(is_over) || *cause == Cause::Operator;
             assert!(may, "{who} takes over at {now}: {cause}; heard {:?}", director.heard);
             director.is_released = false;
         }
@@ -382,9 +388,9 @@ proptest! {
         for now in STORM..told {
             world.turn(now, &[]);
         }
-        // The address decides between two that have been told to take over, not the last word.
-        let other = world.directors[1 - who].election.priority();
-        prop_assume!(other < 254 || who == 1);
+        // Against one that has as much without being told so the address decides, not the last word.
+        let other = &world.directors[1 - who];
+        prop_assume!(other.election.priority() < 254 || other.is_told || who == 1);
         let is_master = world.directors[who].is_master();
         let order = if is_master { Order::Release } else { Order::TakeOver };
         // What was said before a release may come after it: then the other one waits as ever.

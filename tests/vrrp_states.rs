@@ -72,7 +72,7 @@ impl Bench {
         let links = OWN.map(IpAddr::from).to_vec();
         let rules = Rules { version, priority, interval, preempt, learns, links };
         let mut actions = Vec::new();
-        let election = Election::new(rules, Duration::ZERO, &mut actions);
+        let election = Election::new(rules, None, Duration::ZERO, &mut actions);
         let mut bench = Self { version, election, actions, now: Duration::ZERO };
         // The election has been there for a while.
         bench.run(200);

@@ -21,6 +21,8 @@ mod outbox;
 mod rates;
 mod observed;
 mod http;
+mod request;
+mod pages;
 mod run;
 mod thread;
 mod ledger;

@@ -17,12 +17,14 @@ use super::config::Config;
 use super::desired::{
     Change, DesiredState, InventoryService, NotSaved, Outcome, Refused, STEP, Step,
 };
-use super::failover::{Failover, Tracks, Transitions};
-use super::handover::{Ending, Parts, Succession, UpgradeRequest};
+use super::failover::{Failover, Tracks, Transitions, Verdict};
+use super::handover::{Ending, Parts, Succession};
 use super::listeners::SocketFile;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
+use super::pages::PagesOwed;
+use super::request::{ChangeRequest, NotChanged, Request, SaveRequest};
 use super::thread::Signals;
 use super::{FailoverPlant, Neighbor, Plant, StartError, api, ownership, service_manager};
 use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
@@ -39,64 +41,8 @@ const BUSY_FOR: Duration = Duration::from_millis(100);
 const EVENTS_PER_TURN: usize = 512;
 /// Time over which rates are measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Requests of the API that may wait for the loop, and pages that one worker may owe.
+/// Requests of the API that may wait for the loop.
 const REQUESTS: usize = 64;
-const PAGES_OWED: usize = 16;
-
-/// What the API asks of the loop.
-#[derive(Debug)]
-pub(super) enum Request {
-    /// A page of one worker's connections. The reply is dropped when the worker owes too many.
-    Connections { worker: WorkerId, page: ConnectionPage, reply: oneshot::Sender<ConnectionPage> },
-    /// A change of what the operator wants.
-    Change(ChangeRequest),
-    /// What is wanted is to be written into the configuration file.
-    Save(SaveRequest),
-    /// A new director is to take the place of this one.
-    Upgrade(UpgradeRequest),
-}
-
-/// A change that somebody asks for.
-#[derive(Debug)]
-pub(super) struct ChangeRequest {
-    pub(super) change: Change,
-    /// The version that the caller has decided by.
-    pub(super) expected: Option<u64>,
-    /// Only tell what would change.
-    pub(super) dry_run: bool,
-    /// Who asks, for the log.
-    pub(super) origin: String,
-    pub(super) reply: oneshot::Sender<Result<Changed, NotChanged>>,
-}
-
-/// Somebody wants the file written.
-#[derive(Debug)]
-pub(super) struct SaveRequest {
-    pub(super) force: bool,
-    pub(super) reply: oneshot::Sender<Result<Saved, Failure>>,
-}
-
-/// Why nothing has changed.
-#[derive(Debug)]
-pub(super) enum NotChanged {
-    /// It is not valid.
-    Refused(Refused),
-    /// The caller has decided by another version.
-    OtherVersion { expected: u64, version: u64 },
-    /// A worker has not taken the last changes over.
-    Straggler(WorkerId),
-    /// A new director is about to take this one's place, and would not know.
-    Upgrade,
-}
-
-/// A page that a worker owes.
-#[derive(Debug)]
-struct Owed {
-    worker: WorkerId,
-    /// The page's buffer, which tells it from others: an event may be lost.
-    buffer: usize,
-    reply: oneshot::Sender<ConnectionPage>,
-}
 
 /// The control side.
 #[derive(Debug)]
@@ -106,8 +52,7 @@ pub(super) struct Control {
     outbox: Outbox,
     neighbors: Neighbors,
     requests: mpsc::Receiver<Request>,
-    /// Pages that the workers owe, oldest first.
-    owed: Vec<Owed>,
+    pages: PagesOwed,
     acknowledgements: Acknowledgements,
     announcements: Announcements,
     next_sample: Duration,
@@ -143,9 +88,11 @@ impl Control {
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
         let track = plant.config.failover.as_ref().map(|group| Tracks::of(&group.track));
+        let mut tracks = track.unwrap_or_default();
+        let tracked = tracks.news(state.inventory()).unwrap_or_default();
         let workers = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
         let (failover, transitions) =
-            pair(plant.failover, &plant.config, workers).map_err(StartError::Thread)?;
+            pair(plant.failover, &plant.config, workers, tracked).map_err(StartError::Thread)?;
         let observed = Arc::new(Observed {
             config: plant.config,
             workers: stats,
@@ -172,7 +119,7 @@ impl Control {
             outbox,
             neighbors,
             requests,
-            owed: Vec::new(),
+            pages: PagesOwed::default(),
             acknowledgements,
             announcements: Announcements::of(addresses, now),
             next_sample: now,
@@ -183,7 +130,7 @@ impl Control {
             stopping: false,
             socket_file,
             transitions,
-            tracks: track.unwrap_or_default(),
+            tracks,
             succession,
             servers,
         })
@@ -258,7 +205,7 @@ impl Control {
     }
 
     fn take_events(&mut self, now: Duration, per_worker: usize) {
-        let Self { outbox, neighbors, owed, acknowledgements, busy_until, observed, .. } = self;
+        let Self { outbox, neighbors, pages, acknowledgements, busy_until, observed, .. } = self;
         outbox.drain(per_worker, |worker, event| {
             *busy_until = now + BUSY_FOR;
             match event {
@@ -268,7 +215,7 @@ impl Control {
                 Event::NeighborSeen { interface, address, mac, answer } => {
                     neighbors.seen(now, Neighbor { interface, address }, mac, answer);
                 }
-                Event::Connections { worker, page } => deliver(owed, worker, page),
+                Event::Connections { worker, page } => pages.deliver(worker, page),
                 Event::HandoverBegun { retired } => drop(retired),
                 Event::Installed { worker, version, retired } => {
                     tracing::debug!(%worker, %version, "services installed");
@@ -327,10 +274,7 @@ impl Control {
         page: ConnectionPage,
         reply: oneshot::Sender<ConnectionPage>,
     ) {
-        // A lost page is owed until who asked has given up.
-        self.owed.retain(|owed| !owed.reply.is_closed());
-        if self.owed.iter().filter(|owed| owed.worker == worker).count() < PAGES_OWED {
-            self.owed.push(Owed { worker, buffer: page.rows.as_ptr().addr(), reply });
+        if self.pages.owe(worker, &page, reply) {
             self.outbox.send(worker, Command::ListConnections(page));
             self.busy_until = self.now() + BUSY_FOR;
         }
@@ -586,22 +530,12 @@ fn pair(
     parts: Option<FailoverPlant>,
     config: &Config,
     workers: Vec<Arc<WorkerStats>>,
+    tracked: Verdict,
 ) -> io::Result<(Option<Failover>, Transitions)> {
     let (Some(parts), Some(group)) = (parts, &config.failover) else {
         return Ok((None, Transitions::default()));
     };
-    let (failover, transitions) = Failover::start(parts, (config, group), workers)?;
+    let (failover, transitions) = Failover::start(parts, (config, group), workers, tracked)?;
     failover.set_addresses(ownership::moving_addresses(config));
     Ok((Some(failover), Transitions::of(group, transitions)))
-}
-
-/// Gives a page to who asked for it. The youngest match: an older one was lost, and its memory
-/// used again.
-fn deliver(owed: &mut Vec<Owed>, worker: WorkerId, page: ConnectionPage) {
-    let buffer = page.rows.as_ptr().addr();
-    let place = owed.iter().rposition(|owed| owed.worker == worker && owed.buffer == buffer);
-    if let Some(place) = place {
-        // Who asked may have given up.
-        owed.remove(place).reply.send(page).ok();
-    }
 }

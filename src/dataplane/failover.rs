@@ -7,11 +7,11 @@
 //! director begins, and the workers send nothing more.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::FromBytes;
 
 use super::classify::{Class, Packet};
 use super::family::Family;
@@ -19,21 +19,18 @@ use super::frame::{Frame, FrameBurst, Outlet};
 use super::handover::Phase;
 use super::hearing::{Overheard, Refused, Ruling};
 use super::local;
-use super::next_hop::{AdjacencyId, Reachability};
 use super::pipeline::{Origin, Pipeline};
-use super::ring::Ring;
+use super::ring::{Inbox, Ring};
 use super::shared::Shared;
 use super::stats::DropReason;
 use super::sync::SyncChannel;
-use super::vlan;
-use crate::ids::{InterfaceId, VlanId, WorkerId};
-use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
+use crate::ids::{InterfaceId, WorkerId};
+use crate::wire::ethernet::EthernetHeader;
 use crate::wire::flow_key::FlowKey;
-use crate::wire::ipv4::{self, Ipv4Header};
-use crate::wire::ipv6::{self, Ipv6Header};
-use crate::wire::{U16, checksum, ipvs_sync};
+use crate::wire::{ipv4, ipvs_sync};
 
 pub use super::hearing::{HeardLink, HeardSync, Hearing, Unheard};
+pub use super::message::{MESSAGE, Message};
 
 /// Errands and packets that fit the queues.
 const ERRANDS: usize = 256;
@@ -42,8 +39,6 @@ const HEARD: usize = 256;
 pub const REFRESH: Duration = Duration::from_secs(15);
 /// Errands that are run in one go.
 const IN_ONE_GO: usize = 64;
-/// Octets of the longest advertisement: what fits a link, without the IP header.
-pub const MESSAGE: usize = 1460;
 
 /// Bits of the word for the end of the lease, in units of 2^16 cycles: enough for centuries.
 const UNTIL_BITS: u32 = 48;
@@ -108,25 +103,6 @@ impl Standing {
     }
 }
 
-/// A message over IP that the failover thread has sent.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// Where it leaves.
-    pub interface: InterfaceId,
-    /// The Ethernet address that it comes from; `None`: the interface's own.
-    pub source_mac: Option<Mac>,
-    /// An address of the director.
-    pub source: IpAddr,
-    /// A group, or another director on the link.
-    pub destination: IpAddr,
-    /// The IP protocol.
-    pub protocol: u8,
-    /// TTL or hop limit.
-    pub hop_limit: u8,
-    /// What IP carries.
-    pub payload: ArrayVec<u8, MESSAGE>,
-}
-
 /// What a worker does for the failover thread, one after the other.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a worker frees nothing, so nothing is boxed")]
@@ -142,6 +118,25 @@ pub enum Errand {
         /// The address.
         address: IpAddr,
     },
+}
+
+/// Whether all messages of a term since its last lease have left.
+#[derive(Debug)]
+pub(super) struct Spoken {
+    term: u64,
+    is_whole: bool,
+}
+
+impl Spoken {
+    pub(super) const fn nothing() -> Self {
+        Self { term: 0, is_whole: true }
+    }
+
+    /// What could not be said in a term before is of no meaning in this one.
+    fn go_on(&mut self, term: u64) {
+        self.is_whole |= term != self.term;
+        self.term = term;
+    }
 }
 
 /// A message over IP that a worker has heard, for the failover thread.
@@ -170,10 +165,7 @@ pub struct FailoverChannel {
     unsent: AtomicU64,
     unsent_by: AtomicU8,
     clock: fn() -> u64,
-    /// By worker: what it has heard.
-    heard: Vec<Ring<HeardMessage>>,
-    /// The worker whose turn it is.
-    next_heard: AtomicUsize,
+    heard: Inbox<HeardMessage>,
     /// Connections on their way between directors.
     pub sync: SyncChannel,
     /// What is let through to the failover thread.
@@ -190,8 +182,7 @@ impl FailoverChannel {
             unsent: AtomicU64::new(0),
             unsent_by: AtomicU8::new(0),
             clock,
-            heard: (0..workers).map(|_| Ring::new(HEARD)).collect(),
-            next_heard: AtomicUsize::new(0),
+            heard: Inbox::new(workers, HEARD),
             sync: SyncChannel::new(workers, REFRESH),
             hearing,
             refused: Refused::default(),
@@ -226,11 +217,10 @@ impl FailoverChannel {
         self.unsent.fetch_add(1, Relaxed);
     }
 
-    /// The next errand of the term at hand: what was meant to be said before is true no more.
-    fn errand(&self) -> Option<Errand> {
-        std::iter::from_fn(|| self.errands.pop())
-            .find(|(term, _)| *term == self.standing.term())
-            .map(|(_, errand)| errand)
+    /// The next errand of the term at hand, which is told with it: what was meant to be said before
+    /// is true no more.
+    fn errand(&self) -> Option<(u64, Errand)> {
+        std::iter::from_fn(|| self.errands.pop()).find(|(term, _)| *term == self.standing.term())
     }
 
     /// How many more errands fit.
@@ -243,12 +233,9 @@ impl FailoverChannel {
         !self.errands.is_empty()
     }
 
-    /// The next message that was heard, by the workers in turns: what floods one of them keeps
-    /// nothing of the others from being heard.
+    /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        let first = self.next_heard.fetch_add(1, Relaxed) % self.heard.len().max(1);
-        let mut turns = self.heard.iter().cycle().skip(first).take(self.heard.len());
-        turns.find_map(Ring::pop)
+        self.heard.pop()
     }
 
     /// Advertisements that workers have refused for a reason.
@@ -263,7 +250,7 @@ impl FailoverChannel {
 
     /// Notes a message that a worker has heard; `false`: too many wait.
     pub fn hear(&self, worker: WorkerId, message: HeardMessage) -> bool {
-        self.heard.get(worker.index()).is_some_and(|heard| heard.push(message).is_ok())
+        self.heard.push(worker, message)
     }
 }
 
@@ -334,9 +321,12 @@ impl<F: Frame> Pipeline<F> {
             return;
         }
         for _ in 0..IN_ONE_GO {
-            let Some(errand) = shared.failover.as_ref().and_then(|channel| channel.errand()) else {
+            let Some((term, errand)) =
+                shared.failover.as_ref().and_then(|channel| channel.errand())
+            else {
                 return;
             };
+            shared.spoken.go_on(term);
             match errand {
                 Errand::Send(message) => shared.advertise(&message, outlet),
                 Errand::Renew(lease) => shared.renew(lease),
@@ -350,19 +340,10 @@ impl<F: Frame> Pipeline<F> {
     }
 }
 
-/// Why a message was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unsent {
-    /// There is no room just now, in the queue or in the pool.
-    NoRoom,
-    /// It never will be.
-    Unfit,
-}
-
 impl<F: Frame> Shared<F> {
     fn advertise(&mut self, message: &Message, outlet: &mut impl Outlet<F>) {
         if self.send_message(message, outlet).is_err() {
-            self.is_heard = false;
+            self.spoken.is_whole = false;
             if let Some(channel) = &self.failover {
                 channel.note_unsent(message.interface);
             }
@@ -371,8 +352,8 @@ impl<F: Frame> Shared<F> {
 
     /// Renews the lease, if everything since the last one has left.
     fn renew(&mut self, lease: Lease) {
-        let is_heard = std::mem::replace(&mut self.is_heard, true);
-        if is_heard && let Some(channel) = &self.failover {
+        let is_whole = std::mem::replace(&mut self.spoken.is_whole, true);
+        if is_whole && let Some(channel) = &self.failover {
             channel.standing.renew(lease, (channel.clock)());
         }
     }
@@ -441,130 +422,6 @@ impl<F: Frame> Shared<F> {
         }
         Ok(())
     }
-
-    /// Sends a message, if it can be sent now.
-    pub(super) fn send_message(
-        &mut self,
-        message: &Message,
-        outlet: &mut impl Outlet<F>,
-    ) -> Result<(), Unsent> {
-        let Some(mut frame) = outlet.allocate() else {
-            self.stats.no_buffer.increment();
-            return Err(Unsent::NoRoom);
-        };
-        let Some((own, vlan)) =
-            self.interfaces.get(message.interface).map(|link| (link.mac, link.vlan))
-        else {
-            outlet.discard(frame);
-            return Err(Unsent::Unfit);
-        };
-        let source = message.source_mac.unwrap_or(own);
-        if write(message, source, &mut frame).is_none() {
-            self.stats.no_buffer.increment();
-            outlet.discard(frame);
-            return Err(Unsent::Unfit);
-        }
-        self.stats.originated.increment();
-        let is_urgent = message.protocol == ipv4::protocol::VRRP;
-        if message.destination.is_multicast() {
-            return self.send_now((message.interface, vlan), frame, is_urgent, outlet);
-        }
-        let hop =
-            self.next_hops.find_or_add(&self.interfaces, message.interface, message.destination);
-        let Some(hop) = hop else {
-            self.drop(frame, DropReason::NoRoute, outlet);
-            return Err(Unsent::Unfit);
-        };
-        self.send_to_peer((hop, source), frame, is_urgent, outlet)
-    }
-
-    /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
-    /// hear it, or has no link: what is said to it is said.
-    fn send_to_peer(
-        &mut self,
-        (hop, source): (AdjacencyId, Mac),
-        mut frame: F,
-        is_urgent: bool,
-        outlet: &mut impl Outlet<F>,
-    ) -> Result<(), Unsent> {
-        let known = self.next_hops.get(hop);
-        let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
-        let Some(entry) = known.copied() else {
-            self.send(hop, 0, frame, outlet);
-            return Ok(());
-        };
-        if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {
-            [link.destination, _] = entry.link;
-            link.source = source;
-        }
-        self.send_now((entry.interface, entry.vlan), frame, is_urgent, outlet)
-    }
-
-    fn send_now(
-        &self,
-        (interface, vlan): (InterfaceId, VlanId),
-        mut frame: F,
-        is_urgent: bool,
-        outlet: &mut impl Outlet<F>,
-    ) -> Result<(), Unsent> {
-        if vlan != VlanId::UNTAGGED && !vlan::put_on(&mut frame, vlan) {
-            self.drop(frame, DropReason::NoHeadroom, outlet);
-            return Err(Unsent::Unfit);
-        }
-        if outlet.transmit_now(interface, frame, is_urgent) { Ok(()) } else { Err(Unsent::NoRoom) }
-    }
-}
-
-/// Writes a message with its headers; the destination of one to a group is that group's.
-fn write<F: Frame>(message: &Message, source_mac: Mac, frame: &mut F) -> Option<()> {
-    let payload = &message.payload[..];
-    let (ether_type, head) = match message.destination {
-        IpAddr::V4(_) => (ether_type::IPV4, ipv4::HEADER),
-        IpAddr::V6(_) => (ether_type::IPV6, ipv6::HEADER),
-    };
-    if !frame.set_len(ethernet::HEADER + head + payload.len()) {
-        return None;
-    }
-    let length = u16::try_from(payload.len()).ok()?;
-    let (link, rest) = frame.octets_mut().split_at_mut_checked(ethernet::HEADER)?;
-    let destination = match message.destination {
-        IpAddr::V4(v4) => ethernet::ipv4_group(&v4.octets()),
-        IpAddr::V6(v6) => ethernet::ipv6_group(&v6.octets()),
-    };
-    EthernetHeader { destination, source: source_mac, ether_type: U16::new(ether_type) }
-        .write_to(link)
-        .ok()?;
-    let (ip, rest) = rest.split_at_mut_checked(head)?;
-    match (message.source, message.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut header = Ipv4Header {
-                version_ihl: 0x45,
-                // Network control (RFC 2474 section 4.2.2.2).
-                tos: 0xc0,
-                total_length: U16::new(length + 20),
-                ttl: message.hop_limit,
-                protocol: message.protocol,
-                source: source.octets(),
-                destination: destination.octets(),
-                ..Ipv4Header::new_zeroed()
-            };
-            header.checksum = checksum::finish(header.as_bytes(), 0);
-            header.write_to(ip).ok()?;
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6Header {
-            version_class_flow: [0x6c, 0, 0, 0],
-            payload_length: U16::new(length),
-            next_header: message.protocol,
-            hop_limit: message.hop_limit,
-            source: source.octets(),
-            destination: destination.octets(),
-        }
-        .write_to(ip)
-        .ok()?,
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
-    }
-    rest.copy_from_slice(payload);
-    Some(())
 }
 
 #[cfg(test)]
@@ -610,14 +467,8 @@ mod tests {
 
     #[test]
     fn who_floods_one_worker_keeps_no_other_from_being_heard() {
-        let hearing = Hearing {
-            router_id: 51,
-            version: crate::wire::vrrp::Version::V3,
-            links: Vec::new(),
-            sync: None,
-            accepts: true,
-        };
-        let channel = FailoverChannel::new(3, hearing, || 0);
+        let channel =
+            FailoverChannel::new(3, Hearing::on_no_link(51, crate::wire::vrrp::Version::V3), || 0);
         let message = |interface| HeardMessage {
             interface: InterfaceId(interface),
             source: [192, 0, 2, 2].into(),

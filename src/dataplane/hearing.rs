@@ -139,6 +139,11 @@ pub(super) enum Ruling {
 }
 
 impl Hearing {
+    /// Of a virtual router that has no links yet.
+    pub const fn on_no_link(router_id: u8, version: Version) -> Self {
+        Self { router_id, version, links: Vec::new(), sync: None, accepts: true }
+    }
+
     /// Whether an advertisement goes to the failover thread: the checks of RFC 9568 section 7.1 that
     /// every worker can do. That thread looks at the password and the interval of version 2.
     pub(super) fn of_advertisement(&self, overheard: &Overheard<'_>) -> Result<(), Unheard> {

@@ -13,6 +13,7 @@ pub mod steering;
 pub mod classify;
 mod family;
 pub mod failover;
+mod message;
 pub mod sync;
 pub mod handover;
 mod nat;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::classify::{Class, FlowHash, Packet, Station, classify};
 use super::conn::{Candidate, ConnectionTable};
 use super::echo;
-use super::failover::FailoverChannel;
+use super::failover::{FailoverChannel, Spoken};
 use super::family::Family;
 use super::fragment::Fragments;
 use super::frame::{BURST, Frame, FrameBurst, Outlet};
@@ -203,7 +203,7 @@ impl<F: Frame> Pipeline<F> {
                 template_sweep: TemplateSweep::default(),
                 helpers: Helpers::new(controls),
                 is_active: settings.failover.is_none(),
-                is_heard: true,
+                spoken: Spoken::nothing(),
                 sync_walk: SyncWalk::default(),
                 put_off: None,
                 failover: settings.failover,

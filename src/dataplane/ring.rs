@@ -8,10 +8,12 @@
 
 use std::sync::atomic::{
     AtomicUsize,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use crossbeam::queue::ArrayQueue;
+
+use crate::ids::WorkerId;
 
 /// The queue. One thread pushes and one pops; with more of them nothing is lost, but they may wait.
 #[derive(Debug)]
@@ -64,6 +66,37 @@ impl<T> Ring<T> {
     /// Whether none waits.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A queue from each worker to one thread, which takes from them in turns: what floods one of them
+/// keeps nothing of the others from being taken.
+#[derive(Debug)]
+pub(super) struct Inbox<T> {
+    by_worker: Vec<Ring<T>>,
+    /// The worker whose turn it is.
+    next: AtomicUsize,
+}
+
+impl<T> Inbox<T> {
+    /// For so many workers, and so many of each.
+    pub(super) fn new(workers: usize, capacity: usize) -> Self {
+        Self {
+            by_worker: (0..workers).map(|_| Ring::new(capacity)).collect(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Puts one in; `false`: too many of this worker wait.
+    pub(super) fn push(&self, worker: WorkerId, value: T) -> bool {
+        self.by_worker.get(worker.index()).is_some_and(|ring| ring.push(value).is_ok())
+    }
+
+    /// Takes the oldest one of the worker whose turn it is, or of one after it.
+    pub(super) fn pop(&self) -> Option<T> {
+        let first = self.next.fetch_add(1, Relaxed) % self.by_worker.len().max(1);
+        let mut turns = self.by_worker.iter().cycle().skip(first).take(self.by_worker.len());
+        turns.find_map(Ring::pop)
     }
 }
 

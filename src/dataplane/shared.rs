@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::classify::{Glance, glance};
 use super::conn::{Connection, Flags};
 use super::datagrams::FragmentKey;
-use super::failover::{FailoverChannel, Message};
+use super::failover::{FailoverChannel, Message, Spoken};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::handover::Handing;
@@ -63,8 +63,8 @@ pub(super) struct Shared<F> {
     pub(super) failover: Option<Arc<FailoverChannel>>,
     /// Whether this director is the active one.
     pub(super) is_active: bool,
-    /// Whether all messages of the failover thread since its last lease have left.
-    pub(super) is_heard: bool,
+    /// What the failover thread has had sent.
+    pub(super) spoken: Spoken,
     /// Its part of a handover.
     pub(super) handing: Handing,
     /// Connections that are brought to the other director again.

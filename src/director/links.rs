@@ -3,8 +3,9 @@
 //! A thread of its own asks: the kernel may take long, for others change its interfaces meanwhile,
 //! and so may a port, which answers one question at a time, that of its counters among them.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +22,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The links of the interfaces as they were at the last look.
 #[derive(Debug)]
-pub(super) struct Links(Arc<Vec<Link>>);
+pub(super) struct Links(Arc<Watched>);
+
+/// What is looked at, and how often it was.
+#[derive(Debug)]
+struct Watched {
+    links: Vec<Link>,
+    looks: AtomicU64,
+}
 
 /// The link of an interface.
 #[derive(Debug)]
@@ -48,54 +56,61 @@ impl Link {
 impl LinkSource for Links {
     fn is_up(&self, interface: InterfaceId) -> bool {
         self.0
+            .links
             .get(interface.index())
             .is_none_or(|link| link.is_port_up.load(Relaxed) && link.is_kernel_up.load(Relaxed))
+    }
+
+    fn looks(&self) -> u64 {
+        self.0.looks.load(Relaxed)
     }
 }
 
 /// Who looks at the links, until this is dropped. It must be before the ports are stopped.
 #[derive(Debug)]
 pub(super) struct LinkWatch {
-    links: Arc<Vec<Link>>,
+    watched: Arc<Watched>,
     is_over: Arc<AtomicBool>,
     watcher: Option<JoinHandle<()>>,
 }
 
 impl LinkWatch {
     /// Begins to look at the links of the configured interfaces of a pair.
-    pub(super) fn begin(config: &Config, ports: &[Port]) -> Self {
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(super) fn begin(config: &Config, ports: &[Port]) -> io::Result<Self> {
         let configured = config.ports();
         let of = |interface: &InterfaceConfig| {
             let place = configured.iter().position(|port| *port.device == interface.device);
             Link::of(interface, place.and_then(|place| ports.get(place)))
         };
-        let links = Arc::new(config.interfaces.iter().map(of).collect::<Vec<_>>());
+        let links = config.interfaces.iter().map(of).collect();
+        let watched = Arc::new(Watched { links, looks: AtomicU64::new(0) });
         let is_over = Arc::<AtomicBool>::default();
-        let mut watch = Self { links, is_over, watcher: None };
+        let mut watch = Self { watched, is_over, watcher: None };
         if config.failover.is_some() {
-            look(&watch.links);
-            watch.start();
+            look(&watch.watched);
+            watch.start()?;
         }
-        watch
+        Ok(watch)
     }
 
-    fn start(&mut self) {
-        let (links, is_over) = (Arc::clone(&self.links), Arc::clone(&self.is_over));
+    fn start(&mut self) -> io::Result<()> {
+        let (watched, is_over) = (Arc::clone(&self.watched), Arc::clone(&self.is_over));
         let watch = move || {
             while !is_over.load(Relaxed) {
-                look(&links);
+                look(&watched);
                 std::thread::sleep(PAUSE);
             }
         };
-        match std::thread::Builder::new().name("links".into()).spawn(watch) {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(error) => tracing::error!(%error, "nobody watches the links of the interfaces"),
-        }
+        self.watcher = Some(std::thread::Builder::new().name("links".into()).spawn(watch)?);
+        Ok(())
     }
 
     /// What is known of them.
     pub(super) fn links(&self) -> Links {
-        Links(Arc::clone(&self.links))
+        Links(Arc::clone(&self.watched))
     }
 }
 
@@ -119,7 +134,7 @@ fn behind(device: &Device) -> Option<String> {
     }
 }
 
-fn look(links: &[Link]) {
+fn look(Watched { links, looks }: &Watched) {
     for link in links {
         let state = link.port.as_ref().and_then(PortStatsReader::link);
         link.is_port_up.store(state.is_none_or(|state| state.up), Relaxed);
@@ -127,6 +142,7 @@ fn look(links: &[Link]) {
     if links.iter().any(|link| link.kernel.is_some()) {
         look_at_kernel(links);
     }
+    looks.fetch_add(1, Relaxed);
 }
 
 /// Notes which interfaces of the kernel are up and have a carrier; one that is gone has none.

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::control::config::{Config, ConfigSource, MAX_SERVERS};
 use crate::control::handover::file::Claim;
 use crate::control::handover::{Import, Successor, Taken};
-use crate::control::{self, BuildInfo, FailoverPlant, HandoverPlant, Listeners, Plant, failover};
+use crate::control::{
+    self, BuildInfo, FailoverPlant, HandoverPlant, Listeners, Plant, StartError, failover,
+};
 use crate::dataplane::failover::{FailoverChannel, REFRESH};
 use crate::dataplane::handover::{Expectations, Handover};
 use crate::dataplane::stats::WorkerStats;
@@ -147,8 +149,12 @@ fn direct(
     let Prepared { reins, mut listeners, slots, table, loads, .. } = prepared;
     let Prepared { eal, pool, ports, steering, secret, devices, channel, .. } = prepared;
     let Prepared { expectations, crew, .. } = prepared;
-    let taken = match taken {
-        Ok(taken) => taken,
+    let watched = taken.and_then(|taken| {
+        let watch = links::LinkWatch::begin(&config, &ports).map_err(StartError::Thread)?;
+        Ok((taken, watch))
+    });
+    let (taken, watch) = match watched {
+        Ok(both) => both,
         Err(why) => {
             drop(stop);
             crew.lcores.join()?;
@@ -157,7 +163,6 @@ fn direct(
         }
     };
     listeners.own();
-    let watch = links::LinkWatch::begin(&config, &ports);
     let failover = channel.map(|channel| FailoverPlant {
         channel,
         macs: devices::macs(&config, &ports),

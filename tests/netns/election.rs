@@ -68,7 +68,7 @@ fn of_three_directors_the_best_that_lives_is_the_only_one_that_speaks() {
 }
 
 #[test]
-fn a_better_director_waits_as_long_as_it_is_told_and_the_owner_does_not() {
+fn a_better_director_waits_as_long_as_it_is_told_and_the_owner_until_it_has_learnt() {
     let lab = Lab::pair("delays");
     let backup = Side::start(&lab, "backup", &Side::config(&lab, "backup", "1"));
     backup.becomes("master");

@@ -14,8 +14,11 @@ use crate::traffic::{nothing_was_lost, shares};
 /// The services: FTP's own port, and another one.
 const PORTS: [u16; 2] = [21, 2121];
 
-/// A vsftpd on each server, with the server's name as a file, 3 MiB of data, and a place for
-/// uploads.
+/// How often a file names its server: 256 KiB.
+const NAMES: usize = 1 << 16;
+
+/// A vsftpd on each server, with the server's name as a file, once and so often that it fills the
+/// buffers of sockets, 3 MiB of data, and a place for uploads.
 pub(crate) fn start_servers(lab: &Lab, more: &str) {
     for server in ["rs1", "rs2", "rs3"] {
         let root = lab.state().join(format!("ftp-{server}"));
@@ -26,6 +29,7 @@ pub(crate) fn start_servers(lab: &Lab, more: &str) {
         }
         fs::set_permissions(&upload, fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(root.join("name"), format!("{server}\n")).unwrap();
+        fs::write(root.join("names"), format!("{server}\n").repeat(NAMES)).unwrap();
         let data: Vec<u8> =
             (0..3_u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         fs::write(root.join("big"), data).unwrap();
@@ -128,12 +132,15 @@ fn transfers_arrive_intact(lab: &Lab, vip: &str, port: u16) {
     }
 }
 
-/// The name of the server that answers, over both connections.
+/// The name of the server that answers, over both connections. The reply to a short file may
+/// overtake its data connection, by another worker, which curl does not forgive.
 fn names(lab: &Lab, vip: &str, port: u16, way: &str, count: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..count {
-        let name = curl(lab, &format!("{way} ftp://{vip}:{port}/name"));
-        *counts.entry(name.trim().to_owned()).or_default() += 1;
+        let text = curl(lab, &format!("{way} ftp://{vip}:{port}/names"));
+        let name = text.lines().next().unwrap_or_default().to_owned();
+        assert!(text == format!("{name}\n").repeat(NAMES), "{vip}:{port} {way}: {name}");
+        *counts.entry(name).or_default() += 1;
     }
     counts
 }

@@ -126,6 +126,32 @@ fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
     backup.stop();
 }
 
+/// By `release` and by a clean stop: nothing of these connections was told of before.
+#[test]
+fn who_gives_up_tells_of_all_that_is_kept_back() {
+    let lab = Lab::pair("syncpart");
+    let [director, backup] =
+        Side::both(&lab, ["0, 1", "1"], |config| settings(config, "after = \"10m\""));
+    has_learnt(&backup);
+    let begin = |names: &[&str]| {
+        for (name, vip) in names.iter().zip(VIPS) {
+            begin_download(&lab, "client", name, &format!("http://{vip}/big"));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    };
+    begin(&["released4", "released6"]);
+    assert!(said(&director, "connections_waiting").as_u64() >= Some(2));
+    director.tell("ha release").unwrap();
+    backup.becomes("master");
+    downloads_are_under_way_and_end_well(&lab, &["released4", "released6"]);
+    has_learnt(&director);
+    begin(&["stopped4", "stopped6"]);
+    backup.stop();
+    director.becomes("master");
+    downloads_are_under_way_and_end_well(&lab, &["stopped4", "stopped6"]);
+    director.stop();
+}
+
 /// One service for a firewall mark, of each address family.
 #[test]
 fn connections_of_a_firewall_mark_survive_a_takeover() {

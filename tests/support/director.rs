@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use pointsman::clock::Tick;
-use pointsman::control::config::{Config, FailoverConfig, Listing, Machine, Role, parse};
+use pointsman::control::config::{Config, FailoverConfig, Role};
 use pointsman::control::failover;
 use pointsman::dataplane::conn::tcp_state::ConnectionState;
 use pointsman::dataplane::failover::{Errand, FailoverChannel};
@@ -26,39 +26,9 @@ use pointsman::ids::{InterfaceId, PortId, TableVersion, WorkerId};
 use pointsman::service::{ServerLoads, ServiceTable, SlotRegistry};
 
 use super::packet::{INSIDE, Mac, OUTSIDE};
+pub use super::topology::{IN, OUT, PAIR, TOPOLOGY, configuration, with_devices};
 
 const SECRET: [u64; 4] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x55aa_33cc_0ff0_9669, 7];
-
-/// Interfaces of [`TOPOLOGY`].
-pub const OUT: InterfaceId = InterfaceId(0);
-pub const IN: InterfaceId = InterfaceId(1);
-
-/// The two wires of tests/oracle/README.md; services follow.
-pub const TOPOLOGY: &str = r#"
-[interface.outside]
-role = "outside"
-addresses = ["192.0.2.1/24", "2001:db8:1::1/64"]
-routes = [
-  { to = "198.18.0.0/15", via = "192.0.2.254" },
-  { to = "203.0.113.0/24", via = "192.0.2.254" },
-  { to = "2001:db8:ffff::/48", via = "2001:db8:1::254" },
-]
-[interface.outside.neighbors]
-"192.0.2.254" = "02:00:00:00:00:01"
-"2001:db8:1::254" = "02:00:00:00:00:01"
-
-[interface.inside]
-role = "inside"
-# inside mtu
-addresses = ["10.0.0.1/24", "fd00::1/64"]
-[interface.inside.neighbors]
-"10.0.0.11" = "02:00:00:00:01:01"
-"10.0.0.12" = "02:00:00:00:01:01"
-"10.0.0.13" = "02:00:00:00:01:01"
-"10.0.0.14" = "02:00:00:00:01:01"
-"fd00::11" = "02:00:00:00:01:01"
-"fd00::12" = "02:00:00:00:01:01"
-"#;
 
 /// Whether a frame without tags is an IP fragment.
 fn is_fragment(octets: &[u8]) -> bool {
@@ -66,38 +36,6 @@ fn is_fragment(octets: &[u8]) -> bool {
         [8, 0] => octets[20] & 0x3f != 0 || octets[21] != 0,
         [0x86, 0xdd] => octets[20] == 44,
         _ => false,
-    }
-}
-
-/// The comment of an interface on the port of the one before it.
-const SAME_PORT: &str = "# On the same port.";
-
-/// The text of a configuration file in which the interfaces lack their devices, with these.
-pub fn with_devices(text: &str, devices: &[String]) -> String {
-    let mut devices = devices.iter();
-    let mut device = None;
-    let mut whole = String::new();
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
-        whole.push_str(line);
-        whole.push('\n');
-        if line.starts_with("[interface.") && line.matches('.').count() == 1 {
-            if lines.peek() != Some(&SAME_PORT) {
-                device = devices.next();
-            }
-            let device = device.expect("a device for every port");
-            whole.push_str(&format!("device = {device:?}\n"));
-        }
-    }
-    whole
-}
-
-/// A valid configuration from the text of a file in which the interfaces lack their devices.
-pub fn configuration(text: &str) -> Config {
-    let text = with_devices(text, &["net_null0".into(), "net_null1".into()]);
-    match parse(&text, "the test's configuration", &Machine::with_cpus(8)) {
-        Ok(loaded) => loaded.config,
-        Err(errors) => panic!("{}\n{text}", Listing(&errors)),
     }
 }
 

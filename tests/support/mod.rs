@@ -19,6 +19,7 @@
 )]
 
 pub mod packet;
+pub mod topology;
 pub mod director;
 pub mod pcap;
 pub mod golden;

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -127,11 +127,15 @@ pub fn config(directory: &Path) -> Config {
 }
 
 #[derive(Debug)]
-struct FakeLinks(bool);
+struct FakeLinks(bool, AtomicU64);
 
 impl LinkSource for FakeLinks {
     fn is_up(&self, _: InterfaceId) -> bool {
         self.0
+    }
+
+    fn looks(&self) -> u64 {
+        self.1.fetch_add(1, Relaxed)
     }
 }
 
@@ -147,14 +151,7 @@ fn handover() -> HandoverPlant {
 
 /// The channel of a pair by which the other director has been heard.
 fn failover() -> FailoverPlant {
-    let hearing = Hearing {
-        router_id: 51,
-        version: Version::V3,
-        links: Vec::new(),
-        sync: None,
-        accepts: true,
-    };
-    let channel = Arc::new(FailoverChannel::new(2, hearing, || 0));
+    let channel = Arc::new(FailoverChannel::new(2, Hearing::on_no_link(51, Version::V3), || 0));
     let ends = Ends { source: [203, 0, 113, 3].into(), destination: [224, 0, 0, 18].into() };
     let head = Advertisement {
         version: Version::V3,
@@ -177,7 +174,7 @@ fn failover() -> FailoverPlant {
     FailoverPlant {
         channel,
         macs,
-        links: Box::new(FakeLinks(true)),
+        links: Box::new(FakeLinks(true, AtomicU64::new(0))),
         owners: Box::new(|_| [WorkerId(0); 2]),
         clock: || 0,
         hz: 1_000_000_000,

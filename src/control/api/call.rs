@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use super::Doors;
 use super::server::{Asked, Refusal, unavailable};
 use crate::control::desired::{Change, Keys, Refused};
-use crate::control::run::{ChangeRequest, NotChanged, Request};
+use crate::control::request::{ChangeRequest, NotChanged, Request};
 use crate::service::Removal;
 
 /// What every change may be asked for.

@@ -19,7 +19,7 @@ use super::server::{Asked, Refusal, unavailable};
 use super::spec::timeouts_spec;
 use crate::control::desired::{Change, DrainOrder, Emptying, ServerName, no_service};
 use crate::control::observed::unix_seconds;
-use crate::control::run::{Request, SaveRequest};
+use crate::control::request::{Request, SaveRequest};
 
 /// Every service as it is stated.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services)))]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::Doors;
 use super::message::{Connection, Connections};
 use super::server::Refusal;
-use crate::control::run::Request;
+use crate::control::request::Request;
 use crate::dataplane::mailbox::{ConnectionPage, ConnectionRow};
 use crate::ids::WorkerId;
 use crate::wire::ipv4::protocol;

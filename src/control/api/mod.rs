@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::observed::Observed;
-use super::run::Request;
+use super::request::Request;
 
 /// What the API may see, and how it asks the control loop.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::Doors;
 use super::message::{Failure, UpgradeSpec, UpgradeStatus};
 use super::server::{Refusal, unavailable};
 use crate::control::handover::{NoUpgrade, UpgradeRequest};
-use crate::control::run::Request;
+use crate::control::request::Request;
 
 /// What has become of the last upgrade, and what this director has taken over.
 #[utoipa::path(get, path = "/v1/upgrade", responses((status = 200, body = UpgradeStatus)))]

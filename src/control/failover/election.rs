@@ -209,8 +209,13 @@ pub struct Election {
 }
 
 impl Election {
-    /// A director that has just started.
-    pub fn new(rules: Rules, now: Duration, actions: &mut Vec<Action>) -> Self {
+    /// A director that has just started. `fault`: what is broken.
+    pub fn new(
+        rules: Rules,
+        fault: Option<&str>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> Self {
         let link = |own: &IpAddr| Link {
             own: *own,
             interval: rules.interval,
@@ -233,7 +238,7 @@ impl Election {
             advertised: now,
             told: now,
             order: None,
-            fault: None,
+            fault: fault.map(str::to_owned),
             bonus: 0,
             has_learnt,
         };
@@ -355,7 +360,10 @@ impl Election {
         known.heard = Some((heard, now));
         self.step_down_if_stalled(now, actions);
         match self.role {
-            Role::Backup => self.hear_as_backup(now, link, heard),
+            Role::Backup => {
+                self.make_up(now);
+                self.hear_as_backup(now, link, heard);
+            }
             Role::Master => self.hear_as_master(now, link, heard, actions),
             Role::Fault | Role::Stopped => {}
         }
@@ -447,8 +455,6 @@ impl Election {
 
     /// The time is `now`. `is_watching`: since it was told last, what came in was looked at.
     pub fn tick(&mut self, now: Duration, is_watching: bool, actions: &mut Vec<Action>) {
-        let passed = now.saturating_sub(self.told);
-        self.told = now;
         match self.role {
             Role::Master => {
                 self.step_down_if_stalled(now, actions);
@@ -457,9 +463,9 @@ impl Election {
                 }
             }
             Role::Backup => {
-                // Who does not look cannot say that nobody was there.
-                if !is_watching || passed > self.rules.interval {
-                    self.wait_longer(passed);
+                self.make_up(now);
+                if !is_watching {
+                    self.wait_longer(now.saturating_sub(self.told));
                 }
                 self.leave_to_the_living();
                 if self.links.iter().all(|link| link.down_at <= now) {
@@ -468,6 +474,17 @@ impl Election {
                 }
             }
             Role::Fault | Role::Stopped => {}
+        }
+        self.told = now;
+    }
+
+    /// Who does not look cannot say that nobody was there: what has passed since the time was told
+    /// last does not count, if it is long.
+    fn make_up(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.told);
+        if passed > self.rules.interval {
+            self.wait_longer(passed);
+            self.told = now;
         }
     }
 
@@ -522,8 +539,11 @@ impl Election {
         }
     }
 
-    /// Takes part from the beginning.
+    /// Takes part from the beginning, if it can.
     fn begin(&mut self, now: Duration, cause: Cause, actions: &mut Vec<Action>) {
+        if let Some(what) = self.fault.clone() {
+            return self.enter(now, Role::Fault, Cause::Broken(what), actions);
+        }
         if self.rules.priority == OWNER && self.has_learnt && self.order != Some(Order::Release) {
             return self.rule(now, Cause::Owner, actions);
         }

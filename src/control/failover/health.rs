@@ -10,13 +10,18 @@ use crate::ids::InterfaceId;
 
 /// Without a turn for so long the control side counts as broken.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
-/// Without a poll for so long a worker does.
+/// Without a poll for so long a worker does, and whoever looks at the links without a look.
 const WORKER_PATIENCE: Duration = Duration::from_secs(1);
+/// Who was not looked at for so long has not been seen to stand still: all of the process did.
+const LOOKED_AWAY: Duration = Duration::from_millis(100);
 
 /// Tells about the links of ports; the director asks DPDK.
 pub trait LinkSource: std::fmt::Debug + Send {
     /// Whether an interface has a link. Asked some hundred times a second: it must not block.
     fn is_up(&self, interface: InterfaceId) -> bool;
+
+    /// Counts up whenever they are looked at, many times a second.
+    fn looks(&self) -> u64;
 }
 
 /// Says that the control side turns, and when it did.
@@ -38,6 +43,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// It may have gone on at this time.
+    fn forgive(&mut self, now: Duration) {
+        self.since = now;
+    }
+
     /// How long it has stood still.
     fn stands_still(&mut self, now: Duration, count: u64) -> Duration {
         if count != self.count {
@@ -51,8 +61,10 @@ impl Progress {
 #[derive(Debug)]
 pub(super) struct Health {
     links: Box<dyn LinkSource>,
+    looks: Progress,
     workers: Vec<(Arc<WorkerStats>, Progress)>,
     control: (Pulse, Progress),
+    looked: Duration,
 }
 
 impl Health {
@@ -62,7 +74,14 @@ impl Health {
         pulse: Pulse,
     ) -> Self {
         let workers = workers.into_iter().map(|stats| (stats, Progress::default())).collect();
-        Self { links, workers, control: (pulse, Progress::default()) }
+        let looks = Progress::default();
+        Self {
+            links,
+            looks,
+            workers,
+            control: (pulse, Progress::default()),
+            looked: Duration::ZERO,
+        }
     }
 
     pub(super) fn is_up(&self, interface: InterfaceId) -> bool {
@@ -79,8 +98,17 @@ impl Health {
 
     /// What is broken.
     pub(super) fn fault(&mut self, now: Duration, links: &[Link]) -> Option<String> {
+        let looked = std::mem::replace(&mut self.looked, now);
+        if now.saturating_sub(looked) > LOOKED_AWAY {
+            self.workers.iter_mut().for_each(|(_, progress)| progress.forgive(now));
+            self.control.1.forgive(now);
+            self.looks.forgive(now);
+        }
         if let Some(link) = links.iter().find(|link| !self.links.is_up(link.interface)) {
             return Some(format!("interface {} has no link", link.name));
+        }
+        if self.looks.stands_still(now, self.links.looks()) > WORKER_PATIENCE {
+            return Some("no port tells of its link".to_owned());
         }
         let stuck = self.workers.iter_mut().position(|(stats, progress)| {
             progress.stands_still(now, stats.polls.get()) > WORKER_PATIENCE
@@ -133,11 +161,15 @@ servers = [{ address = "10.0.0.11:8080" }]
 
     /// The ports of both interfaces.
     #[derive(Debug, Default, Clone)]
-    struct Ports(Arc<[AtomicBool; 2]>);
+    struct Ports(Arc<[AtomicBool; 2]>, Arc<AtomicU64>);
 
     impl LinkSource for Ports {
         fn is_up(&self, interface: InterfaceId) -> bool {
             !self.0[usize::from(interface.0)].load(Relaxed)
+        }
+
+        fn looks(&self) -> u64 {
+            self.1.load(Relaxed)
         }
     }
 
@@ -174,6 +206,8 @@ servers = [{ address = "10.0.0.11:8080" }]
                 let is_still = stands_still == Some(&*format!("worker {worker}"));
                 stats.polls.add(u64::from(!is_still));
             }
+            let is_looked_at = stands_still != Some("the port");
+            self.ports.1.fetch_add(u64::from(is_looked_at), Relaxed);
             let control_turns = stands_still != Some("the control side");
             control_turns.then(|| self.pulse.beat());
             self.health.fault(self.now, &self.links)
@@ -189,6 +223,27 @@ servers = [{ address = "10.0.0.11:8080" }]
             assert_eq!(bench.after(1, Some(what)), Some(format!("{what} stands still")));
             assert_eq!(bench.after(1, None), None, "{what} works again");
         }
+    }
+
+    #[test]
+    fn a_port_that_tells_nothing_of_its_link_is_broken_after_a_second() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.after(100, None), None);
+        assert_eq!(bench.after(100, Some("the port")), None);
+        let fault = bench.after(1, Some("the port"));
+        assert_eq!(fault.as_deref(), Some("no port tells of its link"));
+        assert_eq!(bench.after(1, None), None);
+    }
+
+    #[test]
+    fn a_process_that_has_slept_has_no_part_that_stands_still() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.after(100, None), None);
+        bench.now += Duration::from_secs(3600);
+        // The failover thread is the first one that goes on.
+        assert_eq!(bench.turn(Some("worker 1")), None);
+        assert_eq!(bench.after(99, Some("worker 1")), None);
+        assert_eq!(bench.after(2, Some("worker 1")), Some("worker 1 stands still".into()));
     }
 
     #[test]
@@ -208,7 +263,7 @@ servers = [{ address = "10.0.0.11:8080" }]
             let links: Vec<_> = bench.links.iter().map(|link| link.own).collect();
             let (version, preempt) = (Version::V3, Preempt::Never);
             let rules = Rules { version, priority: 255, interval, preempt, learns: false, links };
-            let mut election = Election::new(rules, Duration::ZERO, &mut actions);
+            let mut election = Election::new(rules, None, Duration::ZERO, &mut actions);
             assert_eq!(election.state().0, Role::Master);
             actions.clear();
             if let Some(place) = bench.links.iter().position(|link| link.name == what) {

@@ -87,14 +87,7 @@ mod tests {
 
     impl Master {
         fn at(ms: u64) -> Self {
-            let hearing = Hearing {
-                router_id: 51,
-                version: Version::V3,
-                links: Vec::new(),
-                sync: None,
-                accepts: true,
-            };
-            let channel = FailoverChannel::new(1, hearing, || 0);
+            let channel = FailoverChannel::new(1, Hearing::on_no_link(51, Version::V3), || 0);
             channel.standing.begin_term();
             let mut watch = LeaseWatch::default();
             watch.begin(Duration::from_millis(ms), &channel);

@@ -21,10 +21,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{Relaxed, Release},
-};
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -114,11 +111,12 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    /// Starts the thread. Transitions come by the receiver.
+    /// Starts the thread. Transitions come by the receiver. `tracked`: what is tracked comes to.
     pub(super) fn start(
         plant: FailoverPlant,
         (config, group): (&Config, &FailoverConfig),
         workers: Vec<Arc<WorkerStats>>,
+        tracked: Verdict,
     ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Transition>)> {
         let links = Link::all(config, group, &plant.macs);
         let pulse = Pulse::default();
@@ -151,7 +149,7 @@ impl Failover {
             shown: Arc::clone(&shown),
             counts: status::Counts::default(),
             role: Role::Stopped,
-            tracked_fault: None,
+            tracked,
             lease: LeaseWatch::default(),
             is_master,
             ended,
@@ -220,8 +218,7 @@ struct Turner {
     shown: Arc<Shown>,
     counts: status::Counts,
     role: Role,
-    /// Why this director must not be the master, by what is tracked.
-    tracked_fault: Option<String>,
+    tracked: Verdict,
     lease: LeaseWatch,
     /// Whether this director is the master, for the synchronisation.
     is_master: Arc<AtomicBool>,
@@ -248,7 +245,9 @@ impl Turner {
             links: self.links.iter().map(|link| link.own).collect(),
         };
         let mut actions = Vec::new();
-        let mut election = Election::new(rules, Duration::ZERO, &mut actions);
+        let fault = self.fault(Duration::ZERO);
+        let mut election = Election::new(rules, fault.as_deref(), Duration::ZERO, &mut actions);
+        election.set_bonus(self.tracked.bonus);
         let (mut next_look, mut next_show) = (Duration::ZERO, Duration::ZERO);
         loop {
             let now = start.elapsed();
@@ -309,7 +308,7 @@ impl Turner {
             Some(format!("interface {} does not send", link.name))
         });
         let fault = self.health.fault(now, &self.links).or(mute);
-        fault.or_else(|| self.tracked_fault.clone())
+        fault.or_else(|| self.tracked.fault.clone())
     }
 
     fn hear(
@@ -341,9 +340,9 @@ impl Turner {
         while let Ok(word) = self.told.try_recv() {
             match word {
                 Word::Addresses(addresses) => self.announcer.set(addresses),
-                Word::Tracked(Verdict { bonus, fault }) => {
-                    election.set_bonus(bonus);
-                    self.tracked_fault = fault;
+                Word::Tracked(verdict) => {
+                    election.set_bonus(verdict.bonus);
+                    self.tracked = verdict;
                 }
                 Word::Order(order, answer) => {
                     let done = election.obey(now, order, actions);
@@ -364,7 +363,9 @@ impl Turner {
             // Before anything is said.
             self.channel.standing.begin_term();
             let from = std::mem::replace(&mut self.role, *role);
-            self.is_master.store(*role == Role::Master, Relaxed);
+            let is_in_order = !matches!(cause, Cause::Stalled { .. });
+            self.sync_counts.change_role(from == Role::Master && is_in_order);
+            self.is_master.store(*role == Role::Master, Release);
             if *role == Role::Master {
                 self.announcer.begin(now);
                 self.lease.begin(now, &self.channel);
@@ -379,18 +380,20 @@ impl Turner {
             // The control side may be at its end.
             self.transitions.send(transition).ok();
         }
-        let mut said = 0;
+        let is_said_by = |link: usize, action: &Action| matches!(action, Action::Advertise { link: by, priority } if *by == link && *priority != RESIGNED);
+        let links = 0..self.links.len();
+        let by_all = links.into_iter().all(|link| actions.iter().any(|it| is_said_by(link, it)));
+        let mut is_said = true;
         for action in actions.drain(..) {
             match action {
                 Action::Enter(..) => {}
                 Action::Announce { link } => self.announce_again(link),
                 Action::Advertise { link, priority } => {
-                    let is_said = self.advertise(link, priority);
-                    said += usize::from(is_said && priority != RESIGNED);
+                    is_said &= self.advertise(link, priority);
                 }
             }
         }
-        if self.role == Role::Master && said >= self.links.len() {
+        if self.role == Role::Master && by_all && is_said {
             let cycles = u64::try_from(election.lease().as_micros()).unwrap_or(u64::MAX);
             let until = clock.saturating_add(cycles.saturating_mul(self.cycles_per_us));
             self.channel.ask(Errand::Renew(self.channel.standing.lease(until)));
@@ -406,13 +409,14 @@ impl Turner {
     /// Has an advertisement sent; whether a worker will see to all of it.
     fn advertise(&mut self, link: usize, priority: u8) -> bool {
         let Some(link) = self.links.get(link) else { return false };
-        let mut is_said = true;
+        let (mut asked, mut left) = (0, 0);
         for message in link.advertisements(&self.group, priority) {
             let is_asked = self.channel.ask(Errand::Send(message));
-            self.counts.sent += u64::from(is_asked);
-            is_said &= is_asked;
+            asked += u64::from(is_asked);
+            left += u64::from(!is_asked);
         }
-        is_said
+        self.counts.sent += asked;
+        asked > 0 && left == 0
     }
 
     fn announce(&mut self, now: Duration) {
@@ -432,12 +436,13 @@ impl Turner {
     /// Waits until everything has been said, and has the workers stop.
     fn finish(&self, workers: &AtomicBool) {
         let until = Instant::now() + LAST_WORDS;
-        while self.channel.is_asked() && Instant::now() < until {
+        let has_words = || self.channel.is_asked() || self.sync_counts.is_parting();
+        while has_words() && Instant::now() < until {
             std::thread::sleep(SHORTEST_PAUSE);
         }
         // What the worker has taken last it may still be sending.
         std::thread::sleep(SHORTEST_PAUSE * 4);
-        self.ended.store(true, Relaxed);
+        self.ended.store(true, Release);
         workers.store(true, Release);
     }
 }

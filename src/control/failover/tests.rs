@@ -32,7 +32,7 @@ fn rules(priority: u8) -> Rules {
 impl Bench {
     fn new(rules: Rules) -> Self {
         let mut actions = Vec::new();
-        let election = Election::new(rules, Duration::ZERO, &mut actions);
+        let election = Election::new(rules, None, Duration::ZERO, &mut actions);
         Self { election, actions, now: Duration::ZERO }
     }
 
@@ -85,6 +85,35 @@ fn a_backup_takes_over_after_three_intervals_and_its_skew() {
         let [one, other] = advertise(priority);
         assert_eq!(bench.actions, [Action::Enter(Role::Master, Cause::Silence), one, other]);
     }
+}
+
+/// What is heard after a pause counts from then on, and the pause does not count on top of it.
+#[test]
+fn who_slept_and_hears_one_advertisement_waits_as_long_as_after_any() {
+    for priority in [150, 0] {
+        let mut bench = Bench::new(rules(100));
+        bench.run(50);
+        bench.now += Duration::from_secs(10);
+        bench.hear(0, priority);
+        bench.hear(1, priority);
+        let patience = if priority == 0 { 61 } else { 361 };
+        bench.election.tick(bench.now, true, &mut bench.actions);
+        bench.run(patience - 1);
+        assert_eq!(bench.role(), Role::Backup, "{priority}");
+        bench.run(1);
+        assert_eq!(bench.role(), Role::Master, "{priority}");
+    }
+}
+
+#[test]
+fn a_director_that_starts_broken_says_nothing_until_it_works() {
+    let mut actions = Vec::new();
+    let owner = rules(255);
+    let mut election = Election::new(owner, Some("no link"), Duration::ZERO, &mut actions);
+    election.tick(MS * 500, true, &mut actions);
+    assert_eq!(actions, [Action::Enter(Role::Fault, Cause::Broken("no link".into()))]);
+    election.set_fault(MS * 501, None, &mut actions);
+    assert_eq!(election.state(), (Role::Master, MS * 501, &Cause::Owner));
 }
 
 #[test]
@@ -316,14 +345,7 @@ fn a_director_that_ends_says_so() {
 /// A loop of the link brings back whatever is taken.
 #[test]
 fn a_loop_of_advertisements_does_not_keep_a_turn_from_its_end() {
-    let hearing = Hearing {
-        router_id: 51,
-        version: Version::V3,
-        links: Vec::new(),
-        sync: None,
-        accepts: true,
-    };
-    let channel = FailoverChannel::new(1, hearing, || 0);
+    let channel = FailoverChannel::new(1, Hearing::on_no_link(51, Version::V3), || 0);
     let message = HeardMessage {
         interface: InterfaceId(0),
         source: [192, 0, 2, 3].into(),

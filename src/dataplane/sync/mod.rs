@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::conn::tcp_state::ConnectionState;
-use super::failover::{HeardMessage, Message, Unsent};
+use super::failover::{HeardMessage, Message};
 use super::frame::{Frame, Outlet};
+use super::message::Unsent;
 use super::pipeline::Pipeline;
-use super::ring::Ring;
+use super::ring::{Inbox, Ring};
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::wire::U16;
@@ -119,8 +120,7 @@ pub struct SyncChannel {
     /// By worker: what has come.
     coming: Vec<Ring<SyncConnection>>,
     messages: Ring<Message>,
-    /// By worker: what it has heard.
-    heard: Vec<Ring<HeardMessage>>,
+    heard: Inbox<HeardMessage>,
     lost: AtomicU64,
     /// Time in which all connections are told of again, milliseconds.
     walk_ms: u32,
@@ -140,7 +140,7 @@ impl SyncChannel {
             leaving: queues(),
             coming: queues(),
             messages: Ring::new(MESSAGES),
-            heard: (0..workers).map(|_| Ring::new(MESSAGES)).collect(),
+            heard: Inbox::new(workers, MESSAGES),
             lost: AtomicU64::new(0),
             walk_ms: walk_ms(refresh),
             transfer: AtomicU32::new(0),
@@ -174,15 +174,24 @@ impl SyncChannel {
         self.coming.iter().all(Ring::is_empty)
     }
 
-    /// Has a message sent; gives it back when too many wait.
-    #[allow(clippy::result_large_err, reason = "the caller keeps what was not taken")]
-    pub fn send(&self, message: Message) -> Result<(), Message> {
-        self.messages.push(message)
+    /// Has a message sent; `false`: too many wait.
+    pub fn send(&self, message: Message) -> bool {
+        self.messages.push(message).is_ok()
+    }
+
+    /// How many more messages fit.
+    pub fn room(&self) -> usize {
+        MESSAGES - self.messages.len()
+    }
+
+    /// Whether all connections that workers have let go of were taken, and all messages have left.
+    pub fn has_left(&self) -> bool {
+        self.leaving.iter().all(Ring::is_empty) && self.messages.is_empty()
     }
 
     /// The next message that was heard.
     pub fn heard(&self) -> Option<HeardMessage> {
-        self.heard.iter().find_map(Ring::pop)
+        self.heard.pop()
     }
 
     /// Has the workers tell of everything as fast as it can be sent.
@@ -213,8 +222,7 @@ impl SyncChannel {
     }
 
     pub(super) fn hear(&self, worker: WorkerId, message: HeardMessage) {
-        let is_taken = self.heard.get(worker.index()).is_some_and(|q| q.push(message).is_ok());
-        if !is_taken {
+        if !self.heard.push(worker, message) {
             self.lose();
         }
     }

@@ -11,7 +11,10 @@ mod waiting;
 mod words;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 const IN_ONE_TURN: usize = 4096;
 /// Messages that are sent in one turn: no more than the other side takes in as long.
 const SENT_IN_ONE_TURN: usize = 128;
+/// Messages that are read in one turn.
+const HEARD_IN_ONE_TURN: usize = 512;
+/// How long a director that gives up may go on telling what the other one does not know yet, and how
+/// long that one listens.
+const PARTING: Duration = Duration::from_millis(100);
 /// How long a worker is waited for that has too much to take over.
 const BRINGING: Duration = Duration::from_millis(100);
 const UDP: usize = size_of::<UdpHeader>();
@@ -60,6 +68,8 @@ pub(in crate::control) struct SyncCounts {
     /// The one after the join since which it knows what it can of the other director's
     /// connections; 0: it does not.
     ready: AtomicU32,
+    /// This director has given up, and tells what is left.
+    is_parting: AtomicBool,
     /// Why a message was refused last.
     refusal: Mutex<Option<String>>,
 }
@@ -79,6 +89,17 @@ impl SyncCounts {
     /// This director takes part again: what it knows is old.
     pub(super) fn join(&self) {
         self.joins.fetch_add(1, Relaxed);
+    }
+
+    /// This director's role is about to change. `gives_up`: it is the master no more, while it
+    /// works, and tells what it knows.
+    pub(super) fn change_role(&self, gives_up: bool) {
+        self.is_parting.store(gives_up && !self.is_off.load(Relaxed), Relaxed);
+    }
+
+    /// Whether there is something left to tell.
+    pub(super) fn is_parting(&self) -> bool {
+        self.is_parting.load(Relaxed)
     }
 
     /// Why a message was refused last. Not for the failover thread, which waits for no lock.
@@ -102,7 +123,6 @@ pub(super) struct Synchroniser {
     interface: InterfaceId,
     /// From where to where messages go.
     ways: Vec<(IpAddr, IpAddr)>,
-    own: Vec<IpAddr>,
     cpu: CpuId,
     start: Instant,
     waiting: Waiting,
@@ -112,6 +132,8 @@ pub(super) struct Synchroniser {
     telling: Telling,
     learning: Learning,
     was_master: bool,
+    /// Whether it is the master, and since when.
+    role: (bool, Duration),
     /// It knew everything once since it was the master last, or joined again.
     has_learnt: bool,
     /// The join at which it began to learn.
@@ -152,7 +174,6 @@ impl Synchroniser {
             id: group.router_id,
             interface: sync.interface,
             ways,
-            own,
             cpu: config.director.control_cpu,
             start: Instant::now(),
             waiting: Waiting::new(sync.after),
@@ -161,6 +182,7 @@ impl Synchroniser {
             telling: Telling::default(),
             learning: Learning::new(random()?),
             was_master: true,
+            role: (false, Duration::ZERO),
             has_learnt: false,
             joined: 0,
             refusals: Refusals::default(),
@@ -172,15 +194,22 @@ impl Synchroniser {
         super::super::thread::pin(self.cpu);
         while !end.load(Relaxed) {
             let now = self.start.elapsed();
-            let is_master = self.is_master.load(Relaxed);
+            let is_master = self.is_master.load(Acquire);
             self.collect(now);
-            if is_master {
+            if is_master != self.role.0 {
+                self.role = (is_master, now);
+            }
+            let tells = if is_master {
                 self.tell(now);
+                true
             } else {
+                self.parts(now)
+            };
+            if !tells {
                 self.learn(now);
             }
             self.receive(now);
-            self.was_master = is_master;
+            self.was_master = tells;
             self.show(now);
             std::thread::sleep(PAUSE);
         }
@@ -216,6 +245,23 @@ impl Synchroniser {
         for (asker, number) in self.telling.end() {
             self.note(NoteKind::End, asker, number);
         }
+    }
+
+    /// A director that has just given up tells what the other one does not know yet. Whether it does.
+    fn parts(&mut self, now: Duration) -> bool {
+        if !self.counts.is_parting() {
+            return false;
+        }
+        // What was kept back has no more time.
+        self.waiting.ripen(Duration::MAX);
+        let sent = self.send();
+        let (_, since) = self.role;
+        let may_be_over = now > since && sent == 0 && self.channel.sync.has_left();
+        let is_over = may_be_over || now.saturating_sub(since) >= PARTING;
+        if is_over {
+            self.counts.is_parting.store(false, Relaxed);
+        }
+        !is_over
     }
 
     /// What a standby does.
@@ -281,8 +327,11 @@ impl Synchroniser {
         count
     }
 
-    /// Sends a payload to all others; whether there was room for it.
+    /// Sends a payload to all others or, where there is no room for that, to none; whether it did.
     fn send_to_all(&mut self, payload: &[u8]) -> bool {
+        if self.channel.sync.room() < self.ways.len() {
+            return false;
+        }
         let sealed = match &mut self.seal {
             Some(seal) => match seal.close(self.id, payload) {
                 Some(sealed) => Some(sealed),
@@ -291,21 +340,17 @@ impl Synchroniser {
             None => None,
         };
         let payload = sealed.as_deref().unwrap_or(payload);
-        let mut is_sent = true;
-        for (from, to) in &self.ways {
-            let message = datagram(self.interface, (*from, *to), payload);
-            is_sent &= message.is_some_and(|message| self.channel.sync.send(message).is_ok());
-        }
-        is_sent
+        let ways = self.ways.iter();
+        let messages = ways.filter_map(|way| datagram(self.interface, *way, payload));
+        // There is room for all of them.
+        messages.filter(|message| self.channel.sync.send(message.clone())).count() > 0
     }
 
     /// Reads what other directors have sent.
     fn receive(&mut self, now: Duration) {
         let channel = Arc::clone(&self.channel);
-        while let Some(message) = channel.sync.heard() {
-            if self.own.contains(&message.source) {
-                continue;
-            }
+        let heard = std::iter::from_fn(|| channel.sync.heard());
+        for message in heard.take(HEARD_IN_ONE_TURN) {
             if let Err(why) = self.read(&message, now) {
                 self.refuse(format!("{}: {why}", message.source), now);
             }
@@ -325,9 +370,6 @@ impl Synchroniser {
     /// Why it is none of this group.
     fn read(&mut self, message: &HeardMessage, now: Duration) -> Result<(), String> {
         let octets = udp_payload(message).ok_or("it is no datagram of the synchronisation")?;
-        if message.interface != self.interface {
-            return Err("it came by another interface than that of `sync`".to_owned());
-        }
         let opened = match &mut self.seal {
             Some(seal) => Some(seal.open(octets).map_err(|closed| closed.to_string())?),
             None => None,
@@ -345,7 +387,8 @@ impl Synchroniser {
             }
             return Ok(());
         }
-        if self.was_master {
+        // What the master before tells at its end is news for a while.
+        if self.was_master && now.saturating_sub(self.role.1) > PARTING * 2 {
             return Ok(());
         }
         self.learning.count();

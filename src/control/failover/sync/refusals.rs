@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// The least time between two warnings.
 const PAUSE: Duration = Duration::from_secs(10);
+/// After so long the same one is news again.
+const OLD: Duration = Duration::from_secs(3600);
 
 /// What was said of refused messages.
 #[derive(Debug, Default)]
@@ -18,10 +20,10 @@ impl Refusals {
     /// A message was refused. Whether that is to be logged, and of how many before it was not: one
     /// that is refused as the last one was is nothing new.
     pub(super) fn note(&mut self, why: &str, now: Duration) -> Option<u64> {
-        let is_news = self
-            .said
-            .as_ref()
-            .is_none_or(|(at, last)| last != why && now.saturating_sub(*at) >= PAUSE);
+        let is_news = self.said.as_ref().is_none_or(|(at, last)| {
+            let pause = if last == why { OLD } else { PAUSE };
+            now.saturating_sub(*at) >= pause
+        });
         if !is_news {
             self.unsaid += 1;
             return None;
@@ -57,5 +59,7 @@ mod tests {
         assert_eq!(refusals.note("other", MS * 100_000), Some(99));
         assert_eq!(refusals.note("one", MS * 100_001), None);
         assert_eq!(refusals.note("one", MS * 110_000), Some(1));
+        assert_eq!(refusals.note("one", MS * 3_709_999), None);
+        assert_eq!(refusals.note("one", MS * 3_710_000), Some(1));
     }
 }
