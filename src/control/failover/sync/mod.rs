@@ -343,7 +343,7 @@ impl Synchroniser {
         let ways = self.ways.iter();
         let messages = ways.filter_map(|way| datagram(self.interface, *way, payload));
         // There is room for all of them.
-        messages.filter(|message| self.channel.sync.send(message.clone())).count() > 0
+        messages.map(|message| self.channel.sync.send(message)).filter(|sent| *sent).count() > 0
     }
 
     /// Reads what other directors have sent.
