@@ -3,34 +3,46 @@
 //! is left untouched and takes the way in `flow`, which does all of this, too.
 
 use super::classify::Packet;
-use super::conn::tcp_state::ConnectionState;
-use super::conn::{Candidate, Connection, ConnectionTable, Flags, Found, Hit};
+use super::conn::{Candidate, ConnectionTable, Flags, Found, Hit};
 use super::family::Family;
 use super::flow::Flow;
 use super::frame::{Frame, Outlet};
-use super::nat;
+use super::nat::{self, Shape};
 use super::newcomer::Newcomers;
-use super::pipeline::{Arrival, Looked};
+use super::pipeline::{Arrival, Looked, Queue};
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::wire::flow_key::{Direction, FlowKey};
+use crate::wire::flow_key::FlowKey;
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
 
-/// What a packet does to the state of its connection.
-enum Move {
-    Nothing,
-    Between(ConnectionState, ConnectionState),
-    /// It is not for the hit path.
-    Unknown,
-}
-
 impl<F: Frame> Shared<F> {
-    /// A packet of a flow: translated and sent on. One of no connection joins the newcomers;
-    /// [`Shared::flow`] does whatever else there is to it.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
-    pub(super) fn hit<A: Family>(
+    /// Translates packets of this family's flows and sends them on, as long as each is followed by
+    /// another one; the first that there is more to. All that is not on the straight line is kept
+    /// out of this function, whose values stay in registers.
+    #[inline(never)]
+    pub(super) fn forward_run<'b, A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        queue: &mut Queue<'b, F>,
+        now: Tick,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<(F, &'b Looked)> {
+        while let Some(looked) = queue.peek()
+            && let Some(key) = A::key_of(&looked.packet.class)
+        {
+            let (frame, _) = queue.next()?;
+            if let Some(frame) = self.forward(table, (looked, key), now, frame, outlet) {
+                return Some((frame, looked));
+            }
+        }
+        None
+    }
+
+    /// A packet of a flow that [`Shared::forward_run`] has left: one of no connection joins the
+    /// newcomers; [`Shared::flow`] does whatever else there is to it.
+    #[inline]
+    pub(super) fn look_closer<A: Family>(
         &mut self,
         table: &mut ConnectionTable<A>,
         (looked, key): (&Looked, &FlowKey<A>),
@@ -39,7 +51,6 @@ impl<F: Frame> Shared<F> {
         newcomers: &mut Newcomers<A, F>,
         outlet: &mut impl Outlet<F>,
     ) {
-        let Some(frame) = self.forward(table, (looked, key), at.now, frame, outlet) else { return };
         if looked.candidate.is_none() {
             self.unknown(table, (looked, key), at, frame, newcomers, outlet);
         } else {
@@ -101,21 +112,50 @@ impl<F: Frame> Shared<F> {
         let Some(mut hit) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
-        let (found, connection) = (hit.found, &*hit.connection);
-        if packet.ttl <= 1 {
+        if packet.ttl <= 1
+            || usize::from(packet.transport) != Shape::plain::<A>(key.protocol).transport
+        {
             return Some(frame);
         }
-        let movement = self.movement(connection, found.direction, (packet, key));
-        if matches!(movement, Move::Unknown) {
+        // Each protocol to its end, so that nothing asks again which it is.
+        match key.protocol {
+            protocol::UDP => {
+                let shape = Shape::plain::<A>(protocol::UDP);
+                self.pass_on(&mut hit, (packet, shape), now, frame, outlet).err()
+            }
+            protocol::TCP if hit.connection.is_kept_by(hit.found.direction, packet.control) => {
+                let shape = Shape::plain::<A>(protocol::TCP);
+                self.pass_on(&mut hit, (packet, shape), now, frame, outlet).err()
+            }
+            protocol::TCP => self.forward_mover(table, (looked, key), now, frame, outlet),
+            _ => Some(frame),
+        }
+    }
+
+    /// As [`Shared::forward`], of a TCP segment that may change the state of its connection.
+    #[inline(never)]
+    fn forward_mover<A: Family>(
+        &mut self,
+        table: &mut ConnectionTable<A>,
+        (looked, key): (&Looked, &FlowKey<A>),
+        now: Tick,
+        frame: F,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<F> {
+        let packet = &looked.packet;
+        // A SYN may begin another connection, and may announce too large segments.
+        if packet.is_syn() || packet.control & flags::SYN != 0 && self.clamps_mss {
             return Some(frame);
         }
-        if let Err(frame) = self.pass_on(&mut hit, (packet, now), frame, outlet) {
-            return Some(frame);
-        }
-        if let Move::Between(old, new) = movement {
+        let Some(mut hit) = table.hit(looked.candidate, key) else { return Some(frame) };
+        let (found, old) = (hit.found, hit.connection.state());
+        let new = old.next(hit.connection.opener_view(found.direction), packet.control);
+        let shape = Shape::plain::<A>(protocol::TCP);
+        let passed = self.pass_on(&mut hit, (packet, shape), now, frame, outlet);
+        if passed.is_ok() && new != old {
             self.change_state(table, found, old, new);
         }
-        None
+        passed.err()
     }
 
     /// The first packet of a connection that has just begun, whose state is that of its packet.
@@ -136,19 +176,21 @@ impl<F: Frame> Shared<F> {
         };
         match table.hit(Candidate::of(found), flow.key) {
             Some(mut hit) if is_plain => {
-                self.pass_on(&mut hit, (packet, flow.now), frame, outlet).err()
+                let shape = Shape::of(packet, flow.key.protocol);
+                self.pass_on(&mut hit, (packet, shape), flow.now, frame, outlet).err()
             }
             _ => Some(frame),
         }
     }
 
-    /// Translates a packet and sends it on; gives it back if there is more to it.
+    /// Translates a packet of this shape and sends it on; gives it back if there is more to it.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn pass_on<A: Family>(
         &mut self,
         hit: &mut Hit<'_, A>,
-        (packet, now): (&Packet, Tick),
+        (packet, shape): (&Packet, Shape),
+        now: Tick,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
     ) -> Result<(), F> {
@@ -163,39 +205,20 @@ impl<F: Frame> Shared<F> {
         };
         let (interface, vlan) = (neighbor.interface, neighbor.vlan);
         let octets = frame.octets_mut();
-        if let Some(header) = octets.first_chunk_mut::<12>() {
-            *header = zerocopy::transmute!(neighbor.link);
+        if octets.len() < shape.head() {
+            return Err(frame);
         }
-        if let Err(reason) = nat::translate(octets, packet, connection, path, direction) {
+        if let Err(reason) = nat::translate(octets, (packet, shape), connection, path, direction) {
             // Classification has seen all headers: it does not come to this.
             self.drop(frame, reason, outlet);
             return Ok(());
+        }
+        if let Some(header) = octets.first_chunk_mut::<12>() {
+            *header = zerocopy::transmute!(neighbor.link);
         }
         self.count(path.slot(), direction, packet.ip_octets);
         hit.connection.last_seen = now.0;
         self.transmit(interface, vlan, frame, outlet);
         Ok(())
-    }
-
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
-    fn movement<A: Family>(
-        &self,
-        connection: &Connection<A>,
-        direction: Direction,
-        (packet, key): (&Packet, &FlowKey<A>),
-    ) -> Move {
-        match key.protocol {
-            protocol::UDP => Move::Nothing,
-            protocol::TCP if connection.is_kept_by(direction, packet.control) => Move::Nothing,
-            // A SYN may begin another connection, and may announce too large segments.
-            protocol::TCP if packet.control & flags::SYN != 0 && self.clamps_mss => Move::Unknown,
-            protocol::TCP if !packet.is_syn() => {
-                let old = connection.state();
-                let new = old.next(connection.opener_view(direction), packet.control);
-                if new == old { Move::Nothing } else { Move::Between(old, new) }
-            }
-            _ => Move::Unknown,
-        }
     }
 }

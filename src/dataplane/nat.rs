@@ -15,8 +15,42 @@ use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::icmpv4::IcmpHeader;
 use crate::wire::ipv4::protocol;
 use crate::wire::sctp::{self, SctpHeader};
-use crate::wire::tcp::TcpHeader;
-use crate::wire::udp::UdpHeader;
+use crate::wire::tcp::{self, TcpHeader};
+use crate::wire::udp::{self, UdpHeader};
+
+/// What decides how a packet is rewritten; where the compiler knows it, nothing asks for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// IP protocol.
+    pub(super) protocol: u8,
+    /// Where the transport header begins in the frame.
+    pub(super) transport: usize,
+}
+
+impl Shape {
+    /// Of any packet.
+    #[inline]
+    pub(super) fn of(packet: &Packet, protocol: u8) -> Self {
+        Self { protocol, transport: usize::from(packet.transport) }
+    }
+
+    /// Of one whose transport header follows an IP header without options or extensions.
+    #[inline]
+    pub(super) const fn plain<A: Family>(protocol: u8) -> Self {
+        Self { protocol, transport: ethernet::HEADER + A::HEADER }
+    }
+
+    /// Octets of a frame that are looked at, at least.
+    #[inline]
+    pub(super) const fn head(self) -> usize {
+        self.transport
+            + match self.protocol {
+                protocol::TCP => tcp::HEADER,
+                protocol::UDP => udp::HEADER,
+                _ => 0,
+            }
+    }
+}
 
 /// What the way `direction` changes in the IPv4 header checksum, TTL aside, and in the transport
 /// checksum.
@@ -43,7 +77,7 @@ pub(super) const fn deltas<A>(
 #[expect(clippy::inline_always, reason = "the hit path")]
 pub(super) fn translate<A: Family>(
     frame: &mut [u8],
-    packet: &Packet,
+    (packet, shape): (&Packet, Shape),
     connection: &Connection<A>,
     path: &Path,
     direction: Direction,
@@ -52,7 +86,7 @@ pub(super) fn translate<A: Family>(
     if connection.flags.has(Flags::FULL_NAT) {
         return rewrite_both_ends(frame, packet, connection, deltas, direction);
     }
-    rewrite(frame, packet, &connection.leaving_as_usual(direction), deltas, direction)
+    rewrite(frame, (packet, shape), &connection.leaving_as_usual(direction), deltas, direction)
 }
 
 /// Full NAT.
@@ -65,7 +99,8 @@ fn rewrite_both_ends<A: Family>(
     deltas: (Delta, Delta),
     direction: Direction,
 ) -> Result<(), DropReason> {
-    rewrite(frame, packet, &connection.leaving(direction), deltas, direction)
+    let shape = Shape::of(packet, connection.protocol);
+    rewrite(frame, (packet, shape), &connection.leaving(direction), deltas, direction)
 }
 
 /// Writes the ends that a frame leaves with.
@@ -73,16 +108,15 @@ fn rewrite_both_ends<A: Family>(
 #[expect(clippy::inline_always, reason = "the hit path")]
 fn rewrite<A: Family>(
     frame: &mut [u8],
-    packet: &Packet,
+    (packet, shape): (&Packet, Shape),
     leaving: &FlowKey<A>,
     (address_delta, delta): (Delta, Delta),
     direction: Direction,
 ) -> Result<(), DropReason> {
     let ip = frame.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
     A::forward(ip, leaving, address_delta).ok_or(DropReason::Truncated)?;
-    let transport = usize::from(packet.transport);
-    let segment = frame.get_mut(transport..).ok_or(DropReason::Truncated)?;
-    match leaving.protocol {
+    let segment = frame.get_mut(shape.transport..).ok_or(DropReason::Truncated)?;
+    match shape.protocol {
         protocol::TCP => {
             let (tcp, _) =
                 TcpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;

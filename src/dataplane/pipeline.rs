@@ -1,6 +1,9 @@
 //! The straight line: what happens to a burst between receive and transmit.
 
+use std::slice;
 use std::sync::Arc;
+
+use arrayvec::Drain;
 
 use super::classify::{Class, FlowHash, Packet, Station, classify};
 use super::conn::{Candidate, ConnectionTable};
@@ -29,7 +32,7 @@ use super::sync::SyncWalk;
 use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
-use crate::ids::WorkerId;
+use crate::ids::{PortId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::{V4, V6};
 use crate::wire::flow_key::HashSecret;
@@ -126,6 +129,41 @@ pub(super) struct Arrival {
     pub(super) now: Tick,
 }
 
+/// The packets of a burst that are still to come, in their order.
+pub(super) struct Queue<'b, F> {
+    frames: Drain<'b, F, BURST>,
+    looked: slice::Iter<'b, Looked>,
+    /// Of the whole burst.
+    count: usize,
+}
+
+impl<'b, F> Queue<'b, F> {
+    #[inline]
+    fn of(burst: &'b mut FrameBurst<F>, packets: &'b [Looked; BURST]) -> Self {
+        let count = burst.len();
+        let looked = packets.get(..count).unwrap_or_default().iter();
+        Self { frames: burst.drain(..), looked, count }
+    }
+
+    /// What is known of the next one.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<&'b Looked> {
+        self.looked.as_slice().first()
+    }
+
+    /// Takes the next one.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<(F, &'b Looked)> {
+        self.frames.next().zip(self.looked.next())
+    }
+
+    /// Where that one is in the burst which was taken last.
+    #[inline]
+    fn place(&self) -> u8 {
+        u8::try_from((self.count - self.looked.len()).saturating_sub(1)).unwrap_or(0)
+    }
+}
+
 const NOTHING: Looked = Looked {
     packet: Packet::of(Class::Drop(DropReason::Truncated)),
     hash: 0,
@@ -136,22 +174,6 @@ const NOTHING: Looked = Looked {
 type Tables<'p> = (&'p ConnectionTable<V4>, &'p ConnectionTable<V6>);
 
 impl Looked {
-    /// Notes the hash of the packet's flow, and fetches the flow's index line.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
-    fn expect(&mut self, hash: FlowHash, (v4, v6): Tables<'_>) {
-        match hash {
-            FlowHash::V4(hash) => {
-                v4.prefetch_index(hash);
-                self.hash = hash;
-            }
-            FlowHash::V6(hash) => {
-                v6.prefetch_index(hash);
-                self.hash = hash;
-            }
-        }
-    }
-
     /// Whether the index knew nothing of the packet's flow, which is over this family.
     #[inline]
     fn is_newcomer<A: Family>(&self) -> bool {
@@ -239,20 +261,28 @@ impl<F: Frame> Pipeline<F> {
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
         newcomers_v4.look_up(v4);
         newcomers_v6.look_up(v6);
-        for ((frame, looked), place) in burst.drain(..).zip(packets.iter()).zip(0..) {
-            let packet = &looked.packet;
-            let at = Arrival { place, origin, now };
+        let mut queue = Queue::of(burst, packets);
+        while let Some(next) = queue.peek() {
             // Newcomers wait while more of them follow: no packet overtakes another.
             if newcomers_v4.len() | newcomers_v6.len() != 0 {
                 let newcomers = (&mut *newcomers_v4, &mut *newcomers_v6);
-                admit_before(looked, newcomers, (shared, v4, v6), (packets, at), outlet);
+                admit_before(next, newcomers, (shared, v4, v6), (packets, now), outlet);
             }
+            // Nearly always this takes all that is left.
+            let left = match next.packet.class {
+                Class::FlowV4(_) => shared.forward_run(v4, &mut queue, now, outlet),
+                Class::FlowV6(_) => shared.forward_run(v6, &mut queue, now, outlet),
+                _ => queue.next(),
+            };
+            let Some((frame, looked)) = left else { continue };
+            let packet = &looked.packet;
+            let at = Arrival { place: queue.place(), origin, now };
             match &packet.class {
                 Class::FlowV4(key) => {
-                    shared.hit(v4, (looked, key), at, frame, newcomers_v4, outlet);
+                    shared.look_closer(v4, (looked, key), at, frame, newcomers_v4, outlet);
                 }
                 Class::FlowV6(key) => {
-                    shared.hit(v6, (looked, key), at, frame, newcomers_v6, outlet);
+                    shared.look_closer(v6, (looked, key), at, frame, newcomers_v6, outlet);
                 }
                 Class::Arp => local::receive(shared, packet, frame, outlet),
                 Class::Icmp => echo::receive(shared, v4, (packet, origin, now), frame, outlet),
@@ -287,8 +317,15 @@ impl<F: Frame> Pipeline<F> {
 
     #[inline(never)]
     fn look_up_each<const ASKS_FIRST: bool>(&mut self, burst: &mut FrameBurst<F>) {
+        let (shared, tables) = (&self.shared, (&self.v4, &self.v6));
+        // Nearly always all of a burst come from one port.
+        let mut from = (PortId::default(), shared.interfaces.port(PortId::default()));
         for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
-            self.shared.look_up_received::<ASKS_FIRST>(frame, (&self.v4, &self.v6), looked);
+            let input = frame.input();
+            if input != from.0 {
+                from = (input, shared.interfaces.port(input));
+            }
+            shared.look_up_received::<ASKS_FIRST>((frame, from.1), tables, looked);
         }
     }
 
@@ -309,20 +346,12 @@ impl<F: Frame> Pipeline<F> {
     /// Fetches the records that the burst's packets will most probably need.
     #[inline]
     fn fetch_records(&mut self, count: usize) {
-        for Looked { packet, hash, candidate } in self.packets.iter_mut().take(count) {
-            match packet.class {
-                Class::FlowV4(_) => *candidate = self.v4.prefetch_record(*hash),
-                Class::FlowV6(_) => *candidate = self.v6.prefetch_record(*hash),
-                Class::Arp
-                | Class::Icmp
-                | Class::Icmpv6
-                | Class::ErrorV4
-                | Class::ErrorV6
-                | Class::FragmentV4
-                | Class::FragmentV6
-                | Class::Vrrp
-                | Class::Elsewhere(_)
-                | Class::Drop(_) => {}
+        let looked = self.packets.get_mut(..count).unwrap_or_default();
+        for Looked { packet, hash, candidate } in looked {
+            if matches!(packet.class, Class::FlowV4(_)) {
+                *candidate = self.v4.prefetch_record(*hash);
+            } else if matches!(packet.class, Class::FlowV6(_)) {
+                *candidate = self.v6.prefetch_record(*hash);
             }
         }
     }
@@ -335,14 +364,14 @@ fn admit_before<F: Frame>(
     looked: &Looked,
     (new_v4, new_v6): (&mut Newcomers<V4, F>, &mut Newcomers<V6, F>),
     (shared, v4, v6): (&mut Shared<F>, &mut ConnectionTable<V4>, &mut ConnectionTable<V6>),
-    (packets, at): (&[Looked; BURST], Arrival),
+    (packets, now): (&[Looked; BURST], Tick),
     outlet: &mut impl Outlet<F>,
 ) {
     if !looked.is_newcomer::<V4>() {
-        new_v4.admit((shared, v4), packets, at.now, outlet);
+        new_v4.admit((shared, v4), packets, now, outlet);
     }
     if !looked.is_newcomer::<V6>() {
-        new_v6.admit((shared, v6), packets, at.now, outlet);
+        new_v6.admit((shared, v6), packets, now, outlet);
     }
 }
 
@@ -352,13 +381,11 @@ impl<F: Frame> Shared<F> {
     #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
     fn look_up_received<const ASKS_FIRST: bool>(
         &self,
-        frame: &mut F,
+        (frame, port): (&mut F, Option<&PortInterfaces>),
         tables: Tables<'_>,
         looked: &mut Looked,
     ) {
-        let Some(port) = self.interfaces.port(frame.input()) else {
-            return looked.drop(DropReason::NotForUs);
-        };
+        let Some(port) = port else { return looked.drop(DropReason::NotForUs) };
         if port.has_vlans {
             return self.look_up_tagged(frame, port, tables, looked);
         }
@@ -366,8 +393,8 @@ impl<F: Frame> Shared<F> {
             looked.packet.class = Class::Elsewhere(owner);
             return;
         }
-        let hash = self.look_up_class(frame, (&port.station, port.sides), tables, looked);
-        if hash.is_none() && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
+        let is_flow = self.look_up_class(frame, (&port.station, port.sides), tables, looked);
+        if !is_flow && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
             self.look_up_tagged(frame, port, tables, looked);
         }
     }
@@ -412,7 +439,8 @@ impl<F: Frame> Shared<F> {
         self.look_up_class(frame, link, tables, looked);
     }
 
-    /// Classifies a frame without a VLAN tag. The hash of its flow, if it is of one.
+    /// Classifies a frame without a VLAN tag, and notes the hash of its flow and fetches that one's
+    /// index line, if it is of one.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
     fn look_up_class(
@@ -421,9 +449,18 @@ impl<F: Frame> Shared<F> {
         (station, sides): (&Station, Sides),
         tables: Tables<'_>,
         looked: &mut Looked,
-    ) -> Option<FlowHash> {
-        let hash = classify(frame, station, sides, &self.secret, &mut looked.packet)?;
-        looked.expect(hash, tables);
-        Some(hash)
+    ) -> bool {
+        let Looked { packet, hash: expected, .. } = looked;
+        let (v4, v6) = tables;
+        classify(frame, station, sides, &self.secret, packet, &mut |hash| match hash {
+            FlowHash::V4(hash) => {
+                v4.prefetch_index(hash);
+                *expected = hash;
+            }
+            FlowHash::V6(hash) => {
+                v6.prefetch_index(hash);
+                *expected = hash;
+            }
+        })
     }
 }

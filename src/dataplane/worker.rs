@@ -309,7 +309,8 @@ impl Outlet<Mbuf> for Exits {
         self.pool.alloc()
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hit path, called from a few places of it")]
     fn transmit(&mut self, interface: InterfaceId, frame: Mbuf) {
         let Some(burst) = self.transmit.get_mut(interface.index()) else {
             return self.stats.dropped.count(DropReason::NoRoute);

@@ -31,9 +31,15 @@ pub fn is_right(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     // Five words of 32 bits leave the upper half of the sum for their carries.
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    #[allow(clippy::cast_possible_truncation, reason = "32 bits are left")]
-    let halves = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
-    fold_halves(halves) == 0xffff
+    is_all_ones(sum)
+}
+
+/// Whether a sum folds to all ones: it is a multiple of 65535, but not 0. 65535 times `ONES` is
+/// 2^64 - 1, so `k` times 65535 becomes `-k` for `k` up to `ONES`, and nothing else comes there.
+#[inline]
+const fn is_all_ones(sum: u64) -> bool {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    sum.wrapping_mul(ONES) >= ONES.wrapping_neg()
 }
 
 /// Sum of the 16-bit words of `octets`, folded and not complemented; an odd last octet is padded
@@ -137,9 +143,10 @@ impl Delta {
     #[must_use]
     pub const fn apply_udp(self, field: [u8; 2]) -> [u8; 2] {
         let old = u16::from_ne_bytes(field);
-        let new = self.applied(old);
-        let written = if new == 0 { 0xffff } else { new };
-        (if old == 0 { 0 } else { written }).to_ne_bytes()
+        // As `applied`, with one added before the fold and taken off after it: a sum of zero folds
+        // to 1, not to all ones, and so the field is all ones where it would be 0.
+        let folded = fold_halves(!old as u32 + self.0 as u32 + 1);
+        (if old == 0 { 0 } else { folded.wrapping_neg() }).to_ne_bytes()
     }
 }
 
@@ -179,6 +186,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_header_is_right_if_its_sum_is_all_ones(
+            mut header in prop::array::uniform20(any::<u8>()), is_off_by in -2_i16..=2,
+        ) {
+            [header[10], header[11]] = [0; 2];
+            let right = slow(&header).wrapping_add_signed(is_off_by);
+            [header[10], header[11]] = right.to_be_bytes();
+            prop_assert_eq!(is_right(&header), sum(&header) == 0xffff);
+            prop_assert_eq!(is_right(&header), is_off_by == 0 || sum(&header) == 0xffff);
+        }
+
+        #[test]
+        fn sums_that_fold_to_all_ones_are_recognised(count in any::<u64>(), off in 0_u64..3) {
+            let sum = (count % 0x0001_0001_0001_0001 + 1) * 0xffff;
+            for sum in [sum, sum - off, sum.saturating_add(off), count] {
+                prop_assert_eq!(is_all_ones(sum), fold(sum) == 0xffff, "{}", sum);
+            }
+        }
+
         #[test]
         fn a_fast_sum_is_the_slow_one(octets in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(finish(&octets, 0), slow(&octets).to_be_bytes());

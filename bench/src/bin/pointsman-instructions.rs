@@ -173,7 +173,8 @@ impl Outlet<BufferFrame> for Tray {
         None
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as the workers' own")]
     fn transmit(&mut self, _interface: InterfaceId, frame: BufferFrame) {
         self.frames.push(frame);
         self.sent += 1;

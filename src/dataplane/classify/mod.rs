@@ -98,8 +98,8 @@ pub enum FlowHash {
 
 /// Looks at a frame without a VLAN tag that came in by an interface of `station`, which leads to
 /// `sides`, and writes what it is to `packet`; one with a tag is to be dropped as
-/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding). Gives the hash of the
-/// 5-tuple, if the packet is of a flow.
+/// `UnknownVlan`. Cuts off what follows the IP packet (Ethernet padding). Whether the packet is of a
+/// flow; `expect` is told the hash of its 5-tuple then.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hit path, called from one place")]
 pub fn classify<F: Frame>(
@@ -108,25 +108,41 @@ pub fn classify<F: Frame>(
     sides: Sides,
     secret: &HashSecret,
     packet: &mut Packet,
-) -> Option<FlowHash> {
+    expect: &mut impl FnMut(FlowHash),
+) -> bool {
     // Written in place: a copy of what was just written in pieces stalls.
     packet.sides = sides;
-    let total_len = frame.total_len();
-    let hash = match plain::inspect(frame.octets(), total_len, station, secret, packet) {
-        Some(hash) => Some(hash),
-        None => inspect_any(frame.octets(), total_len, station, secret, packet),
-    };
-    let end = ethernet::HEADER + usize::from(packet.ip_octets);
-    if end < total_len && packet.ip_octets != 0 {
-        // A frame over several buffers keeps its padding.
-        frame.set_len(end);
+    plain::inspect(frame, station, secret, packet, expect)
+        || classify_any(frame, station, secret, packet).map(expect).is_some()
+}
+
+/// As [`classify`], of a frame that is not plain.
+#[cold]
+#[inline(never)]
+fn classify_any<F: Frame>(
+    frame: &mut F,
+    station: &Station,
+    secret: &HashSecret,
+    packet: &mut Packet,
+) -> Option<FlowHash> {
+    let hash = inspect_any(frame.octets(), frame.total_len(), station, secret, packet);
+    if packet.ip_octets != 0 {
+        cut_padding(frame, packet);
     }
     hash
 }
 
+/// Cuts off what follows the IP packet. A frame over several buffers keeps it.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path; the length is still in a register")]
+fn cut_padding<F: Frame>(frame: &mut F, packet: &Packet) {
+    let end = ethernet::HEADER + usize::from(packet.ip_octets);
+    if end < frame.total_len() {
+        frame.set_len(end);
+    }
+}
+
 /// As [`classify`], of octets that may be anything and are not cut. `sides` are those of `packet`.
-#[cold]
-#[inline(never)]
 pub fn inspect_any(
     octets: &[u8],
     total_len: usize,
@@ -236,15 +252,19 @@ fn inspect_v4(
 }
 
 /// Addresses that RFC 1122 section 3.2.1.3 and RFC 1812 section 5.3.7 keep off the wire.
-fn is_martian_v4(ip: &Ipv4Header) -> bool {
-    let [source, ..] = ip.source;
-    let [destination, ..] = ip.destination;
-    source == 0
-        || source == 127
-        || source >= 224
-        || destination == 0
-        || destination == 127
-        || destination >= 240
+const fn is_martian_v4(ip: &Ipv4Header) -> bool {
+    let ([source, ..], [destination, ..]) = (ip.source, ip.destination);
+    is_martian_source(source) || is_martian_destination(destination)
+}
+
+/// Whether no packet may come from addresses that begin with this octet.
+const fn is_martian_source(first: u8) -> bool {
+    matches!(first, 0 | 127 | 224..)
+}
+
+/// Whether no packet may go to addresses that begin with this octet.
+const fn is_martian_destination(first: u8) -> bool {
+    matches!(first, 0 | 127 | 240..)
 }
 
 fn inspect_v6(

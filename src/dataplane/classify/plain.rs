@@ -3,7 +3,8 @@
 //! otherwise in any way is left to the general inspection, which says what it is; where both look
 //! at a packet they say the same (`tests/properties.rs`).
 
-use super::{Class, FlowHash, Packet};
+use super::{Class, FlowHash, Packet, cut_padding, is_martian_destination, is_martian_source};
+use crate::dataplane::frame::Frame;
 use crate::wire::address::{V4, V6};
 use crate::wire::checksum;
 use crate::wire::ethernet::{self, Mac, ether_type};
@@ -104,29 +105,59 @@ fn at<const PLACE: usize, const N: usize, const M: usize>(octets: &[u8; M]) -> [
     octets.get(PLACE..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
 
-/// Writes to `packet` what a frame is, if it is plain, and gives its hash. Otherwise (`None`)
-/// changes nothing.
+/// Writes to `packet` what a frame is, if it is plain, cuts off its padding, and tells `expect` its
+/// hash. Otherwise (`false`) changes nothing.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hit path, called from one place")]
-pub(super) fn inspect(
-    octets: &[u8],
-    total_len: usize,
+pub(super) fn inspect<F: Frame>(
+    frame: &mut F,
     station: &Station,
     secret: &HashSecret,
     packet: &mut Packet,
-) -> Option<FlowHash> {
-    let head = octets.first_chunk::<V4_HEAD>()?;
+    expect: &mut impl FnMut(FlowHash),
+) -> bool {
+    let (octets, total_len) = (frame.octets(), frame.total_len());
+    let Some(head) = octets.first_chunk::<V4_HEAD>() else { return false };
     let kind = u32::from_le_bytes(at::<12, 4, _>(head));
     if !station.is_meant(at::<0, 8, _>(head), kind) {
-        return None;
+        return false;
     }
+    // Each family to its end: a branch for both would have to find out again which it was.
     if kind & V4_KIND_MASK == V4_KIND {
-        inspect_v4(head, octets, total_len, secret, packet).map(FlowHash::V4)
+        let Some(hash) = inspect_v4(head, octets, total_len, secret, packet) else { return false };
+        expect(FlowHash::V4(hash));
     } else if kind & V6_KIND_MASK == V6_KIND {
-        inspect_v6(octets, total_len, secret, packet).map(FlowHash::V6)
+        let Some(hash) = inspect_v6(octets, total_len, secret, packet) else { return false };
+        expect(FlowHash::V6(hash));
     } else {
-        None
+        return false;
     }
+    cut_padding(frame, packet);
+    true
+}
+
+/// [`is_martian_source`] and [`is_martian_destination`] of all first octets: two loads instead of
+/// five branches.
+static MARTIAN_SOURCES: [bool; 256] = of_all(true);
+static MARTIAN_DESTINATIONS: [bool; 256] = of_all(false);
+
+const fn of_all(are_sources: bool) -> [bool; 256] {
+    let mut all = [false; 256];
+    let mut rest: &mut [bool] = &mut all;
+    let mut first = 0;
+    while let [is_martian, others @ ..] = rest {
+        *is_martian =
+            if are_sources { is_martian_source(first) } else { is_martian_destination(first) };
+        rest = others;
+        first = first.wrapping_add(1);
+    }
+    all
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path: one load")]
+fn of_first(table: &[bool; 256], first: u8) -> bool {
+    table.get(usize::from(first)).copied().unwrap_or(true)
 }
 
 #[inline(always)]
@@ -144,18 +175,14 @@ fn inspect_v4(
     if ip_end > total_len
         || u16::from_ne_bytes(at::<20, 2, _>(head)) & FRAGMENT != 0
         || !checksum::is_right(&at::<14, 20, _>(head))
-        // Neither 0 nor 127, below 224 (240).
-        || source_net.wrapping_sub(1) >= 223
-        || destination_net.wrapping_sub(1) >= 239
-        || source_net == 127
-        || destination_net == 127
+        || of_first(&MARTIAN_SOURCES, source_net) | of_first(&MARTIAN_DESTINATIONS, destination_net)
     {
         return None;
     }
     let [protocol] = at::<23, 1, _>(head);
-    let payload = ip_end.checked_sub(V4_END)?;
     let length = u16::from_be_bytes(at::<{ V4_END + 4 }, 2, _>(head));
-    let control = control::<{ V4_END + 12 }>(protocol, length, octets, payload)?;
+    let whole = usize::from(ip_octets);
+    let control = control::<{ V4_END + 12 }>(protocol, length, octets, whole, ipv4::HEADER)?;
     let [ttl] = at::<22, 1, _>(head);
     let addresses = u64::from_ne_bytes(at::<26, 8, _>(head));
     let ports = at::<V4_END, 4, _>(head);
@@ -193,7 +220,7 @@ fn inspect_v6(
     }
     let [protocol] = at::<20, 1, _>(head);
     let length = u16::from_be_bytes(at::<{ V6_END + 4 }, 2, _>(head));
-    let control = control::<{ V6_END + 12 }>(protocol, length, octets, usize::from(payload))?;
+    let control = control::<{ V6_END + 12 }>(protocol, length, octets, usize::from(payload), 0)?;
     let [hop_limit] = at::<21, 1, _>(head);
     let ports = at::<V6_END, 4, _>(head);
     let (key, hash) = FlowKey::with_hash(addresses, ports, protocol, secret);
@@ -243,25 +270,27 @@ const fn has_ports(protocol: u8) -> bool {
 }
 
 /// The control bits of a TCP segment, 0 for UDP; `None`: it is neither, or not whole. `length` is
-/// what UDP's header says; `OFFSET` is where TCP's says how long it is.
+/// what UDP's header says; `OFFSET` is where TCP's says how long it is. `packet` octets are the
+/// transport's, and what stands before it, `before`.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
 fn control<const OFFSET: usize>(
     protocol: u8,
     length: u16,
     octets: &[u8],
-    payload: usize,
+    packet: usize,
+    before: usize,
 ) -> Option<u8> {
     match protocol {
         protocol::TCP => {
             let rest: &[u8; tcp::HEADER - 12] = octets.get(OFFSET..)?.first_chunk()?;
             let [offset, control, ..] = *rest;
             let header = usize::from(offset >> 4) * 4;
-            (header >= tcp::HEADER && header <= payload).then_some(control)
+            (header >= tcp::HEADER && before + header <= packet).then_some(control)
         }
         protocol::UDP => {
             let length = usize::from(length);
-            (length >= udp::HEADER && length <= payload).then_some(0)
+            (length >= udp::HEADER && before + length <= packet).then_some(0)
         }
         _ => None,
     }

@@ -289,7 +289,8 @@ impl<A: Address> Connection<A> {
         }
     }
 
-    /// Whether a packet of one direction with this 5-tuple belongs to it.
+    /// Whether a packet of one direction with this 5-tuple belongs to it. To a record that is free
+    /// belongs none: it is one of full NAT with protocol 0.
     #[inline]
     pub fn is_of(&self, direction: Direction, key: &FlowKey<A>) -> bool {
         if self.flags.has(Flags::FULL_NAT) {
@@ -302,7 +303,7 @@ impl<A: Address> Connection<A> {
     /// As [`Connection::is_of`], of full NAT.
     #[cold]
     fn has_key(&self, direction: Direction, key: &FlowKey<A>) -> bool {
-        self.key(direction) == *key
+        self.protocol != 0 && self.key(direction) == *key
     }
 
     /// Source and destination of packets of one direction as they arrive, without full NAT.

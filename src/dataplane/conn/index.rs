@@ -160,17 +160,25 @@ impl Index {
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<Reference> {
         let (primary, tag) = (self.primary(hash), Self::tag(hash));
-        let mut bucket = self.buckets.get(primary)?;
-        let mut matches = bucket.matches(tag);
-        if matches == 0 && bucket.displaced != 0 {
-            bucket = self.buckets.get(self.other(primary, tag))?;
-            matches = bucket.matches(tag);
-        }
+        let bucket = self.buckets.get(primary)?;
+        let matches = bucket.matches(tag);
         if matches == 0 {
-            return None;
+            return if bucket.displaced == 0 { None } else { self.displaced(primary, tag) };
         }
         let way = way_of_bit(matches);
         Some(Reference(*bucket.references.get(way)?))
+    }
+
+    /// As [`Index::candidate`], in the second bucket.
+    #[cold]
+    #[inline(never)]
+    fn displaced(&self, primary: usize, tag: u16) -> Option<Reference> {
+        let bucket = self.buckets.get(self.other(primary, tag))?;
+        let matches = bucket.matches(tag);
+        if matches == 0 {
+            return None;
+        }
+        Some(Reference(*bucket.references.get(way_of_bit(matches))?))
     }
 
     /// The first entry of this hash that `accept` recognises.

@@ -4,7 +4,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::connection::Connection;
+use super::connection::{Connection, Flags};
 use super::index::{Full, Index, Reference};
 use super::path::{Path, Paths};
 use super::timer_wheel::{Linked, Links, NIL, TimerWheel};
@@ -144,7 +144,9 @@ impl<A: Address> Records<A> {
     fn give_back(&mut self, index: u32) {
         let free = self.free;
         if let Some(record) = self.slab.get_mut(index as usize) {
+            // Protocol 0 says so; full NAT is looked at more closely (`Connection::is_of`).
             record.protocol = 0;
+            record.flags = Flags::FULL_NAT;
             record.links.next = free;
             self.free = index;
         }
@@ -237,9 +239,7 @@ impl<A: Address> ConnectionTable<A> {
         let Candidate(reference) = candidate;
         let (id, direction) = (ConnectionId(reference.record()), reference.direction());
         let connection = self.records.slab.get_mut(id.0 as usize)?;
-        // A free record keeps its addresses, but has protocol 0.
-        let is_live = connection.is_of(direction, key) && key.protocol != 0;
-        if !is_live {
+        if !connection.is_of(direction, key) {
             return None;
         }
         let common_path = if A::IS_V6 { self.paths.get(connection.common_path) } else { None };

@@ -59,7 +59,7 @@ impl Family for V4 {
         let (ip, _) = Ipv4Header::mut_from_prefix(packet).ok()?;
         ip.source = leaving.source;
         ip.destination = leaving.destination;
-        ip.ttl = ip.ttl.saturating_sub(1);
+        ip.ttl = ip.ttl.wrapping_sub(1);
         ip.checksum = address_delta.apply_and_decrement_ttl(ip.checksum);
         Some(())
     }

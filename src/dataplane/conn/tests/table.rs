@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::{between, connection, endpoints, expire, table_of};
 use crate::clock::Tick;
-use crate::dataplane::conn::{Connection, ConnectionId, ConnectionTable, Endpoints, InsertError};
+use crate::dataplane::conn::{
+    Candidate, Connection, ConnectionId, ConnectionTable, Endpoints, Found, InsertError,
+};
 use crate::wire::U16;
 use crate::wire::address::V4;
 use crate::wire::flow_key::{Direction, FlowKey};
@@ -195,4 +197,22 @@ fn a_refused_connection_leaves_nothing_behind() {
     let key = rival.key(Direction::Inbound);
     assert_eq!(table.find(table.hash(&key), &key), None);
     assert_eq!(table.room().used, 1);
+}
+
+#[test]
+fn a_packet_hits_no_connection_that_has_ended() {
+    let mut table = table_of(8, Tick(0));
+    let id = table.insert(&connection(1, Tick(0), 1000)).unwrap();
+    for (direction, key) in both_keys(1) {
+        let candidate = Candidate::of(Found { id, direction });
+        assert!(table.hit(candidate, &key).is_some());
+    }
+    assert!(table.remove(id).is_some());
+    for (direction, key) in both_keys(1) {
+        let candidate = Candidate::of(Found { id, direction });
+        // A free record keeps its ends, and has protocol 0.
+        for protocol in [key.protocol, 0] {
+            assert!(table.hit(candidate, &FlowKey { protocol, ..key }).is_none(), "{protocol}");
+        }
+    }
 }
