@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use eal::{in_child, numbered, numbers, pool, start};
+use pointsman::dataplane::endpoint_hash::EndpointHash;
 use pointsman::dpdk::burst::Burst;
 use pointsman::dpdk::error::DpdkError;
 use pointsman::dpdk::flow_rule::RssRule;
@@ -23,7 +24,7 @@ use pointsman::dpdk::mempool::Mempool;
 use pointsman::dpdk::port::{Granted, Port, PortSettings};
 use pointsman::dpdk::rss::{HashedEnd, RssSettings, soft_hash};
 use pointsman::ids::QueueId;
-use pointsman::wire::toeplitz::{End, EndpointHash, Key, KeyPair, RssInput, hash};
+use pointsman::wire::toeplitz::{End, Key, KeyPair, RssInput, hash};
 use pointsman::wire::{U16, address::Address};
 use proptest::prelude::*;
 
@@ -57,8 +58,11 @@ proptest! {
         v4 in any::<[u8; 4]>(), v6 in any::<[u8; 16]>(), port in any::<u16>(),
     ) {
         let keys = KeyPair::derive(outside, rest, RssInput::Zeroed);
-        let twin = EndpointHash::new(keys.key(End::Source), RssInput::Zeroed, End::Source);
-        for end in [End::Source, End::Destination] {
+        let key = keys.key(End::Source);
+        let by_tables = EndpointHash::by_tables(key, RssInput::Zeroed, End::Source);
+        let quickest = EndpointHash::new(key, RssInput::Zeroed, End::Source);
+        let ends = [End::Source, End::Destination];
+        for (twin, end) in [&by_tables, &quickest].into_iter().flat_map(|twin| ends.map(|end| (twin, end))) {
             let nic = soft_hash(&keys.key(end)[..40], &zeroed(v4, port, end));
             prop_assert_eq!(nic, twin.of(&v4, U16::new(port)));
             let nic = soft_hash(&keys.key(end)[..40], &zeroed(v6, port, end));

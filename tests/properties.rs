@@ -11,7 +11,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pointsman::clock::Tick;
-use pointsman::dataplane::classify::{Class, Packet, Station, classify, inspect_any};
+use pointsman::dataplane::classify::{Class, FlowHash, Packet, Station, classify, inspect_any};
 use pointsman::dataplane::frame::{BufferFrame, Frame};
 use pointsman::dataplane::interface::Sides;
 use pointsman::ids::{InterfaceId, PortId, VlanId};
@@ -360,6 +360,16 @@ fn assert_headers_are_there(frame: &impl Frame, class: &Class, transport: u16) {
     assert!(usize::from(transport) + header <= frame.octets().len());
 }
 
+/// Classifies a frame from outside: the hash of its 5-tuple, if it has one.
+fn look_at<F: Frame>(frame: &mut F, station: &Station, packet: &mut Packet) -> Option<FlowHash> {
+    let mut hash = None;
+    let is_flow = classify(frame, station, Sides::OUTSIDE, &SECRET, packet, &mut |of_flow| {
+        hash = Some(of_flow);
+    });
+    assert_eq!(is_flow, hash.is_some());
+    hash
+}
+
 proptest! {
     #![proptest_config(quiet(4000))]
 
@@ -370,7 +380,7 @@ proptest! {
     ) {
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
         let mut packet = Packet::of(Class::Arp);
-        classify(&mut frame, &Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        look_at(&mut frame, &Station::of(&OUTSIDE), &mut packet);
         assert_headers_are_there(&frame, &packet.class, packet.transport);
         if packet.ip_octets > 0 {
             prop_assert_eq!(frame.octets.len(), 14 + usize::from(packet.ip_octets));
@@ -379,7 +389,7 @@ proptest! {
         let rest = octets.len() - first;
         let mut chained = Chained { first: octets[..first].to_vec(), rest };
         let mut packet = Packet::of(Class::Arp);
-        classify(&mut chained, &Station::of(&OUTSIDE), Sides::OUTSIDE, &SECRET, &mut packet);
+        look_at(&mut chained, &Station::of(&OUTSIDE), &mut packet);
         assert_headers_are_there(&chained, &packet.class, packet.transport);
     }
 }
@@ -429,7 +439,7 @@ proptest! {
         let station = &Station::of(&OUTSIDE).with_virtual(VIRTUAL_MACS);
         let mut packet = Packet::of(Class::Arp);
         let mut frame = BufferFrame { octets: octets.clone(), ..BufferFrame::default() };
-        let hash = classify(&mut frame, station, Sides::OUTSIDE, &SECRET, &mut packet);
+        let hash = look_at(&mut frame, station, &mut packet);
         let mut general = Packet { sides: Sides::OUTSIDE, ..Packet::of(Class::Arp) };
         let general_hash =
             inspect_any(&octets, octets.len(), station, &SECRET, &mut general);
@@ -447,7 +457,7 @@ fn every_prefix_of_a_right_frame_is_dropped_or_whole() {
             let mac: [u8; 6] = seed[..6].try_into().unwrap();
             let mac = if mac[0] & 1 == 1 { OUTSIDE } else { mac };
             let mut packet = Packet::of(Class::Arp);
-            classify(&mut frame, &Station::of(&mac), Sides::OUTSIDE, &SECRET, &mut packet);
+            look_at(&mut frame, &Station::of(&mac), &mut packet);
             // Only what was padding may be missing.
             let is_whole = packet.ip_octets > 0 && 14 + usize::from(packet.ip_octets) <= length;
             assert!(matches!(packet.class, Class::Drop(_)) || is_whole, "{length} of {seed:02x?}");

@@ -7,9 +7,10 @@ mod support;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use pointsman::dataplane::endpoint_hash::EndpointHash;
 use pointsman::dataplane::steering::Steering;
 use pointsman::ids::InterfaceId;
-use pointsman::wire::toeplitz::{End, EndpointHash, KEY_OCTETS, Key, KeyPair, RssInput, hash};
+use pointsman::wire::toeplitz::{End, KEY_OCTETS, Key, KeyPair, RssInput, hash};
 use support::director::{IN, OUT, Setup, TestDirector};
 use support::packet::{ACK, PacketBuilder, SYN, ends};
 

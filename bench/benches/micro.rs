@@ -9,6 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use pointsman::clock::Tick;
 use pointsman::dataplane::classify::{Class, Packet, Station, classify};
 use pointsman::dataplane::conn::{Connection, ConnectionTable, Endpoints, Expiry};
+use pointsman::dataplane::endpoint_hash::EndpointHash;
 use pointsman::dataplane::frame::{BURST, BufferFrame};
 use pointsman::dataplane::interface::Sides;
 use pointsman::dataplane::stats::DropReason;
@@ -22,6 +23,7 @@ use pointsman::wire::U16;
 use pointsman::wire::address::{Address, V4, V6};
 use pointsman::wire::checksum::{self, Delta};
 use pointsman::wire::flow_key::{Direction, FlowKey};
+use pointsman::wire::toeplitz::{End, RssInput};
 use pointsman_bench::flows::{OUTSIDE_MAC, Random, Traffic, client_v4};
 use pointsman_bench::template::Template;
 
@@ -216,10 +218,35 @@ fn classification(criterion: &mut Criterion) {
 
 fn classify_all(frames: &mut [BufferFrame]) {
     let mut packet = Packet::of(Class::Drop(DropReason::Truncated));
+    let station = Station::of(&OUTSIDE_MAC);
     for frame in frames {
-        classify(frame, &Station::of(&OUTSIDE_MAC), Sides::OUTSIDE, &SECRET, &mut packet);
+        classify(frame, &station, Sides::OUTSIDE, &SECRET, &mut packet, &mut |hash| {
+            black_box(hash);
+        });
         black_box(&packet);
     }
+}
+
+/// The hash of NICs that steer, which workers compute for what they have no connection for.
+fn steering(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("toeplitz");
+    group.throughput(Throughput::Elements(1));
+    let key = std::array::from_fn(|place| SECRET.map(u64::to_le_bytes).as_flattened()[place % 32]);
+    let (input, end) = (RssInput::Zeroed, End::Source);
+    let ways = [
+        ("quickest", EndpointHash::new(&key, input, end)),
+        ("tables", EndpointHash::by_tables(&key, input, end)),
+    ];
+    for (name, hash) in &ways {
+        let (v4, v6, port) = ([198, 18, 0, 7], [0x20; 16], U16::new(20_000));
+        group.bench_function(format!("endpoint/ipv4/{name}"), |bencher| {
+            bencher.iter(|| hash.of(black_box(&v4), black_box(port)));
+        });
+        group.bench_function(format!("endpoint/ipv6/{name}"), |bencher| {
+            bencher.iter(|| hash.of(black_box(&v6), black_box(port)));
+        });
+    }
+    group.finish();
 }
 
 fn schedulers(criterion: &mut Criterion) {
@@ -273,5 +300,15 @@ fn one_service(kind: SchedulerKind, servers: u16) -> ServiceTable {
     ServiceTable::compile(TableVersion(1), Rules::of(&services), &mut slots).expect("a table")
 }
 
-criterion_group!(micro, lookup, insert, timer_wheel, hash, checksums, classification, schedulers);
+criterion_group!(
+    micro,
+    lookup,
+    insert,
+    timer_wheel,
+    hash,
+    checksums,
+    classification,
+    steering,
+    schedulers
+);
 criterion_main!(micro);

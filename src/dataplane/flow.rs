@@ -8,7 +8,7 @@ use super::conn::{Connection, ConnectionTable, Flags, Found};
 use super::family::Family;
 use super::frame::{Frame, Outlet};
 use super::mss;
-use super::nat::{self, Shape};
+use super::nat::{self, Layout};
 use super::next_hop::AdjacencyId;
 use super::own_error::{self, Refusal};
 use super::pipeline::Looked;
@@ -138,9 +138,9 @@ impl<F: Frame> Shared<F> {
         if packet.ip_octets > self.least_mtu {
             self.check_size::<A>(hop, packet, frame)?;
         }
-        let shape = Shape::of(packet, connection.protocol);
+        let layout = Layout::of(packet, connection.protocol);
         let (octets, path) = (frame.octets_mut(), &connection.path);
-        nat::translate(octets, (packet, shape), connection, path, found.direction)?;
+        nat::translate(octets, (packet, layout), connection, path, found.direction)?;
         connection.last_seen = flow.now.0;
         self.count(connection.slot(), found.direction, packet.ip_octets);
         if connection.protocol == protocol::TCP {
@@ -174,9 +174,9 @@ impl<F: Frame> Shared<F> {
                 let hop = next_hop(&connection, direction);
                 self.check_size::<A>(hop, packet, frame)?;
                 self.count(connection.slot(), direction, packet.ip_octets);
-                let shape = Shape::of(packet, connection.protocol);
+                let layout = Layout::of(packet, connection.protocol);
                 let (octets, path) = (frame.octets_mut(), &connection.path);
-                nat::translate(octets, (packet, shape), &connection, path, direction)?;
+                nat::translate(octets, (packet, layout), &connection, path, direction)?;
                 Ok(Opened::Passed(hop))
             }
             Admitted::Routed(hop) => {

@@ -1,13 +1,14 @@
 //! The hit path: a packet of a live connection that is translated and sent on, and no more. That is
-//! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces)
-//! is left untouched and takes the way in `flow`, which does all of this, too.
+//! nearly every packet. Whatever needs more (a connection to be opened, an answer, a helper, pieces, IP
+//! options or extension headers) is left untouched and takes the way in `flow`, which does all of this,
+//! too.
 
 use super::classify::Packet;
 use super::conn::{Candidate, ConnectionTable, Flags, Found, Hit};
 use super::family::Family;
 use super::flow::Flow;
 use super::frame::{Frame, Outlet};
-use super::nat::{self, Shape};
+use super::nat::{self, Layout};
 use super::newcomer::Newcomers;
 use super::pipeline::{Arrival, Looked, Queue};
 use super::shared::Shared;
@@ -17,9 +18,9 @@ use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
 
 impl<F: Frame> Shared<F> {
-    /// Translates packets of this family's flows and sends them on, as long as each is followed by
-    /// another one; the first that there is more to. All that is not on the straight line is kept
-    /// out of this function, whose values stay in registers.
+    /// Translates the packets of this family's flows that come next and sends them on. Gives the
+    /// first that there is more to; `None`: what comes next, if anything, is of no such flow. All that
+    /// is not on the straight line is kept out of this function, whose values stay in registers.
     #[inline(never)]
     pub(super) fn forward_run<'b, A: Family>(
         &mut self,
@@ -112,20 +113,18 @@ impl<F: Frame> Shared<F> {
         let Some(mut hit) = table.hit(looked.candidate, key) else {
             return Some(frame);
         };
-        if packet.ttl <= 1
-            || usize::from(packet.transport) != Shape::plain::<A>(key.protocol).transport
-        {
+        if packet.ttl <= 1 || usize::from(packet.transport) != A::PLAIN_TRANSPORT {
             return Some(frame);
         }
         // Each protocol to its end, so that nothing asks again which it is.
         match key.protocol {
             protocol::UDP => {
-                let shape = Shape::plain::<A>(protocol::UDP);
-                self.pass_on(&mut hit, (packet, shape), now, frame, outlet).err()
+                let layout = Layout::plain::<A>(protocol::UDP);
+                self.pass_on(&mut hit, (packet, layout), now, frame, outlet).err()
             }
             protocol::TCP if hit.connection.is_kept_by(hit.found.direction, packet.control) => {
-                let shape = Shape::plain::<A>(protocol::TCP);
-                self.pass_on(&mut hit, (packet, shape), now, frame, outlet).err()
+                let layout = Layout::plain::<A>(protocol::TCP);
+                self.pass_on(&mut hit, (packet, layout), now, frame, outlet).err()
             }
             protocol::TCP => self.forward_mover(table, (looked, key), now, frame, outlet),
             _ => Some(frame),
@@ -150,8 +149,8 @@ impl<F: Frame> Shared<F> {
         let Some(mut hit) = table.hit(looked.candidate, key) else { return Some(frame) };
         let (found, old) = (hit.found, hit.connection.state());
         let new = old.next(hit.connection.opener_view(found.direction), packet.control);
-        let shape = Shape::plain::<A>(protocol::TCP);
-        let passed = self.pass_on(&mut hit, (packet, shape), now, frame, outlet);
+        let layout = Layout::plain::<A>(protocol::TCP);
+        let passed = self.pass_on(&mut hit, (packet, layout), now, frame, outlet);
         if passed.is_ok() && new != old {
             self.change_state(table, found, old, new);
         }
@@ -176,20 +175,20 @@ impl<F: Frame> Shared<F> {
         };
         match table.hit(Candidate::of(found), flow.key) {
             Some(mut hit) if is_plain => {
-                let shape = Shape::of(packet, flow.key.protocol);
-                self.pass_on(&mut hit, (packet, shape), flow.now, frame, outlet).err()
+                let layout = Layout::of(packet, flow.key.protocol);
+                self.pass_on(&mut hit, (packet, layout), flow.now, frame, outlet).err()
             }
             _ => Some(frame),
         }
     }
 
-    /// Translates a packet of this shape and sends it on; gives it back if there is more to it.
+    /// Translates a packet of this layout and sends it on; gives it back if there is more to it.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
+    #[expect(clippy::inline_always, reason = "the hit path, of constant layouts")]
     fn pass_on<A: Family>(
         &mut self,
         hit: &mut Hit<'_, A>,
-        (packet, shape): (&Packet, Shape),
+        (packet, layout): (&Packet, Layout),
         now: Tick,
         mut frame: F,
         outlet: &mut impl Outlet<F>,
@@ -205,10 +204,11 @@ impl<F: Frame> Shared<F> {
         };
         let (interface, vlan) = (neighbor.interface, neighbor.vlan);
         let octets = frame.octets_mut();
-        if octets.len() < shape.head() {
+        // So it never is; said once, it need not be asked again for each header.
+        if octets.len() < layout.head() {
             return Err(frame);
         }
-        if let Err(reason) = nat::translate(octets, (packet, shape), connection, path, direction) {
+        if let Err(reason) = nat::translate(octets, (packet, layout), connection, path, direction) {
             // Classification has seen all headers: it does not come to this.
             self.drop(frame, reason, outlet);
             return Ok(());

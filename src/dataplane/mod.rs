@@ -9,6 +9,7 @@ pub mod interface;
 pub mod conn;
 mod newcomer;
 pub mod next_hop;
+pub mod endpoint_hash;
 pub mod steering;
 pub mod classify;
 mod family;

@@ -20,14 +20,14 @@ use crate::wire::udp::{self, UdpHeader};
 
 /// What decides how a packet is rewritten; where the compiler knows it, nothing asks for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(super) struct Layout {
     /// IP protocol.
     pub(super) protocol: u8,
     /// Where the transport header begins in the frame.
     pub(super) transport: usize,
 }
 
-impl Shape {
+impl Layout {
     /// Of any packet.
     #[inline]
     pub(super) fn of(packet: &Packet, protocol: u8) -> Self {
@@ -37,7 +37,7 @@ impl Shape {
     /// Of one whose transport header follows an IP header without options or extensions.
     #[inline]
     pub(super) const fn plain<A: Family>(protocol: u8) -> Self {
-        Self { protocol, transport: ethernet::HEADER + A::HEADER }
+        Self { protocol, transport: A::PLAIN_TRANSPORT }
     }
 
     /// Octets of a frame that are looked at, at least.
@@ -77,7 +77,7 @@ pub(super) const fn deltas<A>(
 #[expect(clippy::inline_always, reason = "the hit path")]
 pub(super) fn translate<A: Family>(
     frame: &mut [u8],
-    (packet, shape): (&Packet, Shape),
+    (packet, layout): (&Packet, Layout),
     connection: &Connection<A>,
     path: &Path,
     direction: Direction,
@@ -86,7 +86,7 @@ pub(super) fn translate<A: Family>(
     if connection.flags.has(Flags::FULL_NAT) {
         return rewrite_both_ends(frame, packet, connection, deltas, direction);
     }
-    rewrite(frame, (packet, shape), &connection.leaving_as_usual(direction), deltas, direction)
+    rewrite(frame, (packet, layout), &connection.leaving_as_usual(direction), deltas, direction)
 }
 
 /// Full NAT.
@@ -99,8 +99,8 @@ fn rewrite_both_ends<A: Family>(
     deltas: (Delta, Delta),
     direction: Direction,
 ) -> Result<(), DropReason> {
-    let shape = Shape::of(packet, connection.protocol);
-    rewrite(frame, (packet, shape), &connection.leaving(direction), deltas, direction)
+    let layout = Layout::of(packet, connection.protocol);
+    rewrite(frame, (packet, layout), &connection.leaving(direction), deltas, direction)
 }
 
 /// Writes the ends that a frame leaves with.
@@ -108,15 +108,15 @@ fn rewrite_both_ends<A: Family>(
 #[expect(clippy::inline_always, reason = "the hit path")]
 fn rewrite<A: Family>(
     frame: &mut [u8],
-    (packet, shape): (&Packet, Shape),
+    (packet, layout): (&Packet, Layout),
     leaving: &FlowKey<A>,
     (address_delta, delta): (Delta, Delta),
     direction: Direction,
 ) -> Result<(), DropReason> {
     let ip = frame.get_mut(ethernet::HEADER..).ok_or(DropReason::Truncated)?;
     A::forward(ip, leaving, address_delta).ok_or(DropReason::Truncated)?;
-    let segment = frame.get_mut(shape.transport..).ok_or(DropReason::Truncated)?;
-    match shape.protocol {
+    let segment = frame.get_mut(layout.transport..).ok_or(DropReason::Truncated)?;
+    match layout.protocol {
         protocol::TCP => {
             let (tcp, _) =
                 TcpHeader::mut_from_prefix(segment).map_err(|_| DropReason::Truncated)?;

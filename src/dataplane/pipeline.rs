@@ -157,7 +157,7 @@ impl<'b, F> Queue<'b, F> {
         self.frames.next().zip(self.looked.next())
     }
 
-    /// Where that one is in the burst which was taken last.
+    /// Where in the burst the one is that was taken last.
     #[inline]
     fn place(&self) -> u8 {
         u8::try_from((self.count - self.looked.len()).saturating_sub(1)).unwrap_or(0)

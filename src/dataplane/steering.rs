@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use super::endpoint_hash::EndpointHash;
 use crate::ids::WorkerId;
 use crate::wire::U16;
 use crate::wire::address::{Address, V4, V6};
 use crate::wire::flow_key::{FlowKey, HashSecret, endpoint_hash};
-use crate::wire::toeplitz::EndpointHash;
 
 /// Entries of the indirection table.
 const ENTRIES: usize = 512;

@@ -5,9 +5,10 @@
 //! - a pool, a port or the EAL is never torn down under something that still uses it;
 //! - a queue or a ring end belongs to one thread at a time, so nothing on the packet path locks.
 //!
-//! `descriptors`, `lanes`, `memory`, `prefetch` and `tsc` need no DPDK; the rest is behind the feature `dpdk`.
+//! `affine`, `descriptors`, `lanes`, `memory`, `prefetch` and `tsc` need no DPDK; the rest is behind the feature `dpdk`.
 #![allow(unsafe_code, reason = "the one place where DPDK and raw memory are made safe")]
 
+pub mod affine;
 pub mod descriptors;
 pub mod lanes;
 pub mod memory;

@@ -143,8 +143,8 @@ impl Delta {
     #[must_use]
     pub const fn apply_udp(self, field: [u8; 2]) -> [u8; 2] {
         let old = u16::from_ne_bytes(field);
-        // As `applied`, with one added before the fold and taken off after it: a sum of zero folds
-        // to 1, not to all ones, and so the field is all ones where it would be 0.
+        // As `applied`, with one added before the fold and taken off after it: a multiple of 65535
+        // folds to 1, not to all ones, and so the field is all ones where it would be 0.
         let folded = fold_halves(!old as u32 + self.0 as u32 + 1);
         (if old == 0 { 0 } else { folded.wrapping_neg() }).to_ne_bytes()
     }
@@ -195,6 +195,21 @@ mod tests {
             [header[10], header[11]] = right.to_be_bytes();
             prop_assert_eq!(is_right(&header), sum(&header) == 0xffff);
             prop_assert_eq!(is_right(&header), is_off_by == 0 || sum(&header) == 0xffff);
+        }
+
+        #[test]
+        fn udp_has_all_ones_where_others_have_zero(
+            old in prop_oneof![Just(0), Just(1), Just(0xffff), any::<u16>()],
+            delta in prop_oneof![Just(0), Just(1), Just(0xfffe), Just(0xffff), any::<u16>()],
+            is_multiple in any::<bool>(),
+        ) {
+            let delta = Delta(if is_multiple { old } else { delta });
+            let expected = match (old, delta.apply(old.to_ne_bytes())) {
+                (0, _) => [0, 0],
+                (_, [0, 0]) => [0xff, 0xff],
+                (_, other) => other,
+            };
+            prop_assert_eq!(delta.apply_udp(old.to_ne_bytes()), expected);
         }
 
         #[test]

@@ -112,8 +112,12 @@ pub fn classify<F: Frame>(
 ) -> bool {
     // Written in place: a copy of what was just written in pieces stalls.
     packet.sides = sides;
-    plain::inspect(frame, station, secret, packet, expect)
-        || classify_any(frame, station, secret, packet).map(expect).is_some()
+    if plain::inspect(frame, station, secret, packet, expect) {
+        return true;
+    }
+    let Some(hash) = classify_any(frame, station, secret, packet) else { return false };
+    expect(hash);
+    true
 }
 
 /// As [`classify`], of a frame that is not plain.

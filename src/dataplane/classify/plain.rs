@@ -137,7 +137,7 @@ pub(super) fn inspect<F: Frame>(
 }
 
 /// [`is_martian_source`] and [`is_martian_destination`] of all first octets: two loads instead of
-/// five branches.
+/// four comparisons.
 static MARTIAN_SOURCES: [bool; 256] = of_all(true);
 static MARTIAN_DESTINATIONS: [bool; 256] = of_all(false);
 
@@ -270,15 +270,15 @@ const fn has_ports(protocol: u8) -> bool {
 }
 
 /// The control bits of a TCP segment, 0 for UDP; `None`: it is neither, or not whole. `length` is
-/// what UDP's header says; `OFFSET` is where TCP's says how long it is. `packet` octets are the
-/// transport's, and what stands before it, `before`.
+/// what UDP's header says; `OFFSET` is where TCP's says how long it is. `whole` octets are the
+/// transport's and the `before` octets of header that are counted with it.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
 fn control<const OFFSET: usize>(
     protocol: u8,
     length: u16,
     octets: &[u8],
-    packet: usize,
+    whole: usize,
     before: usize,
 ) -> Option<u8> {
     match protocol {
@@ -286,11 +286,11 @@ fn control<const OFFSET: usize>(
             let rest: &[u8; tcp::HEADER - 12] = octets.get(OFFSET..)?.first_chunk()?;
             let [offset, control, ..] = *rest;
             let header = usize::from(offset >> 4) * 4;
-            (header >= tcp::HEADER && before + header <= packet).then_some(control)
+            (header >= tcp::HEADER && before + header <= whole).then_some(control)
         }
         protocol::UDP => {
             let length = usize::from(length);
-            (length >= udp::HEADER && before + length <= packet).then_some(0)
+            (length >= udp::HEADER && before + length <= whole).then_some(0)
         }
         _ => None,
     }

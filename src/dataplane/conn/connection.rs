@@ -289,8 +289,8 @@ impl<A: Address> Connection<A> {
         }
     }
 
-    /// Whether a packet of one direction with this 5-tuple belongs to it. To a record that is free
-    /// belongs none: it is one of full NAT with protocol 0.
+    /// Whether a packet of one direction with this 5-tuple belongs to it. To one that has ended
+    /// belongs none: its record is one of full NAT with protocol 0.
     #[inline]
     pub fn is_of(&self, direction: Direction, key: &FlowKey<A>) -> bool {
         if self.flags.has(Flags::FULL_NAT) {

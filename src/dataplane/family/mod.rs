@@ -14,6 +14,7 @@ use super::stats::DropReason;
 use crate::service::{FamilyServices, ServiceTable};
 use crate::wire::address::Address;
 use crate::wire::checksum::Delta;
+use crate::wire::ethernet;
 use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 
@@ -24,6 +25,8 @@ pub(super) const OWN_TTL: u8 = 64;
 pub(super) trait Family: Address {
     /// Octets of an IP header without options.
     const HEADER: usize;
+    /// Where the transport header of a frame begins whose IP header has no options or extensions.
+    const PLAIN_TRANSPORT: usize = ethernet::HEADER + Self::HEADER;
     /// EtherType.
     const ETHER_TYPE: u16;
     /// The protocol number of this family's ICMP.
@@ -50,7 +53,8 @@ pub(super) trait Family: Address {
     fn addresses(frame: &[u8]) -> Option<(Self, Self)>;
 
     /// Writes the addresses that a packet leaves with into its IP header, which begins at the front
-    /// of `packet`, takes one from its TTL and updates its checksum. `None`: it is too short.
+    /// of `packet`, takes one from its TTL, which is above 1, and updates its checksum. `None`: it is
+    /// too short.
     fn forward(packet: &mut [u8], leaving: &FlowKey<Self>, address_delta: Delta) -> Option<()>;
 
     /// Writes a new destination (on the way in) or source (of a reply) into the IP header of a

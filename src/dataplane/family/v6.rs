@@ -57,7 +57,7 @@ impl Family for V6 {
         let (ip, _) = Ipv6Header::mut_from_prefix(packet).ok()?;
         ip.source = leaving.source;
         ip.destination = leaving.destination;
-        ip.hop_limit = ip.hop_limit.saturating_sub(1);
+        ip.hop_limit = ip.hop_limit.wrapping_sub(1);
         Some(())
     }
 

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use super::DirectorError;
 use crate::control::config::{Config, PortConfig, Role};
 use crate::control::{HashCheck, SteeringMode};
+use crate::dataplane::endpoint_hash::EndpointHash;
 use crate::dataplane::steering::Steering;
 use crate::dpdk::error::DpdkError;
 use crate::dpdk::port::{Granted, Port};
 use crate::dpdk::rss::{HashedEnd, RssSettings};
 use crate::ids::{QueueId, VlanId};
 use crate::wire::flow_key::HashSecret;
-use crate::wire::toeplitz::{End, EndpointHash, KEY_OCTETS, Key, KeyPair};
+use crate::wire::toeplitz::{End, KEY_OCTETS, Key, KeyPair};
 
 pub(super) use hash_check::PortCheck;
 use plan::{Plan, RuleStyle, Side, plan};

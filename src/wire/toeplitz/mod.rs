@@ -44,7 +44,7 @@ impl RssInput {
     }
 
     /// Where the port of the endpoint stands in the input, in bits.
-    const fn port_bit(self, is_v6: bool, end: End) -> usize {
+    pub(crate) const fn port_bit(self, is_v6: bool, end: End) -> usize {
         match (self, is_v6) {
             (Self::Zeroed, false) => 64 + 16 * end as usize,
             (Self::Zeroed, true) => 256 + 16 * end as usize,
@@ -54,7 +54,7 @@ impl RssInput {
     }
 
     /// Where its address stands.
-    const fn address_bit(self, is_v6: bool, end: End) -> usize {
+    pub(crate) const fn address_bit(self, is_v6: bool, end: End) -> usize {
         match (self, is_v6) {
             (Self::Zeroed, false) => 32 * end as usize,
             (Self::Zeroed, true) => 128 * end as usize,
@@ -158,6 +158,17 @@ fn octet_hash(key: &[u8], bit: usize, octet: u8) -> u32 {
     (0..8).filter(|i| octet & (0x80 >> i) != 0).fold(0, |hash, i| hash ^ window(key, bit + i))
 }
 
+/// What an octet at `bit` adds to the octet of the hash that comes so much later, as a matrix of bits:
+/// its octet r, the lowest first, are the bits of the input that bit r of the hash is the parity of, the
+/// most significant bit first.
+pub(crate) fn matrix(key: &[u8], bit: usize) -> u64 {
+    let row = |row| {
+        let [octet, ..] = window(key, bit + row).to_be_bytes();
+        octet
+    };
+    u64::from_le_bytes(std::array::from_fn(row))
+}
+
 /// The hash of any input, which must not be longer than the key less four octets.
 pub fn hash(key: &[u8], input: &[u8]) -> u32 {
     input
@@ -193,12 +204,12 @@ impl<const N: usize> Field<N> {
 }
 
 /// The hash of an endpoint as a NIC computes it, by tables: one look an octet.
-pub struct EndpointHash {
+pub struct EndpointTables {
     v4: (Field<4>, Field<2>),
     v6: (Field<16>, Field<2>),
 }
 
-impl EndpointHash {
+impl EndpointTables {
     /// Of the endpoints at one end of a packet.
     pub fn new(key: &Key, input: RssInput, end: End) -> Self {
         let address = |is_v6| input.address_bit(is_v6, end);
@@ -221,9 +232,9 @@ impl EndpointHash {
     }
 }
 
-impl std::fmt::Debug for EndpointHash {
+impl std::fmt::Debug for EndpointTables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EndpointHash").finish_non_exhaustive()
+        f.debug_struct("EndpointTables").finish_non_exhaustive()
     }
 }
 

@@ -71,7 +71,7 @@ fn masked(input: RssInput, end: End, endpoint: SocketAddr) -> Vec<u8> {
 }
 
 fn twin(keys: &KeyPair, end: End, endpoint: SocketAddr) -> u32 {
-    let table = Box::new(EndpointHash::new(keys.key(end), keys.input(), end));
+    let table = Box::new(EndpointTables::new(keys.key(end), keys.input(), end));
     let port = U16::new(endpoint.port());
     match endpoint {
         SocketAddr::V4(v4) => table.of(&v4.ip().octets(), port),
@@ -142,7 +142,7 @@ fn numbered_key(number: u64) -> Key {
 /// port go up together.
 fn lockstep_imbalance(key: &Key, queues: u32) -> f64 {
     const FLOWS: u16 = 4000;
-    let table = Box::new(EndpointHash::new(key, RssInput::Zeroed, End::Source));
+    let table = Box::new(EndpointTables::new(key, RssInput::Zeroed, End::Source));
     let mut load = vec![0_u32; queues as usize];
     for flow in 0..FLOWS {
         let [high, low] = flow.to_be_bytes();

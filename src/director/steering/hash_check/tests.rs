@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::dataplane::endpoint_hash::EndpointHash;
 use crate::dpdk::hash_sample::hash_samples;
 use crate::ids::QueueId;
-use crate::wire::toeplitz::{EndpointHash, Key};
+use crate::wire::toeplitz::Key;
 
 const VIP: &str = "192.0.2.100:80";
 
