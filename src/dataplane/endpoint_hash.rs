@@ -13,6 +13,10 @@ use crate::wire::toeplitz::{End, EndpointTables, Key, RssInput, matrix};
 pub struct EndpointHash(Way);
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in an `Arc` already; another pointer would cost time"
+)]
 enum Way {
     Tables(Box<EndpointTables>),
     Matrices(Gfni, Matrices),

@@ -269,10 +269,12 @@ impl<F: Frame> Pipeline<F> {
                 admit_before(next, newcomers, (shared, v4, v6), (packets, now), outlet);
             }
             // Nearly always this takes all that is left.
-            let left = match next.packet.class {
-                Class::FlowV4(_) => shared.forward_run(v4, &mut queue, now, outlet),
-                Class::FlowV6(_) => shared.forward_run(v6, &mut queue, now, outlet),
-                _ => queue.next(),
+            let left = if matches!(next.packet.class, Class::FlowV4(_)) {
+                shared.forward_run(v4, &mut queue, now, outlet)
+            } else if matches!(next.packet.class, Class::FlowV6(_)) {
+                shared.forward_run(v6, &mut queue, now, outlet)
+            } else {
+                queue.next()
             };
             let Some((frame, looked)) = left else { continue };
             let packet = &looked.packet;

@@ -39,7 +39,6 @@ impl Gfni {
 
     /// The sum (XOR) of all products: of both lanes, of all steps.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "four instructions a step, of constant number")]
     pub fn sum(self, input: [u8; 16], steps: &[Step]) -> u64 {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
