@@ -81,15 +81,18 @@ impl Matrices {
         &self,
         address: &A,
         port: U16,
-        sum: impl Fn([u8; 16], &[Step]) -> u64,
+        sum: impl Fn([u64; 2], &[Step]) -> u64,
     ) -> u32 {
-        let [high, low] = port.to_bytes();
-        let wide = match *address.octets() {
-            [a, b, c, d] => sum([a, b, c, d, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &self.v4),
-            ref octets => {
+        let port = u64::from(u16::from_le_bytes(port.to_bytes()));
+        let octets = address.octets();
+        let wide = match octets.as_chunks().0 {
+            [first, second] => {
+                let address = [first, second].map(|half| u64::from_le_bytes(*half));
+                sum(address, &self.v6_address) ^ sum([port, 0], &self.v6_port)
+            }
+            _ => {
                 let address = octets.first_chunk().copied().unwrap_or_default();
-                let port = [high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-                sum(address, &self.v6_address) ^ sum(port, &self.v6_port)
+                sum([u64::from(u32::from_le_bytes(address)) | port << 32, 0], &self.v4)
             }
         };
         #[allow(clippy::cast_possible_truncation, reason = "the upper octets are zero")]

@@ -37,9 +37,10 @@ impl Gfni {
         }
     }
 
-    /// The sum (XOR) of all products: of both lanes, of all steps.
+    /// The sum (XOR) of all products: of both lanes, of all steps. The input comes in words, the octets
+    /// of each the lowest first: octets that were just written one by one would have to be waited for.
     #[inline(always)]
-    pub fn sum(self, input: [u8; 16], steps: &[Step]) -> u64 {
+    pub fn sum(self, input: [u64; 2], steps: &[Step]) -> u64 {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             use std::arch::x86_64::__m128i;
@@ -74,7 +75,9 @@ impl Gfni {
 }
 
 /// The same on any processor, slowly.
-pub fn sum_portable(input: [u8; 16], steps: &[Step]) -> u64 {
+pub fn sum_portable(input: [u64; 2], steps: &[Step]) -> u64 {
+    let input = input.map(u64::to_le_bytes);
+    let input = input.as_flattened();
     let lanes =
         steps.iter().flat_map(|step| step.choice.as_chunks::<8>().0.iter().zip(step.matrices));
     lanes.fold(0, |sum, (choice, matrix)| {
@@ -114,7 +117,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_instructions_do_what_the_portable_sum_does(
-            input in any::<[u8; 16]>(), steps in prop::collection::vec(any_step(), 0..12),
+            input in any::<[u64; 2]>(), steps in prop::collection::vec(any_step(), 0..12),
         ) {
             if let Some(gfni) = Gfni::detect() {
                 prop_assert_eq!(gfni.sum(input, &steps), sum_portable(input, &steps));
