@@ -85,15 +85,12 @@ impl Matrices {
     ) -> u32 {
         let port = u64::from(u16::from_le_bytes(port.to_bytes()));
         let octets = address.octets();
-        let wide = match octets.as_chunks().0 {
-            [first, second] => {
-                let address = [first, second].map(|half| u64::from_le_bytes(*half));
-                sum(address, &self.v6_address) ^ sum([port, 0], &self.v6_port)
-            }
-            _ => {
-                let address = octets.first_chunk().copied().unwrap_or_default();
-                sum([u64::from(u32::from_le_bytes(address)) | port << 32, 0], &self.v4)
-            }
+        let wide = if let [first, second] = octets.as_chunks().0 {
+            let address = [first, second].map(|half| u64::from_le_bytes(*half));
+            sum(address, &self.v6_address) ^ sum([port, 0], &self.v6_port)
+        } else {
+            let address = octets.first_chunk().copied().unwrap_or_default();
+            sum([u64::from(u32::from_le_bytes(address)) | port << 32, 0], &self.v4)
         };
         #[allow(clippy::cast_possible_truncation, reason = "the upper octets are zero")]
         let hash = wide as u32;
