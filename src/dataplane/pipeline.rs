@@ -121,6 +121,10 @@ pub(super) struct Looked {
 /// a CPU can wait for. A burst at once would have it wait for most of them and do nothing.
 const MOVING: usize = 12;
 
+/// Packets that are looked at before the records of as many earlier ones are fetched. The records of a
+/// whole burst at once are more lines than a CPU can wait for.
+const GROUP: usize = 8;
+
 /// Where a packet is in the burst at hand, and where and when that came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
@@ -255,7 +259,6 @@ impl<F: Frame> Pipeline<F> {
             Origin::Port => self.look_up_received(burst),
             Origin::Worker => self.look_up_handed_over(burst),
         }
-        self.fetch_records(burst.len());
         self.stopwatch.lap(Stage::LookUp);
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
@@ -322,13 +325,19 @@ impl<F: Frame> Pipeline<F> {
         let (shared, tables) = (&self.shared, (&self.v4, &self.v6));
         // Nearly always all of a burst come from one port.
         let mut from = (PortId::default(), shared.interfaces.port(PortId::default()));
-        for (frame, looked) in burst.iter_mut().zip(&mut self.packets) {
-            let input = frame.input();
-            if input != from.0 {
-                from = (input, shared.interfaces.port(input));
+        let mut before: &mut [Looked] = &mut [];
+        for (frames, group) in burst.chunks_mut(GROUP).zip(self.packets.chunks_mut(GROUP)) {
+            for (frame, looked) in frames.iter_mut().zip(&mut *group) {
+                let input = frame.input();
+                if input != from.0 {
+                    from = (input, shared.interfaces.port(input));
+                }
+                shared.look_up_received::<ASKS_FIRST>((frame, from.1), tables, looked);
             }
-            shared.look_up_received::<ASKS_FIRST>((frame, from.1), tables, looked);
+            fetch_records(tables, before);
+            before = group.get_mut(..frames.len()).unwrap_or_default();
         }
+        fetch_records(tables, before);
     }
 
     /// What each frame of a burst is that another worker received.
@@ -343,18 +352,20 @@ impl<F: Frame> Pipeline<F> {
                 self.shared.look_up_handed_over(frame, (&self.v4, &self.v6), looked);
             }
         }
+        let looked = self.packets.get_mut(..burst.len()).unwrap_or_default();
+        fetch_records((&self.v4, &self.v6), looked);
     }
+}
 
-    /// Fetches the records that the burst's packets will most probably need.
-    #[inline]
-    fn fetch_records(&mut self, count: usize) {
-        let looked = self.packets.get_mut(..count).unwrap_or_default();
-        for Looked { packet, hash, candidate } in looked {
-            if matches!(packet.class, Class::FlowV4(_)) {
-                *candidate = self.v4.prefetch_record(*hash);
-            } else if matches!(packet.class, Class::FlowV6(_)) {
-                *candidate = self.v6.prefetch_record(*hash);
-            }
+/// Fetches the records that packets will most probably need.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hit path")]
+fn fetch_records((v4, v6): Tables<'_>, looked: &mut [Looked]) {
+    for Looked { packet, hash, candidate } in looked {
+        if matches!(packet.class, Class::FlowV4(_)) {
+            *candidate = v4.prefetch_record(*hash);
+        } else if matches!(packet.class, Class::FlowV6(_)) {
+            *candidate = v6.prefetch_record(*hash);
         }
     }
 }
