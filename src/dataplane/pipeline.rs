@@ -323,16 +323,12 @@ impl<F: Frame> Pipeline<F> {
     #[inline(never)]
     fn look_up_each<const ASKS_FIRST: bool>(&mut self, burst: &mut FrameBurst<F>) {
         let (shared, tables) = (&self.shared, (&self.v4, &self.v6));
-        // Nearly always all of a burst come from one port.
-        let mut from = (PortId::default(), shared.interfaces.port(PortId::default()));
+        let mut from = Source::of(PortId::default(), &shared.interfaces);
         let mut before: &mut [Looked] = &mut [];
         for (frames, group) in burst.chunks_mut(GROUP).zip(self.packets.chunks_mut(GROUP)) {
             for (frame, looked) in frames.iter_mut().zip(&mut *group) {
-                let input = frame.input();
-                if input != from.0 {
-                    from = (input, shared.interfaces.port(input));
-                }
-                shared.look_up_received::<ASKS_FIRST>((frame, from.1), tables, looked);
+                let port = from.port(frame.input(), &shared.interfaces);
+                shared.look_up_received::<ASKS_FIRST>((frame, port), tables, looked);
             }
             fetch_records(tables, before);
             before = group.get_mut(..frames.len()).unwrap_or_default();
@@ -354,6 +350,26 @@ impl<F: Frame> Pipeline<F> {
         }
         let looked = self.packets.get_mut(..burst.len()).unwrap_or_default();
         fetch_records((&self.v4, &self.v6), looked);
+    }
+}
+
+/// The port that a frame came from: nearly always that of the one before.
+struct Source<'i> {
+    id: PortId,
+    port: Option<&'i PortInterfaces>,
+}
+
+impl<'i> Source<'i> {
+    fn of(id: PortId, interfaces: &'i Interfaces) -> Self {
+        Self { id, port: interfaces.port(id) }
+    }
+
+    #[inline]
+    fn port(&mut self, id: PortId, interfaces: &'i Interfaces) -> Option<&'i PortInterfaces> {
+        if id != self.id {
+            *self = Self::of(id, interfaces);
+        }
+        self.port
     }
 }
 
