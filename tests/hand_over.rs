@@ -268,13 +268,23 @@ proptest! {
 
     /// Two directors with two workers receive everything at the first and at the second one: each
     /// packet of a flow is handed over by one of the two, and its flow's owner receives it in the
-    /// other. A third has one worker.
+    /// other. A third has one worker. `is_trusting`: nothing of another worker's has come for long,
+    /// so that connections are looked for before the owner is asked for.
     #[test]
     fn a_packet_that_was_handed_over_is_treated_as_one_that_arrived_right(
         vlans in select(vec![[0, 0], [10, 20], [0, 20]]),
         bursts in prop::collection::vec((prop::collection::vec(step(), 1..12), 0_u32..2000), 1..8),
+        is_trusting in any::<bool>(),
     ) {
         let [mut alone, mut at_first, mut at_second] = [1, 2, 2].map(|count| start(count, vlans));
+        if is_trusting {
+            let nobodys = vec![vec![0; 60]; 64];
+            for turn in 0..16 {
+                alone.receive_burst(0, OUT, &nobodys);
+                at_first.receive_burst(turn % 2, OUT, &nobodys);
+                at_second.receive_burst(turn % 2, OUT, &nobodys);
+            }
+        }
         let mut number = 0;
         for (steps, wait) in &bursts {
             for (interface, in_pieces) in [(OUT, false), (OUT, true), (IN, false), (IN, true)] {

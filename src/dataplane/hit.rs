@@ -71,7 +71,7 @@ impl<F: Frame> Shared<F> {
         outlet: &mut impl Outlet<F>,
     ) {
         if let Some(owner) = self.other_owner(key, at.origin) {
-            return outlet.hand_over(owner, frame);
+            return self.hand_over(owner, frame, outlet);
         }
         if let Some(frame) = newcomers.add(at.place, frame) {
             self.flow(table, &Flow::of(looked, key, at.now), None, frame, outlet);

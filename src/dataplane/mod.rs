@@ -40,6 +40,7 @@ pub mod pipeline;
 mod shared;
 mod flow;
 pub mod stopwatch;
+mod strangers;
 mod hearing;
 mod hit;
 mod egress;

@@ -28,11 +28,12 @@ use super::shared::Shared;
 use super::stats::{DropReason, Stage, WorkerStats};
 use super::steering::Steering;
 use super::stopwatch::Stopwatch;
+use super::strangers::Strangers;
 use super::sync::SyncWalk;
 use super::vlan;
 use crate::clock::Tick;
 use crate::dpdk::memory::{HugePages, MemoryError};
-use crate::ids::{PortId, WorkerId};
+use crate::ids::WorkerId;
 use crate::service::{ServerLoads, ServiceTable};
 use crate::wire::address::{V4, V6};
 use crate::wire::flow_key::HashSecret;
@@ -224,6 +225,7 @@ impl<F: Frame> Pipeline<F> {
                 waiting: Waiting::new(),
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
+                strangers: Strangers::default(),
                 port_choice: PortChoice::new(settings.port_seed),
                 sweep: Sweep::new(now),
                 template_sweep: TemplateSweep::default(),
@@ -264,6 +266,7 @@ impl<F: Frame> Pipeline<F> {
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
         newcomers_v4.look_up(v4);
         newcomers_v6.look_up(v6);
+        let count = burst.len();
         let mut queue = Queue::of(burst, packets);
         while let Some(next) = queue.peek() {
             // Newcomers wait while more of them follow: no packet overtakes another.
@@ -301,19 +304,22 @@ impl<F: Frame> Pipeline<F> {
                     fragments_v6.receive(shared, v6, (packet, origin, now), frame, outlet);
                 }
                 Class::Vrrp => shared.hear(packet, frame, outlet),
-                Class::Elsewhere(owner) => outlet.hand_over(*owner, frame),
+                Class::Elsewhere(owner) => shared.hand_over(*owner, frame, outlet),
                 Class::Drop(reason) => shared.drop(frame, *reason, outlet),
             }
         }
         newcomers_v4.admit((shared, v4), packets, now, outlet);
         newcomers_v6.admit((shared, v6), packets, now, outlet);
+        if origin == Origin::Port {
+            shared.strangers.settle(count);
+        }
         self.stopwatch.lap(Stage::Forward);
     }
 
     /// What each frame of a burst is that a port received.
     pub(super) fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
         burst.iter().for_each(Frame::prefetch);
-        if self.shared.steering.asks_first() {
+        if self.shared.strangers.are_many() {
             self.look_up_each::<true>(burst);
         } else {
             self.look_up_each::<false>(burst);
@@ -323,12 +329,10 @@ impl<F: Frame> Pipeline<F> {
     #[inline(never)]
     fn look_up_each<const ASKS_FIRST: bool>(&mut self, burst: &mut FrameBurst<F>) {
         let (shared, tables) = (&self.shared, (&self.v4, &self.v6));
-        let mut from = Source::of(PortId::default(), &shared.interfaces);
         let mut before: &mut [Looked] = &mut [];
         for (frames, group) in burst.chunks_mut(GROUP).zip(self.packets.chunks_mut(GROUP)) {
             for (frame, looked) in frames.iter_mut().zip(&mut *group) {
-                let port = from.port(frame.input(), &shared.interfaces);
-                shared.look_up_received::<ASKS_FIRST>((frame, port), tables, looked);
+                shared.look_up_received::<ASKS_FIRST>(frame, tables, looked);
             }
             fetch_records(tables, before);
             before = group.get_mut(..frames.len()).unwrap_or_default();
@@ -350,26 +354,6 @@ impl<F: Frame> Pipeline<F> {
         }
         let looked = self.packets.get_mut(..burst.len()).unwrap_or_default();
         fetch_records((&self.v4, &self.v6), looked);
-    }
-}
-
-/// The port that a frame came from: nearly always that of the one before.
-struct Source<'i> {
-    id: PortId,
-    port: Option<&'i PortInterfaces>,
-}
-
-impl<'i> Source<'i> {
-    fn of(id: PortId, interfaces: &'i Interfaces) -> Self {
-        Self { id, port: interfaces.port(id) }
-    }
-
-    #[inline]
-    fn port(&mut self, id: PortId, interfaces: &'i Interfaces) -> Option<&'i PortInterfaces> {
-        if id != self.id {
-            *self = Self::of(id, interfaces);
-        }
-        self.port
     }
 }
 
@@ -410,11 +394,13 @@ impl<F: Frame> Shared<F> {
     #[expect(clippy::inline_always, reason = "the hit path; left alone, some programs call it")]
     fn look_up_received<const ASKS_FIRST: bool>(
         &self,
-        (frame, port): (&mut F, Option<&PortInterfaces>),
+        frame: &mut F,
         tables: Tables<'_>,
         looked: &mut Looked,
     ) {
-        let Some(port) = port else { return looked.drop(DropReason::NotForUs) };
+        let Some(port) = self.interfaces.port(frame.input()) else {
+            return looked.drop(DropReason::NotForUs);
+        };
         if port.has_vlans {
             return self.look_up_tagged(frame, port, tables, looked);
         }
@@ -439,7 +425,7 @@ impl<F: Frame> Shared<F> {
     ) {
         match vlan::take_off(frame, port) {
             Ok(()) => {
-                if self.steering.asks_first()
+                if self.strangers.are_many()
                     && let Some(owner) = self.elsewhere(frame.octets())
                 {
                     looked.packet.class = Class::Elsewhere(owner);

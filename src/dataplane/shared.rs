@@ -22,6 +22,7 @@ use super::port_choice::PortChoice;
 use super::removal::Sweep;
 use super::stats::{DropReason, TableGauges, WorkerStats};
 use super::steering::Steering;
+use super::strangers::Strangers;
 use super::sync::SyncWalk;
 use crate::clock::Tick;
 use crate::ids::{InterfaceId, ServerSlot, WorkerId};
@@ -47,6 +48,8 @@ pub(super) struct Shared<F> {
     pub(super) waiting: Waiting<F>,
     pub(super) error_limit: RateLimit,
     pub(super) steering: Steering,
+    /// How many of the packets that ports receive are other workers'.
+    pub(super) strangers: Strangers,
     /// Whether SYNs may have to announce smaller segments.
     pub(super) clamps_mss: bool,
     /// What fits every link, octets.
@@ -98,6 +101,13 @@ impl<F: Frame> Shared<F> {
             Glance::V6(key) => self.owner(&key),
         };
         (owner != self.worker).then_some(owner)
+    }
+
+    /// A frame that a port has received goes to its owner.
+    #[inline]
+    pub(super) fn hand_over(&mut self, owner: WorkerId, frame: F, outlet: &mut impl Outlet<F>) {
+        self.strangers.add();
+        outlet.hand_over(owner, frame);
     }
 
     /// The worker that owns a flow.

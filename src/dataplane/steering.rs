@@ -66,13 +66,6 @@ impl Steering {
         self.workers > 1
     }
 
-    /// Whether the owner of a packet is asked for before the packet is looked at: most packets are
-    /// another worker's where no NIC steers.
-    #[inline]
-    pub(super) const fn asks_first(&self) -> bool {
-        self.is_needed() && self.nic_hash.is_none()
-    }
-
     /// The worker that sees all fragments of a datagram first.
     #[inline]
     pub fn fragment_owner<A: Address>(&self, outside: &A, identification: u32) -> WorkerId {
