@@ -176,6 +176,41 @@ fn full_nat_goes_on_whatever_worker_the_port_leads_to() {
     }
 }
 
+/// Whichever worker a client's packets come to, and whatever has come there before: the connection is at
+/// the one that they lead to, the other one has what the server's packets need and no more.
+#[test]
+fn a_clients_packets_keep_its_connection_wherever_they_arrive() {
+    for (receiver, is_trusting) in [(0, false), (0, true), (1, false), (1, true)] {
+        let (mut director, _) = director(2, SECRETS[0]);
+        director.stand(true);
+        let begun = begin(&mut director);
+        let (mut director, halves) = take_over(&told(&director), 2);
+        assert!(halves > 0);
+        if is_trusting {
+            let nobodys = vec![vec![0; 60]; 64];
+            for _ in 0..16 {
+                director.receive_burst(receiver, IN, &nobodys);
+            }
+        }
+        // The server says nothing: its half ends, which nobody may take for the connection's end.
+        for _ in 0..4 {
+            for begun in &begun {
+                let asked = begun.packet(&begun.host, begun.vip).flags(ACK).from_server();
+                director.receive_burst(receiver, IN, &[asked.build()]);
+                let (from, to) = ends(&director.sent_one().octets);
+                assert_eq!(
+                    (from.to_string(), to.to_string()),
+                    (begun.local.clone(), begun.server.clone())
+                );
+            }
+            director.advance(250_000);
+        }
+        let of_tcp = director.list().into_iter().filter(|row| row.protocol == 6).count();
+        assert_eq!(of_tcp, usize::from(CONNECTIONS), "at {receiver}, {is_trusting}");
+        assert_eq!(director.load(WEB.0, WEB.1), (CONNECTIONS.into(), 0));
+    }
+}
+
 /// What a standby knows of one connection: its whole idle time, and how much of that is left.
 fn expires(director: &mut TestDirector, host: &str) -> Option<u32> {
     let host = host.parse().unwrap();

@@ -10,7 +10,7 @@
 mod support;
 
 use pointsman::dataplane::stats::DropReason;
-use support::director::{IN, OUT, Setup, TestDirector};
+use support::director::{IN, OUT, Setup, TOPOLOGY, TestDirector};
 use support::packet::{ACK, FIN, PacketBuilder, SYN, fragments};
 
 const SERVICES: &str = r#"
@@ -146,6 +146,26 @@ fn a_data_connection_at_any_worker_reaches_the_server_of_its_control_connection(
             assert_eq!((director.connections(), director.expectations.len()), (0, 0));
             director.take_sent();
             director = start(workers);
+        }
+    }
+}
+
+/// The handshake's answer was lost: what was expected has come, and would not be opened again.
+#[test]
+fn a_data_connections_syn_that_comes_again_keeps_it_though_its_server_takes_nothing_new() {
+    for workers in [1, 4] {
+        let mut director = start(workers);
+        let mut control = Control::open(&mut director, "198.18.9.9:20001", VIP, SERVER);
+        let server = "{ address = \"10.0.0.11:21\" }";
+        let quiet = SERVICES.replace(server, "{ address = \"10.0.0.11:21\", weight = 0 }");
+        assert_ne!(quiet, SERVICES);
+        director.install(&format!("{TOPOLOGY}{quiet}"));
+        control.passive(&mut director, PASSIVE);
+        let syn = PacketBuilder::tcp("198.18.9.9:30001", "192.0.2.100:51210").flags(SYN).build();
+        for _ in 0..2 {
+            director.receive(OUT, &syn);
+            assert_eq!(director.sent_one().interface, IN);
+            assert_eq!(director.connections(), 2);
         }
     }
 }
@@ -377,7 +397,7 @@ fn a_service_without_the_helper_is_left_alone() {
 
 #[test]
 fn a_text_that_grows_beyond_the_mtu_is_cut_and_the_rest_comes_again() {
-    let services = format!("{}{SERVICES}", support::director::TOPOLOGY);
+    let services = format!("{}{SERVICES}", TOPOLOGY);
     let mut director =
         Setup::new(&services.replace("role = \"outside\"", "role = \"outside\"\nmtu = 1280"))
             .start();

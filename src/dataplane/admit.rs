@@ -424,7 +424,11 @@ pub(super) fn take_ways<A: Family, F: Frame>(
 ) {
     connection.path.to_server = hops.to_server;
     connection.path.to_client = hops.to_client;
-    let [client, server] = [hops.to_client, hops.to_server].map(|hop| shared.sides_of(hop));
+    let [mut client, server] = [hops.to_client, hops.to_server].map(|hop| shared.sides_of(hop));
+    if shared.is_half(connection) {
+        // The client's packets are for the worker that has the other half.
+        client = Sides::default();
+    }
     connection.flags = connection.flags.between(client, server);
     connection.last_seen = now.0;
 }

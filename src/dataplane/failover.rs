@@ -280,7 +280,8 @@ impl<F: Frame> Pipeline<F> {
         outlet: &mut impl Outlet<F>,
     ) {
         match origin {
-            Origin::Port => self.look_up_received(burst),
+            // Whose a flow is does not matter: nobody forwards it.
+            Origin::Port => self.look_up_received(burst, false),
             Origin::Worker => self.look_up_handed_over(burst),
         }
         let is_mute = self.phase() != Phase::Open;

@@ -13,7 +13,7 @@ use super::newcomer::Newcomers;
 use super::pipeline::{Arrival, Looked, Queue};
 use super::shared::Shared;
 use crate::clock::Tick;
-use crate::wire::flow_key::FlowKey;
+use crate::wire::flow_key::{Direction, FlowKey};
 use crate::wire::ipv4::protocol;
 use crate::wire::tcp::flags;
 
@@ -89,16 +89,21 @@ impl<F: Frame> Shared<F> {
         newcomers: &mut Newcomers<A, F>,
         outlet: &mut impl Outlet<F>,
     ) {
-        let known = table.find(looked.hash, key);
-        if known.is_none() {
+        let Some(found) = table.find(looked.hash, key) else {
             // The candidate was another flow's: newcomers have their turns in the order of the burst.
             return self.unknown(table, (looked, key), at, frame, newcomers, outlet);
+        };
+        let is_half = found.direction == Direction::Inbound
+            && table.get(found.id).is_some_and(|known| self.is_half(known));
+        if is_half && let Some(owner) = self.other_owner(key, at.origin) {
+            return self.hand_over(owner, frame, outlet);
         }
-        self.flow(table, &Flow::of(looked, key, at.now), known, frame, outlet);
+        self.flow(table, &Flow::of(looked, key, at.now), Some(found), frame, outlet);
     }
 
     /// Gives the packet back if there is more to it. A connection lives on one worker, so whoever
-    /// finds it need not ask whose it is.
+    /// finds it need not ask whose it is; what of it lives on two takes in one direction's packets on
+    /// each.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hit path, called from one place of each family")]
     fn forward<A: Family>(

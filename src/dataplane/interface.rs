@@ -272,6 +272,11 @@ impl Interfaces {
         self.list.get(id.index())
     }
 
+    /// How many ports have interfaces, and those of lower numbers.
+    pub(super) fn ports(&self) -> usize {
+        self.by_port.len()
+    }
+
     /// What is known of a port.
     #[inline]
     pub(super) fn port(&self, port: PortId) -> Option<&PortInterfaces> {

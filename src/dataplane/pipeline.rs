@@ -185,6 +185,12 @@ impl Looked {
         A::key_of(&self.packet.class).is_some() && self.candidate.is_none()
     }
 
+    /// Whether the packet is of no flow here.
+    #[inline]
+    const fn is_nobodys(&self) -> bool {
+        matches!(self.packet.class, Class::Elsewhere(_) | Class::Drop(_))
+    }
+
     /// The packet is to be dropped.
     fn drop(&mut self, reason: DropReason) {
         self.packet = Packet::of(Class::Drop(reason));
@@ -203,6 +209,7 @@ impl<F: Frame> Pipeline<F> {
         let controls = Controls::new(controls, first, settings.expectations)?;
         let interfaces = settings.interfaces;
         let clamps_mss = interfaces.iter().any(|link| link.mss_clamp.is_some());
+        let ports = interfaces.ports();
         let least_mtu = interfaces.iter().map(|link| link.mtu).min().unwrap_or(0);
         let stats = settings.stats;
         stats.table_v4.capacity.set(u64::from(v4));
@@ -225,7 +232,7 @@ impl<F: Frame> Pipeline<F> {
                 waiting: Waiting::new(),
                 error_limit: RateLimit::new(settings.errors_per_second, now),
                 steering: settings.steering,
-                strangers: Strangers::default(),
+                strangers: Strangers::new(ports),
                 port_choice: PortChoice::new(settings.port_seed),
                 sweep: Sweep::new(now),
                 template_sweep: TemplateSweep::default(),
@@ -257,20 +264,13 @@ impl<F: Frame> Pipeline<F> {
         if !self.shared.is_active {
             return self.stand_by(burst, origin, outlet);
         }
-        match origin {
-            Origin::Port => self.look_up_received(burst),
-            Origin::Worker => self.look_up_handed_over(burst),
-        }
-        self.stopwatch.lap(Stage::LookUp);
+        self.look_up(burst, origin);
         let Self { shared, v4, v6, fragments_v4, fragments_v6, packets, .. } = self;
         let (newcomers_v4, newcomers_v6) = (&mut self.newcomers_v4, &mut self.newcomers_v6);
-        newcomers_v4.look_up(v4);
-        newcomers_v6.look_up(v6);
-        let count = burst.len();
         let mut queue = Queue::of(burst, packets);
         while let Some(next) = queue.peek() {
-            // Newcomers wait while more of them follow: no packet overtakes another.
-            if newcomers_v4.len() | newcomers_v6.len() != 0 {
+            // Newcomers wait while more of them follow: no packet of a flow overtakes another.
+            if newcomers_v4.len() | newcomers_v6.len() != 0 && !next.is_nobodys() {
                 let newcomers = (&mut *newcomers_v4, &mut *newcomers_v6);
                 admit_before(next, newcomers, (shared, v4, v6), (packets, now), outlet);
             }
@@ -310,16 +310,32 @@ impl<F: Frame> Pipeline<F> {
         }
         newcomers_v4.admit((shared, v4), packets, now, outlet);
         newcomers_v6.admit((shared, v6), packets, now, outlet);
-        if origin == Origin::Port {
-            shared.strangers.settle(count);
-        }
+        shared.strangers.settle();
         self.stopwatch.lap(Stage::Forward);
     }
 
-    /// What each frame of a burst is that a port received.
-    pub(super) fn look_up_received(&mut self, burst: &mut FrameBurst<F>) {
+    /// What each frame of a burst is.
+    #[inline]
+    fn look_up(&mut self, burst: &mut FrameBurst<F>, origin: Origin) {
+        match origin {
+            Origin::Port => {
+                let strangers = &mut self.shared.strangers;
+                strangers.begin(burst.first().map(Frame::input), burst.len());
+                let asks_first = strangers.are_many();
+                self.look_up_received(burst, asks_first);
+            }
+            Origin::Worker => self.look_up_handed_over(burst),
+        }
+        self.newcomers_v4.look_up(&self.v4);
+        self.newcomers_v6.look_up(&self.v6);
+        self.stopwatch.lap(Stage::LookUp);
+    }
+
+    /// What each frame of a burst is that a port received. `asks_first`: a packet of another worker's
+    /// flow is that, and no more.
+    pub(super) fn look_up_received(&mut self, burst: &mut FrameBurst<F>, asks_first: bool) {
         burst.iter().for_each(Frame::prefetch);
-        if self.shared.strangers.are_many() {
+        if asks_first {
             self.look_up_each::<true>(burst);
         } else {
             self.look_up_each::<false>(burst);
@@ -344,16 +360,17 @@ impl<F: Frame> Pipeline<F> {
     #[inline(never)]
     pub(super) fn look_up_handed_over(&mut self, burst: &mut FrameBurst<F>) {
         burst.iter().take(MOVING).for_each(Frame::prefetch_moved);
-        for (place, looked) in (0..burst.len()).zip(&mut self.packets) {
-            if let Some(later) = burst.get(place + MOVING) {
-                later.prefetch_moved();
+        let (shared, tables) = (&self.shared, (&self.v4, &self.v6));
+        let end = burst.len();
+        let mut before: &mut [Looked] = &mut [];
+        for (first, group) in (0..end).step_by(GROUP).zip(self.packets.chunks_mut(GROUP)) {
+            for (place, looked) in (first..end).zip(&mut *group) {
+                shared.look_up_moved((burst, place), tables, looked);
             }
-            if let Some(frame) = burst.get_mut(place) {
-                self.shared.look_up_handed_over(frame, (&self.v4, &self.v6), looked);
-            }
+            fetch_records(tables, before);
+            before = group.get_mut(..GROUP.min(end - first)).unwrap_or_default();
         }
-        let looked = self.packets.get_mut(..burst.len()).unwrap_or_default();
-        fetch_records((&self.v4, &self.v6), looked);
+        fetch_records(tables, before);
     }
 }
 
@@ -402,15 +419,15 @@ impl<F: Frame> Shared<F> {
             return looked.drop(DropReason::NotForUs);
         };
         if port.has_vlans {
-            return self.look_up_tagged(frame, port, tables, looked);
+            return self.look_up_tagged((frame, port), ASKS_FIRST, tables, looked);
         }
-        if ASKS_FIRST && let Some(owner) = self.elsewhere(frame.octets()) {
+        if ASKS_FIRST && let Some(owner) = self.elsewhere(frame.octets(), &port.station) {
             looked.packet.class = Class::Elsewhere(owner);
             return;
         }
         let is_flow = self.look_up_class(frame, (&port.station, port.sides), tables, looked);
         if !is_flow && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
-            self.look_up_tagged(frame, port, tables, looked);
+            self.look_up_tagged((frame, port), ASKS_FIRST, tables, looked);
         }
     }
 
@@ -418,31 +435,38 @@ impl<F: Frame> Shared<F> {
     #[inline(never)]
     fn look_up_tagged(
         &self,
-        frame: &mut F,
-        port: &PortInterfaces,
+        (frame, port): (&mut F, &PortInterfaces),
+        asks_first: bool,
         tables: Tables<'_>,
         looked: &mut Looked,
     ) {
         match vlan::take_off(frame, port) {
             Ok(()) => {
-                if self.strangers.are_many()
-                    && let Some(owner) = self.elsewhere(frame.octets())
-                {
+                let vlan = frame.vlan();
+                let link = (port.station_of(vlan), port.sides_of(vlan));
+                if asks_first && let Some(owner) = self.elsewhere(frame.octets(), link.0) {
                     looked.packet.class = Class::Elsewhere(owner);
                     return;
                 }
-                let vlan = frame.vlan();
-                let link = (port.station_of(vlan), port.sides_of(vlan));
                 self.look_up_class(frame, link, tables, looked);
             }
             Err(reason) => looked.drop(reason),
         }
     }
 
-    /// As [`Shared::look_up_received`], of a frame that another worker received: it has no VLAN tag
-    /// any more.
+    /// As [`Shared::look_up_received`], of the frame at a place of a burst that another worker received:
+    /// it has no VLAN tag any more. A later one is on its way meanwhile.
     #[inline]
-    fn look_up_handed_over(&self, frame: &mut F, tables: Tables<'_>, looked: &mut Looked) {
+    fn look_up_moved(
+        &self,
+        (burst, place): (&mut FrameBurst<F>, usize),
+        tables: Tables<'_>,
+        looked: &mut Looked,
+    ) {
+        if let Some(later) = burst.get(place + MOVING) {
+            later.prefetch_moved();
+        }
+        let Some(frame) = burst.get_mut(place) else { return };
         let Some(port) = self.interfaces.port(frame.input()) else {
             return looked.drop(DropReason::NotForUs);
         };

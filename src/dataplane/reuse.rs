@@ -35,7 +35,9 @@ pub(super) fn begins_anew<A: Address>(services: &ServiceTable, connection: &Conn
         | S::SctpShutdownAckSent
         | S::SctpRejected => {
             let takes_no_more = services.weight(connection.slot()).unwrap_or(0) == 0;
-            takes_no_more && !connection.flags.has(Flags::OUTBOUND)
+            // A data connection is of its control connection, and would not be opened again.
+            let is_data = connection.helper != 0 && !connection.flags.has(Flags::HELPED);
+            takes_no_more && !is_data && !connection.flags.has(Flags::OUTBOUND)
         }
     }
 }

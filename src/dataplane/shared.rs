@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::classify::{Glance, glance};
+use super::classify::{Glance, Station, glance};
 use super::conn::{Connection, Flags};
 use super::datagrams::FragmentKey;
 use super::failover::{FailoverChannel, Message, Spoken};
@@ -48,7 +48,7 @@ pub(super) struct Shared<F> {
     pub(super) waiting: Waiting<F>,
     pub(super) error_limit: RateLimit,
     pub(super) steering: Steering,
-    /// How many of the packets that ports receive are other workers'.
+    /// How many of the packets of flows that each port receives are other workers'.
     pub(super) strangers: Strangers,
     /// Whether SYNs may have to announce smaller segments.
     pub(super) clamps_mss: bool,
@@ -95,8 +95,8 @@ impl<F: Frame> Shared<F> {
     /// another one owns. Who owns it looks at the rest.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "before the hit path; the key stays in registers")]
-    pub(super) fn elsewhere(&self, octets: &[u8]) -> Option<WorkerId> {
-        let owner = match glance(octets)? {
+    pub(super) fn elsewhere(&self, octets: &[u8], station: &Station) -> Option<WorkerId> {
+        let owner = match glance(octets, station)? {
             Glance::V4(key) => self.owner(&key),
             Glance::V6(key) => self.owner(&key),
         };

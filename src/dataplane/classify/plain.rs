@@ -240,13 +240,17 @@ pub(in crate::dataplane) enum Glance {
     V6(FlowKey<V6>),
 }
 
-/// The 5-tuple of a frame whose packet is plain, if nothing is wrong with it, by as few loads as tell
-/// that: enough to find the flow's owner, who inspects all of it. `None`: it may be anything.
+/// The 5-tuple of a frame for a station whose packet is plain, if nothing is wrong with it, by as few
+/// loads as tell that: enough to find the flow's owner, who inspects all of it. `None`: it may be
+/// anything.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "before the hit path; the key stays in registers")]
-pub(in crate::dataplane) fn glance(octets: &[u8]) -> Option<Glance> {
+pub(in crate::dataplane) fn glance(octets: &[u8], station: &Station) -> Option<Glance> {
     let head = octets.first_chunk::<V4_HEAD>()?;
     let kind = u32::from_le_bytes(at::<12, 4, _>(head));
+    if !station.is_meant(at::<0, 8, _>(head), kind) {
+        return None;
+    }
     if kind & V4_KIND_MASK == V4_KIND {
         let [protocol] = at::<23, 1, _>(head);
         let is_whole = u16::from_ne_bytes(at::<20, 2, _>(head)) & FRAGMENT == 0;
