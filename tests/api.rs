@@ -241,6 +241,9 @@ fn a_file_in_the_place_of_the_socket_is_left_alone() {
 fn the_status_command_prints_tables_and_json() {
     let directory = directory();
     let director = FakeDirector::start(directory.path());
+    wait_until("the workers' figures", || {
+        director.stats.iter().all(|stats| stats.table_v4.used.get() == 3)
+    });
     let output = cli(&["status"], &director.socket);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown = text(&output.stdout);

@@ -294,7 +294,7 @@ fn memif_server(socket: &str) {
         sent == 50
     }));
     // The client takes them from this process's memory.
-    lcore::delay_us_sleep(300_000);
+    lcore::delay_us_sleep(2_000_000);
     drop((port, burst));
     assert_eq!(pool.in_use(), 0);
 }

@@ -397,7 +397,7 @@ fn a_service_without_the_helper_is_left_alone() {
 
 #[test]
 fn a_text_that_grows_beyond_the_mtu_is_cut_and_the_rest_comes_again() {
-    let services = format!("{}{SERVICES}", TOPOLOGY);
+    let services = format!("{TOPOLOGY}{SERVICES}");
     let mut director =
         Setup::new(&services.replace("role = \"outside\"", "role = \"outside\"\nmtu = 1280"))
             .start();

@@ -279,6 +279,8 @@ impl<F: Frame> Pipeline<F> {
                 shared.forward_run(v4, &mut queue, now, outlet)
             } else if matches!(next.packet.class, Class::FlowV6(_)) {
                 shared.forward_run(v6, &mut queue, now, outlet)
+            } else if matches!(next.packet.class, Class::Elsewhere(_)) {
+                shared.hand_over_run(&mut queue, outlet)
             } else {
                 queue.next()
             };
@@ -429,6 +431,20 @@ impl<F: Frame> Shared<F> {
         if !is_flow && looked.packet.class == Class::Drop(DropReason::UnknownVlan) {
             self.look_up_tagged((frame, port), ASKS_FIRST, tables, looked);
         }
+    }
+
+    /// Hands over the packets that come next and are other workers', and gives the first that is not.
+    #[inline(never)]
+    fn hand_over_run<'b>(
+        &mut self,
+        queue: &mut Queue<'b, F>,
+        outlet: &mut impl Outlet<F>,
+    ) -> Option<(F, &'b Looked)> {
+        while let Some((frame, looked)) = queue.next() {
+            let Class::Elsewhere(owner) = looked.packet.class else { return Some((frame, looked)) };
+            self.hand_over(owner, frame, outlet);
+        }
+        None
     }
 
     /// As [`Shared::look_up_received`], of a frame that may have a VLAN tag.

@@ -74,7 +74,7 @@ fn a_better_director_waits_as_long_as_it_is_told_and_the_owner_until_it_has_lear
     let backup = Side::start(&lab, "backup", &Side::config(&lab, "backup", "1"));
     backup.becomes("master");
     let mut config = Side::config(&lab, "director", "0");
-    set(&mut config, "preempt = \"5s\"");
+    set(&mut config, "preempt = \"8s\"");
     let director = Side::start(&lab, "director", &config);
     std::thread::sleep(Duration::from_millis(3500));
     assert_eq!((&*director.role(), &*backup.role()), ("backup", "master"));

@@ -181,7 +181,14 @@ fn firewall_marks_make_one_service_of_many_ports() {
          ipvsadm -a -f 1 -r 10.0.0.12:8080 -m
          ipvsadm -a -f 1 -r 10.0.0.13:8080 -m",
     );
+    // No source port of one is one of the other's, who lead to the same ports of the servers.
+    let ports_from = |first: u16| {
+        let range = format!("{first} {}", first + 9999);
+        lab.client(&format!("sysctl -qw net.ipv4.ip_local_port_range='{range}'"));
+    };
+    ports_from(10_000);
     let mut tally: BTreeMap<String, usize> = answers(&lab, VIP4, 4);
+    ports_from(20_000);
     for (server, count) in answers(&lab, "192.0.2.100:8000", 5) {
         *tally.entry(server).or_default() += count;
     }

@@ -35,8 +35,10 @@ fn sigterm_under_load_leaves_nothing_behind() {
         let director = lab.direct(&lab.config(workers));
         lab.begin("client", "load", &format!("wrk -t1 -c64 -d30s http://{VIP4}/"));
         lab.begin("client", "load6", &format!("wrk -t1 -c64 -d30s http://{}/", VIPS[1]));
-        std::thread::sleep(Duration::from_secs(1));
-        assert!(director.metrics().sum("service_connections_total", &[]) >= 64);
+        eventually(Duration::from_secs(10), "the load has its connections", || {
+            let opened = director.metrics().sum("service_connections_total", &[]);
+            (opened >= 64).then_some(())
+        });
         let begun = Instant::now();
         director.stop();
         assert!(begun.elapsed() < Duration::from_secs(5), "stopping took {:?}", begun.elapsed());

@@ -10,7 +10,7 @@ use crate::corners::knows_mtu;
 use crate::devices::pass_fragments;
 use crate::director::{Director, with_one_and_three_workers};
 use crate::lab::{Lab, VIPS, eventually, script, section};
-use crate::traffic::nothing_was_lost;
+use crate::traffic::{iperf3, nothing_was_lost};
 
 /// The client's address, the director's inside, and what servers appear with.
 const FAMILIES: [(&str, &str, &str); 2] =
@@ -99,9 +99,7 @@ fn routes_are_traced(lab: &Lab, (outside, inside, _): (&str, &str, &str)) {
 /// there, its SYN of the way back says.
 fn bulk_flows(lab: &Lab, (outside, ..): (&str, &str, &str)) {
     for reverse in ["", "--reverse"] {
-        let line =
-            format!("timeout 30 iperf3 --time 1 --json {reverse} --port 5202 --client {outside}");
-        let report: serde_json::Value = serde_json::from_str(&lab.run("rs2", &line)).unwrap();
+        let report = iperf3(lab, ("rs2", "client"), outside, 5202, reverse);
         let received = &report["end"]["sum_received"]["bytes"];
         assert!(received.as_u64().unwrap() > 5 << 20, "{outside} {reverse}: {received} octets");
     }

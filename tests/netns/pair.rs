@@ -303,7 +303,9 @@ fn connections_survive_the_death_of_their_director_and_its_return() {
     // It learns of them, though they began before it did.
     let director = Side::start(&lab, "director", &Side::config(&lab, "director", "0, 1"));
     director.becomes("backup");
-    std::thread::sleep(Duration::from_secs(1));
+    eventually(LONG, "the old master was told everything", || {
+        (director.ask()?["connections_known"] == "learnt").then_some(())
+    });
     lab.run("switch", "ip link set to-backup down");
     director.becomes("master");
     downloads_end_well(&lab);

@@ -55,8 +55,8 @@ impl Refusal {
         self.lab.run(
             "director",
             &format!(
-                "ip -o link | cut -d: -f2; pgrep -f '[b]ad.toml'; ls -A {} /run/dpdk /run/dpdk/rte \
-                 /run/pointsman 2>&1; true",
+                "ip -o link | cut -d: -f2; pgrep -f '{0}/[b]ad.toml'; ls -A {0} /run/dpdk \
+                 /run/dpdk/rte /run/pointsman 2>&1; true",
                 state.display()
             ),
         )

@@ -255,7 +255,17 @@ fn connections_of_every_kind_survive_two_upgrades() {
     let mut line = Line::start(&lab, &config(&lab, "0, 1"));
     let load = Load::begin(&lab);
     begin_downloads(&lab);
-    std::thread::sleep(Duration::from_secs(2));
+    let wanted = [
+        ("connections", 9),
+        ("service_active_connections", 5),
+        ("masquerade_connections", 2),
+        ("control_connections", 1),
+    ];
+    eventually(Duration::from_secs(20), "all kinds of connections are there", || {
+        let metrics = line.metrics();
+        wanted.iter().all(|(gauge, least)| metrics.sum(gauge, &[]) >= *least).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(1));
     let mut descriptors = Vec::new();
     for _ in 0..2 {
         let counted = line.metrics().sum("service_connections_total", &[]);

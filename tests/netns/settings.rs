@@ -72,7 +72,7 @@ time.sleep(20)";
 
 /// The segment size of the established connection with this port at the other end or here.
 fn segment_size(lab: &Lab, role: &str, which: &str) -> u32 {
-    eventually(Duration::from_secs(2), "the connection is there", || {
+    eventually(Duration::from_secs(10), "the connection is there", || {
         let text = lab.run(role, &format!("ss -Htin state established '{which} = :5201'"));
         let size = text.split_whitespace().find_map(|word| word.strip_prefix("mss:"))?;
         size.parse().ok()

@@ -137,15 +137,21 @@ fn who_gives_up_tells_of_all_that_is_kept_back() {
         for (name, vip) in names.iter().zip(VIPS) {
             begin_download(&lab, "client", name, &format!("http://{vip}/big"));
         }
-        std::thread::sleep(Duration::from_secs(2));
+    };
+    let waits = |side: &Side<'_>| {
+        eventually(LONG, "two connections are kept back", || {
+            (said(side, "connections_waiting").as_u64() >= Some(2)).then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(1));
     };
     begin(&["released4", "released6"]);
-    assert!(said(&director, "connections_waiting").as_u64() >= Some(2));
+    waits(&director);
     director.tell("ha release").unwrap();
     backup.becomes("master");
     downloads_are_under_way_and_end_well(&lab, &["released4", "released6"]);
     has_learnt(&director);
     begin(&["stopped4", "stopped6"]);
+    waits(&backup);
     backup.stop();
     director.becomes("master");
     downloads_are_under_way_and_end_well(&lab, &["stopped4", "stopped6"]);

@@ -98,8 +98,8 @@ impl<'l> Load<'l> {
         let report: Json = serde_json::from_str(&log).unwrap();
         eprintln!("{name}: {report}");
         assert!(report["lines"].as_u64().unwrap() > self.seconds * 10, "{name}: {report}");
-        // A takeover with some lost segments, which TCP sends again after some tenths of a second.
-        assert!(report["silence"].as_f64().unwrap() < 3.0, "{name}: {report}");
+        // A takeover with some lost segments, which TCP sends again after 0.2, 0.6, 1.4, 3 s.
+        assert!(report["silence"].as_f64().unwrap() < 4.0, "{name}: {report}");
     }
 
     /// Every octet has come, over one connection.
@@ -230,7 +230,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
 held = [socket.create_connection((host, 80), 5)
         for host, count in zip(sys.argv[1::2], sys.argv[2::2]) for _ in range(int(count))]
 print(len(held), flush=True)
-time.sleep(50)
+time.sleep(120)
 ";
 
 #[test]
@@ -242,7 +242,7 @@ fn a_standby_that_starts_late_learns_of_all_idle_connections_in_time() {
     fs::write(&script, IDLERS).unwrap();
     let hosts = "192.0.2.100 2800 2001:db8:1::100 1";
     lab.begin("client", "idlers", &format!("/usr/bin/python3 {} {hosts}", script.display()));
-    eventually(Duration::from_secs(20), "all are connected", || {
+    eventually(Duration::from_secs(60), "all are connected", || {
         assert!(lab.log("idlers").len() < 10, "{}", lab.log("idlers"));
         (lab.log("idlers") == "2801\n").then_some(())
     });

@@ -98,15 +98,31 @@ fn status_shows_where_the_cycles_of_each_worker_go() {
     director.stop();
 }
 
+/// What iperf3 says of one second, or as `how` says, between a host and one that serves it. After each
+/// test the server closes its port for a moment.
+pub(crate) fn iperf3(
+    lab: &Lab,
+    (host, server): (&str, &str),
+    address: &str,
+    port: u16,
+    how: &str,
+) -> serde_json::Value {
+    eventually(Duration::from_secs(10), "iperf3 serves again", || {
+        let ends =
+            lab.run(server, &format!("ss -Htan state listening state established sport = {port}"));
+        (ends.lines().count() == 1 && ends.contains("LISTEN")).then_some(())
+    });
+    let line = format!("timeout 30 iperf3 --time 1 --json --port {port} --client {address} {how}");
+    serde_json::from_str(&lab.run(host, &line)).unwrap()
+}
+
 #[test]
 fn bulk_data_flows_in_both_directions() {
     let lab = Lab::two_nic("bulk");
     let director = lab.direct(&lab.config("0"));
     for vip in ["192.0.2.100", "2001:db8:1::100"] {
         for reverse in ["", "--reverse", "--bidir"] {
-            let report =
-                lab.client(&format!("timeout 30 iperf3 --time 1 --json {reverse} --client {vip}"));
-            let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+            let report = iperf3(&lab, ("client", "rs1"), vip, 5201, reverse);
             let received = &report["end"]["sum_received"]["bytes"];
             assert!(received.as_u64().unwrap() > 10 << 20, "{vip} {reverse}: {received} octets");
         }
