@@ -8,7 +8,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(16))]
 pub struct Step {
-    /// Which octet of the input stands at each place of the two lanes; [`Step::NONE`]: zero.
+    /// Which octet of the input, below 16, stands at each place of the two lanes; [`Step::NONE`]: zero.
     pub choice: [u8; 16],
     /// The matrices of the two lanes.
     pub matrices: [u64; 2],
@@ -48,8 +48,9 @@ impl Gfni {
             let mut sum: __m128i = zerocopy::transmute!([0_u64; 2]);
             for step in steps {
                 // As text, because compilers before 1.89 have no function for the second instruction.
-                // SAFETY: `detect` has seen that the processor knows the instructions; both octets of
-                // the step are read, which lie on a boundary of 16.
+                // SAFETY: `detect` has seen that the processor knows the instructions. Both fields of
+                // the step are read, 16 octets each; a step has 32 and is aligned to 16, so each
+                // begins at a multiple of 16, as these instructions need.
                 unsafe {
                     std::arch::asm!(
                         "movdqa {chosen}, {input}",

@@ -168,7 +168,7 @@ pub struct ConnectionTable<A> {
 }
 
 impl<A: Address> ConnectionTable<A> {
-    /// A table for `capacity` connections, at most 2^30.
+    /// A table for `capacity` connections, fewer than 2^30.
     ///
     /// # Errors
     /// When the memory cannot be had.

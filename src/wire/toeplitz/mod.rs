@@ -158,9 +158,9 @@ fn octet_hash(key: &[u8], bit: usize, octet: u8) -> u32 {
     (0..8).filter(|i| octet & (0x80 >> i) != 0).fold(0, |hash, i| hash ^ window(key, bit + i))
 }
 
-/// What an octet at `bit` adds to the octet of the hash that comes so much later, as a matrix of bits:
-/// its octet r, the lowest first, are the bits of the input that bit r of the hash is the parity of, the
-/// most significant bit first.
+/// What an octet of the input adds to octet o of the hash, counted from the first, as a matrix of bits;
+/// `bit` is where the octet is in the input, plus 8 o. Row r, octet r of the word, is the key's bits from
+/// `bit` + r on: which bits of the octet bit r of the product, the most significant first, is the parity of.
 pub(crate) fn matrix(key: &[u8], bit: usize) -> u64 {
     let row = |row| {
         let [octet, ..] = window(key, bit + row).to_be_bytes();
