@@ -69,7 +69,8 @@ print(digest.hexdigest())
 
 /// A download that takes a while, from this host.
 fn begin_download(lab: &Lab, host: &str, name: &str, url: &str) {
-    let script = lab.state().join("download.py");
+    // One for each: the one before may still be reading its own.
+    let script = lab.state().join(format!("{name}.py"));
     fs::write(&script, DOWNLOAD).unwrap();
     lab.begin(host, name, &format!("/usr/bin/python3 {} {url}", script.display()));
 }
