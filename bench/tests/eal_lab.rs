@@ -249,7 +249,7 @@ fn the_capacity_of_the_table_is_found() {
     let report = measure(
         4096,
         "rfc9693 capacity --start 1024 --most 4096 --resolution 0.3 --safe-rate 4000 --settle 20s \
-         --attempts 4",
+         --attempts 2",
     );
     let kept = figure(&report, "table_capacity/all_kept");
     assert!((1400.0..=2048.0).contains(&kept), "{report}");

@@ -109,11 +109,11 @@ impl Lab {
 
     /// What `traceroute` shows, one probe a hop and one after the other. Its TCP mode misses answers
     /// now and then that its own kernel has got and reset (the director's counters show both), so a
-    /// run with a hop that seems silent is repeated, five times.
+    /// run with a hop that seems silent is repeated, twice.
     pub(crate) fn trace(&self, role: &str, what: &str) -> String {
         let line = format!("traceroute -n -q 1 -N 1 -w 3 {what}");
         let mut text = self.run(role, &line);
-        for _ in 0..5 {
+        for _ in 0..2 {
             if text.contains('*') {
                 text = self.run(role, &line);
             }

@@ -98,8 +98,8 @@ impl<'l> Load<'l> {
         let report: Json = serde_json::from_str(&log).unwrap();
         eprintln!("{name}: {report}");
         assert!(report["lines"].as_u64().unwrap() > self.seconds * 10, "{name}: {report}");
-        // A takeover with some lost segments, which TCP sends again after 0.2, 0.6, 1.4, 3 s.
-        assert!(report["silence"].as_f64().unwrap() < 4.0, "{name}: {report}");
+        // A takeover with some lost segments, which TCP sends again after some tenths of a second.
+        assert!(report["silence"].as_f64().unwrap() < 3.0, "{name}: {report}");
     }
 
     /// Every octet has come, over one connection.

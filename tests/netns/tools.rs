@@ -40,7 +40,7 @@ fn iperf3_measures_one_stream_four_and_datagrams() {
     };
     with_one_and_three_workers(&lab, change, |_| {
         for vip in VIPS {
-            for how in ["", "--parallel 4", "--udp --bitrate 5M --length 1200 --time 2"] {
+            for how in ["", "--parallel 4", "--udp --bitrate 20M --length 1200"] {
                 let report = iperf3(&lab, ("client", "rs1"), bare(vip), 5201, how);
                 let end = &report["end"];
                 if how.starts_with("--udp") {

@@ -111,7 +111,7 @@ fn announcements_are_refreshed_on_both_sides_and_come_again_when_a_worse_one_cla
         for (_, address) in claims {
             let times = capture.times(&announces(address));
             let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            let is_second = |pause: &f64| (0.5..1.5).contains(pause);
+            let is_second = |pause: &f64| (0.8..1.2).contains(pause);
             assert!(pauses.len() >= 4 && pauses.iter().all(is_second), "{address}: {pauses:?}");
         }
     }
@@ -137,13 +137,13 @@ fn announcements_are_refreshed_on_both_sides_and_come_again_when_a_worse_one_cla
             let told = capture.times(&announces(address));
             assert_eq!(told.len(), 3, "{address}: at the takeover and after each claim: {told:?}");
             for (told, claimed) in told[1..].iter().zip(&claimed) {
-                assert!((0.0..0.6).contains(&(told - claimed)), "{address}: {told} {claimed}");
+                assert!((0.0..0.3).contains(&(told - claimed)), "{address}: {told} {claimed}");
             }
         }
         for (family, claimed) in ["ip", "ipv6"].into_iter().zip(&claimed) {
             let said = capture.times(&format!("vrrp.prio == 150 && {family}"));
             let after: Vec<_> = said.iter().map(|at| at - claimed).collect();
-            let is_answer = |after: &f64| (0.0..0.6).contains(after);
+            let is_answer = |after: &f64| (0.0..0.3).contains(after);
             assert!(after.iter().any(is_answer), "{family}: {after:?}");
         }
     }
@@ -178,10 +178,7 @@ fn one_director_alone_answers_for_what_moves_when_a_cable_is_back_and_after_a_fr
 #[test]
 fn advertisements_keep_their_pace_under_load_reloads_and_scrapes() {
     let lab = Lab::pair("pace");
-    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
-        let groups = config["failover"].as_array_mut().unwrap();
-        groups[0].as_table_mut().unwrap().insert("interval".into(), "300ms".into());
-    });
+    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
     let transitions =
         || [&director, &backup].map(|side| side.ask().unwrap()["transitions"].clone());
     let before = transitions();
@@ -206,7 +203,7 @@ fn advertisements_keep_their_pace_under_load_reloads_and_scrapes() {
         let times = capture.times("vrrp.prio == 150");
         let longest = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
         // The lease, after which it would be the master no more.
-        assert!(times.len() > 16 && longest < 0.9, "{} in 6 s, {longest} s apart", times.len());
+        assert!(times.len() > 50 && longest < 0.3, "{} in 6 s, {longest} s apart", times.len());
     }
     for number in 0..VIPS.len() {
         let name = format!("load-{number}");

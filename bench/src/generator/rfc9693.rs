@@ -169,14 +169,9 @@ impl<'a> Bed<'a> {
         Ok(Opened { first, valid: u32::try_from(valid).unwrap_or(u32::MAX), outcome })
     }
 
-    /// The same in an empty table where nothing may be missing; the first flow.
+    /// The same where nothing may be missing; the first flow.
     fn open_all(&mut self, connections: u32) -> Result<u32> {
-        let attempts = self.args.lab.attempts;
-        let is_good = |opened: &Opened| opened.outcome.passed();
-        let Opened { first, valid, outcome } = attempt(attempts, is_good, || {
-            self.settle()?;
-            self.open(connections, self.args.safe_rate)
-        })?;
+        let Opened { first, valid, outcome } = self.open(connections, self.args.safe_rate)?;
         ensure!(
             outcome.passed(),
             "{valid} of {connections} connections are there; lower --safe-rate"
@@ -253,6 +248,7 @@ fn tear_down(args: &RateArgs, report: &mut Report) -> Result<()> {
 /// the last.
 fn forget(bed: &mut Bed<'_>, args: &RateArgs) -> Result<Figure> {
     let address = args.stateful.lab.metrics.context("no metrics")?;
+    bed.settle()?;
     let first = bed.open_all(args.connections)?;
     if bed.is_tcp() {
         bed.close(first, args.connections, args.stateful.safe_rate)?;
