@@ -16,6 +16,7 @@ pub mod failover;
 pub mod handover;
 mod acknowledgements;
 mod announcements;
+mod membership;
 mod neighbor;
 mod outbox;
 mod rates;

@@ -10,6 +10,7 @@ use crate::dataplane::mailbox::ControlMailbox;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{CpuId, InterfaceId, WorkerId};
 use crate::service::{ServerLoads, ServiceTable, SlotRegistry};
+use crate::wire::ethernet::Mac;
 
 /// Everything that the control thread looks after.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Plant {
     pub slots: SlotRegistry,
     /// The table that the workers have now.
     pub table: Arc<ServiceTable>,
+    /// The Ethernet addresses of the interfaces.
+    pub macs: Vec<Mac>,
     /// Ports and packet buffers.
     pub devices: Box<dyn DeviceSource + Send>,
     /// Bound before anything else was started.

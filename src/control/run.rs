@@ -20,6 +20,7 @@ use super::desired::{
 use super::failover::{Failover, Tracks, Transitions, Verdict};
 use super::handover::{Ending, Parts, Succession};
 use super::listeners::SocketFile;
+use super::membership::{self, Membership};
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
@@ -31,6 +32,7 @@ use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{ServerSlot, WorkerId};
 use crate::service::ServiceTable;
+use crate::wire::ethernet::Mac;
 
 /// Pause between two turns while something happens, and while nothing does.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -55,6 +57,9 @@ pub(super) struct Control {
     pages: PagesOwed,
     acknowledgements: Acknowledgements,
     announcements: Announcements,
+    membership: Membership,
+    /// Of the interfaces.
+    macs: Vec<Mac>,
     next_sample: Duration,
     next_step: Duration,
     /// The states of servers when they were last looked at.
@@ -80,6 +85,8 @@ impl Control {
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::staying_addresses(&plant.config);
+        let mut membership = Membership::default();
+        membership.change(now, membership::groups(&plant.config, &plant.macs));
         let neighbors = Neighbors::at_start(&plant.config, plant.handover.taken.as_ref(), now);
         let upgrade = UpgradeStatus::none(plant.handover.taken.as_ref().map(TakenOver::of));
         let succession =
@@ -122,6 +129,8 @@ impl Control {
             pages: PagesOwed::default(),
             acknowledgements,
             announcements: Announcements::of(addresses, now),
+            membership,
+            macs: plant.macs,
             next_sample: now,
             next_step: now,
             states: HashMap::new(),
@@ -206,6 +215,7 @@ impl Control {
 
     fn take_events(&mut self, now: Duration, per_worker: usize) {
         let Self { outbox, neighbors, pages, acknowledgements, busy_until, observed, .. } = self;
+        let membership = &mut self.membership;
         outbox.drain(per_worker, |worker, event| {
             *busy_until = now + BUSY_FOR;
             match event {
@@ -214,6 +224,10 @@ impl Control {
                 }
                 Event::NeighborSeen { interface, address, mac, answer } => {
                     neighbors.seen(now, Neighbor { interface, address }, mac, answer);
+                }
+                Event::ListenersQueried { interface, query } => {
+                    let chance = getrandom::u32().unwrap_or_default();
+                    membership.queried(now, interface, query, chance);
                 }
                 Event::Connections { worker, page } => pages.deliver(worker, page),
                 Event::HandoverBegun { retired } => drop(retired),
@@ -249,6 +263,9 @@ impl Control {
         }
         for &(interface, address) in self.announcements.due(now) {
             self.outbox.send_any(Command::Announce { interface, address });
+        }
+        for (interface, report) in self.membership.due(now) {
+            self.outbox.send_any(Command::ReportListeners { interface, report });
         }
     }
 
@@ -425,6 +442,7 @@ impl Control {
         self.neighbors.require(now, &ownership::essential_neighbors(config));
         let owned = ownership::staying_addresses(config);
         self.announcements.change(now, owned);
+        self.membership.change(now, membership::groups(config, &self.macs));
         if let Some(failover) = &self.observed.failover {
             failover.set_addresses(ownership::moving_addresses(config));
         }

@@ -102,6 +102,9 @@ impl<F: Frame> Pipeline<F> {
             Command::Announce { interface, address } => {
                 local::announce(shared, interface, address, outlet);
             }
+            Command::ReportListeners { interface, report } => {
+                local::report(shared, interface, &report, outlet);
+            }
             Command::ListConnections(page) => self.list(page, now),
             Command::BeginHandover(handover) => {
                 self.shared.handing.walk = Walk::default();

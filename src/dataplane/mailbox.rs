@@ -8,9 +8,11 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::conn::tcp_state::ConnectionState;
 use super::handover::Handover;
+pub use super::local::{GROUPS, ListenerReport};
 use crate::ids::{InterfaceId, TableVersion, WorkerId};
 use crate::service::ServiceTable;
 use crate::wire::ethernet::Mac;
+use crate::wire::mld::Query;
 
 /// Commands that fit a worker's queue.
 pub const COMMANDS: usize = 1024;
@@ -58,6 +60,13 @@ pub enum Command {
         /// The address.
         address: IpAddr,
     },
+    /// Tell a link's routers and switches of groups that the director listens to.
+    ReportListeners {
+        /// Where to tell it.
+        interface: InterfaceId,
+        /// What.
+        report: ListenerReport,
+    },
     /// Fill a page with connections; it comes back as [`Event::Connections`].
     ListConnections(ConnectionPage),
     /// Hand connections over by this; the one before comes back as [`Event::HandoverBegun`].
@@ -95,6 +104,13 @@ pub enum Event {
         /// Whether it answers a question (ARP reply, solicited advertisement); otherwise it only
         /// refreshes an entry that exists.
         answer: bool,
+    },
+    /// A router or switch asks which groups the director listens to.
+    ListenersQueried {
+        /// Where it asks.
+        interface: InterfaceId,
+        /// What.
+        query: Query,
     },
     /// A handover has begun; `retired`: what was used for the one before.
     HandoverBegun {

@@ -97,7 +97,7 @@ drop_reasons! {
     BadChecksum = "bad_checksum",
     /// A source or destination address that cannot be on the wire: multicast or unspecified source, loopback, an address of our own as the source.
     Martian = "martian",
-    /// An ARP or Neighbor Discovery packet that breaks its RFC.
+    /// An ARP, Neighbor Discovery or Multicast Listener Discovery packet that breaks its RFC.
     BadNeighborMessage = "bad_neighbor_message",
     /// A fragment that overlaps what has come of its datagram, and all that follow of it.
     FragmentOverlap = "fragment_overlap",

@@ -163,9 +163,10 @@ fn direct(
         }
     };
     listeners.own();
+    let macs = devices::macs(&config, &ports);
     let failover = channel.map(|channel| FailoverPlant {
         channel,
-        macs: devices::macs(&config, &ports),
+        macs: macs.clone(),
         links: Box::new(watch.links()),
         owners: workers::owners_of_told(steering),
         clock: tsc::now,
@@ -176,6 +177,7 @@ fn direct(
         loads,
         slots,
         table,
+        macs,
         devices: Box::new(devices),
         listeners,
         stop: Arc::clone(&stop.0),

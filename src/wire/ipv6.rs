@@ -63,6 +63,12 @@ pub const fn solicited_node(address: &V6) -> V6 {
 /// All nodes on the link (RFC 4291 section 2.7.1).
 pub const ALL_NODES: V6 = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// Whether an address is a link-local unicast one (RFC 4291 section 2.5.6).
+pub const fn is_link_local(address: &V6) -> bool {
+    let [first, second, ..] = *address;
+    first == 0xfe && second & 0xc0 == 0x80
+}
+
 /// The link-local address that RFC 4291 (appendix A, modified EUI-64) makes of a MAC address.
 pub const fn link_local(mac: &[u8; 6]) -> V6 {
     let mut address = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, 0, 0, 0xff, 0xfe, 0, 0, 0];

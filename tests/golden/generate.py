@@ -9,9 +9,9 @@ the same every time, and is committed.
 import struct
 
 from scapy.all import (
-    ARP, ICMP, IP, TCP, UDP, Ether, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6ND_NA, ICMPv6ND_NS,
-    ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPOption, IPv6, IPv6ExtHdrDestOpt,
-    IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, Raw, raw,
+    ARP, ICMP, IP, TCP, UDP, Ether, ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6MLQuery,
+    ICMPv6MLQuery2, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPOption,
+    IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, Raw, RouterAlert, raw,
 )
 
 import fragments
@@ -316,10 +316,21 @@ def neighbor_discovery():
     case.outside(solicitation(own), ("outside", advertisement(own, PORT0)), consumed=1)
 
     case = Case("nd_messages_of_others_are_not_answered", "Routers' and listeners' messages")
-    for kind in (130, 131, 132, 133, 134, 143):
+    for kind in (131, 132, 133, 134, 143):
         packet = Ether(src=ASKER, dst="33:33:00:00:00:01") / IPv6(
             src="fe80::9", dst="ff02::1", hlim=255, nh=58)
         case.outside(packet / Raw(bytes([kind]) + b"\0" * 23), dropped="not_for_us")
+
+    case = Case("listener_queries", "Of Multicast Listener Discovery, from here and from elsewhere")
+    for message in (ICMPv6MLQuery(), ICMPv6MLQuery2(), ICMPv6MLQuery2(mladdr="ff02::1:ff00:1")):
+        case.outside(listener_query(message), consumed=1)
+    for fields in ({"src": "2001:db8:1::9"}, {"hlim": 255}, {"alert": 1}):
+        case.outside(listener_query(ICMPv6MLQuery2(), **fields), dropped="bad_neighbor_message")
+
+
+def listener_query(message, src="fe80::9", hlim=1, alert=0):
+    return Ether(src=ASKER, dst="33:33:00:00:00:01") / IPv6(src=src, dst="ff02::1", hlim=hlim) \
+        / IPv6ExtHdrHopByHop(options=[RouterAlert(value=alert)]) / message
 
 
 def ping4(target, source="198.18.7.7", link=PORT0, **fields):

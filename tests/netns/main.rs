@@ -32,6 +32,7 @@ mod removal;
 mod restart;
 mod routers;
 mod settings;
+mod snooping;
 mod sync;
 mod takeover;
 mod tools;

@@ -522,6 +522,7 @@ impl TestDirector {
                         self.workers[worker.index()].mailbox.send(command).unwrap();
                     }
                 }
+                Event::ListenersQueried { .. } => self.events.push(event),
                 Event::Installed { .. } | Event::HandoverBegun { .. } => {}
             }
         }

@@ -275,6 +275,7 @@ impl FakeDirector {
                 loads: Arc::clone(&loads),
                 slots,
                 table: Arc::new(table),
+                macs: vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]],
                 devices: Box::new(FakeDevices { link_up: wishes.link_up }),
                 listeners,
                 stop: Arc::default(),
@@ -405,6 +406,7 @@ impl FakeWorker {
             | Command::NeighborUnreachable { .. }
             | Command::Solicit { .. }
             | Command::Announce { .. }
+            | Command::ReportListeners { .. }
             | Command::BeginHandover(_) => {}
         }
     }

@@ -11,6 +11,7 @@ use crate::dataplane::failover::{
     HeardLink, HeardMessage, HeardSync, Hearing, MESSAGE, Message, Unheard,
 };
 use crate::ids::InterfaceId;
+use crate::wire::address::V6;
 use crate::wire::ethernet::Mac;
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6;
@@ -48,6 +49,15 @@ pub fn hearing(config: &Config, group: &FailoverConfig, macs: &[Mac]) -> Hearing
         }),
         accepts: group.accept || group.priority == OWNER,
     }
+}
+
+/// The groups that IPv6 advertisements come to, with their interfaces; those of IPv4 are flooded by
+/// every switch (RFC 4541 section 2.1.2). `macs`: of the interfaces.
+pub(in crate::control) fn groups(config: &Config, macs: &[Mac]) -> Vec<(InterfaceId, V6)> {
+    let group = config.failover.as_ref();
+    let links = group.map(|group| Link::all(config, group, macs)).unwrap_or_default();
+    let has_group = |link: &Link| link.own.is_ipv6() && link.peers.is_empty();
+    links.into_iter().filter(has_group).map(|link| (link.interface, GROUP_V6)).collect()
 }
 
 impl Link {

@@ -42,6 +42,7 @@ pub use health::LinkSource;
 pub(super) use health::Pulse;
 use lease::{Lapse, LeaseWatch};
 use link::Link;
+pub(super) use link::groups;
 pub use link::hearing;
 use status::Shown;
 pub use status::{FailoverStatus, LinkStatus, PeerStatus, RefusedAdvertisements};

@@ -97,7 +97,7 @@ metrics! {
 
     PacketsReceived Counter "packets_received_total" "packets" ["worker"] "Packets taken from receive queues.";
     OctetsReceived Counter "octets_received_total" "octets" ["worker"] "Octets of the received frames, without FCS.";
-    PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, echo replies, errors, pieces of packets that were split.";
+    PacketsOriginated Counter "packets_originated_total" "packets" ["worker"] "Packets that the worker made itself: ARP, Neighbor Discovery, listener reports, echo replies, errors, pieces of packets that were split.";
     PacketsTransmitted Counter "packets_transmitted_total" "packets" ["worker"] "Packets that a transmit queue took.";
     OctetsTransmitted Counter "octets_transmitted_total" "octets" ["worker"] "Octets of the transmitted frames, without FCS.";
     PacketsConsumed Counter "packets_consumed_total" "packets" ["worker"] "Packets that ended here because they were answered or understood.";

@@ -1,11 +1,13 @@
-//! Packets that end at the director: ARP, Neighbor Discovery, echo. And the packets of those
-//! kinds that it sends by itself.
+//! Packets that end at the director: ARP, Neighbor Discovery, Multicast Listener Discovery, echo.
+//! And the packets of those kinds that it sends by itself.
 
 mod arp;
 mod echo;
+mod multicast_listener;
 mod neighbor_discovery;
 
 pub(super) use echo::echo_fragment;
+pub use multicast_listener::{GROUPS, ListenerReport};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,6 +109,18 @@ pub(super) fn tell<F: Frame>(
     originate(shared, interface, outlet, |link, frame| match address {
         IpAddr::V4(v4) => arp::announcement(link, v4.octets(), frame),
         IpAddr::V6(v6) => neighbor_discovery::announcement(link, v6.octets(), frame),
+    });
+}
+
+/// Tells a link's routers and switches of groups that the director listens to.
+pub(super) fn report<F: Frame>(
+    shared: &Shared<F>,
+    interface: InterfaceId,
+    report: &ListenerReport,
+    outlet: &mut impl Outlet<F>,
+) {
+    originate(shared, interface, outlet, |link, frame| {
+        multicast_listener::report(link, report, frame)
     });
 }
 

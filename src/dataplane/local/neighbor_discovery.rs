@@ -1,11 +1,11 @@
 //! Neighbor Discovery (RFC 4861): answers for the director's addresses and VIPs, and learns from
-//! advertisements.
+//! advertisements. And where the other ICMPv6 messages for the director go.
 
 use std::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Outcome, echo};
+use super::{Outcome, echo, multicast_listener};
 use crate::dataplane::classify::Packet;
 use crate::dataplane::frame::Frame;
 use crate::dataplane::interface::Interface;
@@ -19,6 +19,7 @@ use crate::wire::icmpv4::IcmpHeader;
 use crate::wire::icmpv6::{self, LinkLayerOption, NeighborMessage};
 use crate::wire::ipv4::protocol;
 use crate::wire::ipv6::{self, Ipv6Header};
+use crate::wire::mld;
 
 /// What is kept of a received message.
 struct Received {
@@ -54,8 +55,9 @@ pub(super) fn receive<F: Frame>(
                 advertised(shared, interface, &received)
             }
         }
-        // Multicast listener and router messages of other stations (RFC 2710, 3810, 4861).
-        130..=134 | 143 => Outcome::Dropped(DropReason::NotForUs),
+        mld::QUERY => multicast_listener::queried(shared, interface, packet, frame),
+        // Listener and router messages of other stations (RFC 2710, 3810, 4861).
+        131..=134 | mld::REPORT => Outcome::Dropped(DropReason::NotForUs),
         _ => Outcome::Dropped(DropReason::IcmpUnsupported),
     }
 }
