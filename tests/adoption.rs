@@ -12,8 +12,8 @@ mod support;
 
 use pointsman::dataplane::stats::DropReason;
 use pointsman::dataplane::steering::Steering;
-use pointsman::dataplane::sync::{self, SyncConnection};
-use support::director::{IN, PAIR, Setup, TestDirector};
+use pointsman::dataplane::sync::{self, SyncConnection, SyncKind};
+use support::director::{IN, OUT, PAIR, Setup, TestDirector};
 use support::packet::{ACK, FIN, PacketBuilder, SYN, assert_checksums, ends};
 
 const SERVICES: &str = r#"
@@ -264,4 +264,75 @@ fn what_was_told_last_before_a_takeover_is_taken_over_and_replaces_nothing_newer
     let ack = again.packet(&again.host, again.vip).flags(ACK);
     assert_eq!(pass(&mut director, ack).0, local);
     assert_eq!(director.list().len(), begun.len());
+}
+
+const SHORT: &str = r#"
+[[service]]
+name = "dns"
+listen = "udp://192.0.2.100:53"
+timeouts = { udp = "6s" }
+servers = [{ address = "10.0.0.12:5353" }]
+"#;
+
+/// A flow that another director would forget between two rounds of the usual time.
+#[test]
+fn a_busy_connection_is_told_again_before_its_short_idle_time_is_over() {
+    let mut director = Setup::with_services(&format!("{PAIR}{SHORT}")).start();
+    director.stand(true);
+    let ask = PacketBuilder::udp("192.0.2.10:4000", "192.0.2.100:53").build();
+    let mut last = 0;
+    for ms in (0..60_000).step_by(250) {
+        director.receive(OUT, &ask);
+        director.take_sent();
+        director.advance(250);
+        if !told(&director).is_empty() {
+            last = ms;
+        }
+        assert!(ms - last <= 3000, "nothing was told from {last} to {ms} ms");
+    }
+}
+
+const STICKY: &str = r#"
+[[service]]
+name = "sticky"
+listen = "tcp://192.0.2.100:80"
+scheduler = "rr"
+persistence = "6m"
+servers = [{ address = "10.0.0.11:8080" }, { address = "10.0.0.12:8080" }]
+"#;
+
+/// Opens a connection through the VIP; the server.
+fn opens(director: &mut TestDirector, client: &str) -> String {
+    director.receive(OUT, &PacketBuilder::tcp(client, VIP).flags(SYN).build());
+    ends(&director.sent_one().octets).1.to_string()
+}
+
+#[test]
+fn a_template_that_comes_late_does_not_move_a_client() {
+    let start = || Setup::with_services(&format!("{PAIR}{STICKY}")).start();
+    let (mut before, mut director) = (start(), start());
+    before.stand(true);
+    let first = opens(&mut before, "198.18.0.1:4000");
+    before.advance(30_000);
+    let templates: Vec<_> =
+        told(&before).into_iter().filter(|told| told.kind == SyncKind::Template).collect();
+    assert_eq!(templates.len(), 1);
+    director.stand(true);
+    // The other host has the turn of the first server.
+    assert_eq!(opens(&mut director, "198.18.0.2:4000"), first);
+    let second = opens(&mut director, "198.18.0.1:4001");
+    assert_ne!(second, first);
+    let channel = director.failover.clone().unwrap();
+    assert!(channel.sync.bring(pointsman::ids::WorkerId(0), templates[0]));
+    director.settle();
+    assert_eq!(opens(&mut director, "198.18.0.1:4002"), second);
+    // A standby takes it.
+    let mut standby = start();
+    standby.stand(false);
+    let channel = standby.failover.clone().unwrap();
+    assert!(channel.sync.bring(pointsman::ids::WorkerId(0), templates[0]));
+    standby.settle();
+    standby.stand(true);
+    assert_eq!(opens(&mut standby, "198.18.0.2:4000"), first);
+    assert_eq!(opens(&mut standby, "198.18.0.1:4001"), first);
 }

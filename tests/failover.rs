@@ -14,10 +14,11 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use pointsman::dataplane::failover::{Errand, Message, Unheard};
+use pointsman::dataplane::mailbox::{Command, Event};
 use pointsman::dataplane::stats::DropReason;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
-use support::director::{IN, OUT, PAIR, Setup, TestDirector};
+use support::director::{IN, OUT, PAIR, Setup, TestDirector, set_cycles};
 use support::packet::{
     CLIENT_SIDE, INSIDE, Mac, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
     echo, icmpv6, internet_checksum,
@@ -138,22 +139,128 @@ fn what_was_to_be_said_in_a_term_that_is_over_is_not_said() {
     director.sent_one();
 }
 
+/// An advertisement leaves.
+fn say_to(interface: InterfaceId, destination: [u8; 4]) -> Errand {
+    Errand::Send(Message {
+        interface,
+        source_mac: None,
+        source: [192, 0, 2, 1].into(),
+        destination: destination.into(),
+        protocol: 112,
+        hop_limit: 255,
+        payload: ArrayVec::new(),
+    })
+}
+
+fn say(interface: InterfaceId) -> Errand {
+    say_to(interface, [224, 0, 0, 18])
+}
+
+/// A process that was stopped goes on where it was, in the same term.
+#[test]
+fn what_waited_while_a_lease_ended_is_not_said() {
+    let mut director = pair("");
+    let channel = director.failover.clone().unwrap();
+    channel.standing.begin_term();
+    assert!(channel.ask(say(OUT)) && channel.ask(Errand::Renew(channel.standing.lease(1 << 32))));
+    director.settle();
+    director.sent_one();
+    assert!(channel.ask(say(OUT)));
+    director.settle();
+    director.sent_one();
+    assert!(channel.ask(say(OUT)) && channel.ask(Errand::Renew(channel.standing.lease(1 << 34))));
+    set_cycles(1 << 33);
+    director.settle();
+    assert!(director.take_sent().is_empty() && !channel.is_asked());
+    assert!(!channel.standing.is_active(1 << 33));
+    // The last word of one that has noticed.
+    channel.standing.begin_term();
+    assert!(channel.ask(say(OUT)));
+    director.settle();
+    director.sent_one();
+}
+
+#[test]
+fn an_advertisement_to_one_that_is_not_there_does_not_wait_for_it() {
+    let peers = "peers = [\"192.0.2.2\", \"2001:db8:1::2\", \"10.0.0.3\", \"fd00::3\"]";
+    let mut director = active(peers);
+    let channel = director.failover.clone().unwrap();
+    assert!(channel.ask(say_to(OUT, [192, 0, 2, 2])));
+    director.settle();
+    assert_eq!((director.take_sent().len(), director.held()), (0, 0));
+    assert_eq!(director.dropped(DropReason::NeighborUnreachable), 1);
+    director.set_neighbor(OUT, [192, 0, 2, 2].into(), CLIENT_SIDE, false);
+    assert!(director.take_sent().is_empty());
+    assert!(channel.ask(say_to(OUT, [192, 0, 2, 2])));
+    director.settle();
+    assert_eq!(director.sent_one().octets[..6], CLIENT_SIDE);
+    director.check_books();
+}
+
+/// What floats is all that the interfaces have.
+fn owned(more: &str) -> String {
+    [
+        ("192.0.2.100", "192.0.2.1"),
+        ("2001:db8:1::100", "2001:db8:1::1"),
+        ("10.0.0.254", "10.0.0.1"),
+        ("fd00::254", "fd00::1"),
+    ]
+    .iter()
+    .fold(services(more), |text, (from, to)| text.replace(from, to))
+}
+
+/// An owner that floats all that it has on a link: whoever it asks must not learn that it has it.
+#[test]
+fn an_owner_that_stands_by_asks_from_no_address_that_floats() {
+    let floats = owned("priority = 255");
+    let mut director = Setup::with_services(&floats).start();
+    let ask = |address: &'static str| {
+        let address = address.parse().unwrap();
+        move || Command::Solicit { interface: IN, address, station: None, only_if_used: false }
+    };
+    let link_local = "fe80::ff:fe00:1fe";
+    for (is_active, v4, v6) in [(true, "10.0.0.1", "fd00::1"), (false, "0.0.0.0", link_local)] {
+        director.stand(is_active);
+        director.command_all(ask("10.0.0.50"));
+        let expected = arp(1, (INSIDE, v4), ([0; 6], "10.0.0.50"), (INSIDE, ALL));
+        assert_eq!(director.sent_one().octets, expected);
+        director.command_all(ask("fd00::50"));
+        let frame = director.sent_one().octets;
+        assert_eq!(frame[22..38], v6.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        // The answer is one, although it is to nobody.
+        let asked = (INSIDE, v4);
+        director.events.clear();
+        director.receive(IN, &arp(2, (SERVER_SIDE, "10.0.0.50"), asked, (SERVER_SIDE, INSIDE)));
+        let answered = matches!(
+            director.events[..],
+            [Event::NeighborSeen { interface: IN, mac: SERVER_SIDE, answer: true, .. }]
+        );
+        assert!(answered, "{:?}", director.events);
+    }
+    assert_eq!(director.drops(), std::collections::BTreeMap::new());
+}
+
+#[test]
+fn the_active_owner_asks_with_the_virtual_mac() {
+    let floats = owned("priority = 255\nvirtual_mac = true");
+    let mut director = Setup::with_services(&floats).start();
+    director.stand(true);
+    let address = "10.0.0.50".parse().unwrap();
+    director.command_all(|| Command::Solicit {
+        interface: IN,
+        address,
+        station: None,
+        only_if_used: false,
+    });
+    let expected = arp(1, (VIRTUAL_V4, "10.0.0.1"), ([0; 6], "10.0.0.50"), (VIRTUAL_V4, ALL));
+    assert_eq!(director.sent_one().octets, expected);
+}
+
 /// By an interface that there is not nothing leaves.
 #[test]
 fn what_does_not_leave_costs_the_lease_of_its_own_term_alone() {
     let mut director = pair("");
     let channel = director.failover.clone().unwrap();
-    let say = |interface| {
-        Errand::Send(Message {
-            interface,
-            source_mac: None,
-            source: [192, 0, 2, 1].into(),
-            destination: [224, 0, 0, 18].into(),
-            protocol: 112,
-            hop_limit: 255,
-            payload: ArrayVec::new(),
-        })
-    };
     let mut is_renewed = |interface| {
         assert!(channel.ask(say(interface)));
         assert!(channel.ask(Errand::Renew(channel.standing.lease(u64::MAX))));
@@ -431,4 +538,52 @@ fn with_peers_nobody_else_is_heard() {
     }
     assert!(channel.heard().is_none());
     assert_eq!(channel.refused(Unheard::Sender), 3);
+}
+
+/// A message of the synchronisation with so many octets of UDP to an address of the director's own.
+fn told_alone(hop_limit: u8, octets: usize) -> Vec<u8> {
+    let mut payload = synchronisation(8848)[34..].to_vec();
+    payload.resize(octets, 0);
+    payload[4..6].copy_from_slice(&(octets as u16).to_be_bytes());
+    let mut frame = to_group("10.0.0.3", [10, 0, 0, 1], hop_limit, 17, &payload);
+    frame[..6].copy_from_slice(&INSIDE);
+    frame
+}
+
+#[test]
+fn synchronisation_comes_from_the_link_alone() {
+    for (peers, hop_limit, is_heard) in [
+        // To the group, or from a peer on the link.
+        ("", 255, false),
+        ("", 1, false),
+        ("peers = [\"10.0.0.3\"]", 255, true),
+        ("peers = [\"10.0.0.3\"]", 254, false),
+        ("peers = [\"10.0.0.4\"]", 255, false),
+    ] {
+        let mut director = pair(&format!("sync = {{ {peers} }}"));
+        director.stand(false);
+        let channel = director.failover.clone().unwrap();
+        director.receive(IN, &told_alone(hop_limit, 16));
+        assert_eq!(channel.sync.heard().is_some(), is_heard, "{peers} {hop_limit}");
+        assert_eq!(channel.refused_synchronisation(), u64::from(!is_heard));
+        director.receive(IN, &synchronisation(8848));
+        assert_eq!(channel.sync.heard().is_some(), !peers.contains("0.4"), "the group: {peers}");
+    }
+}
+
+/// An IPVS fills packets of 1500 octets.
+#[test]
+fn a_message_that_fills_a_packet_is_heard() {
+    let mut director = pair("sync = { peers = [\"10.0.0.3\"] }");
+    director.stand(false);
+    let channel = director.failover.clone().unwrap();
+    director.receive(IN, &told_alone(255, 1480));
+    assert_eq!(channel.sync.heard().unwrap().payload.len(), 1480);
+}
+
+#[test]
+fn the_way_to_a_peer_of_the_synchronisation_is_always_known() {
+    let setup = Setup::with_services(&services("sync = { peers = [\"10.0.0.3\"] }"));
+    let essential = pointsman::control::essential_neighbors(&setup.config);
+    assert!(essential.iter().any(|known| known.address == IpAddr::from([10, 0, 0, 3])));
 }

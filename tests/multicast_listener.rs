@@ -59,9 +59,9 @@ fn started(mut setup: Setup) -> TestDirector {
 }
 
 fn asked(director: &mut TestDirector) -> Vec<Query> {
-    let query = |event: Event| match event {
-        Event::ListenersQueried { interface: OUT, query } => query,
-        other => panic!("{other:?}"),
+    let query = |event: Event| {
+        let Event::ListenersQueried { interface: OUT, query } = event else { panic!("{event:?}") };
+        query
     };
     director.events.drain(..).map(query).collect()
 }

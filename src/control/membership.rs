@@ -26,12 +26,12 @@ const VERSION_1_FOR: Duration = Duration::from_secs(260);
 const ANSWER_EVERY: Duration = Duration::from_millis(100);
 
 /// A group, and a link that it is listened to on.
-pub(super) type Listener = (InterfaceId, V6);
+type Listener = (InterfaceId, V6);
 
 /// The solicited-node groups of all IPv6 addresses that the director, or the other one of its pair
 /// while that is the active one, answers for, and the group of advertisements. Where there is no
 /// such address there is no group. `macs`: of the interfaces.
-pub(super) fn groups(config: &Config, macs: &[Mac]) -> BTreeSet<Listener> {
+fn groups(config: &Config, macs: &[Mac]) -> BTreeSet<Listener> {
     let owned = ownership::owned_addresses(config).into_iter();
     let owned = owned.filter_map(|(id, address)| Some((id, V6::from_ip(address)?)));
     let mut addresses: BTreeSet<Listener> = owned.collect();
@@ -45,6 +45,8 @@ pub(super) fn groups(config: &Config, macs: &[Mac]) -> BTreeSet<Listener> {
 /// Which links have yet to be told what.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
+    /// Of the interfaces.
+    macs: Vec<Mac>,
     groups: BTreeSet<Listener>,
     /// What has changed, and how often that is still to be told.
     changes: BTreeMap<Listener, (Listening, u8)>,
@@ -63,8 +65,20 @@ struct Link {
 }
 
 impl Membership {
+    /// The director begins with this configuration. `macs`: of the interfaces.
+    pub(super) fn at_start(config: &Config, macs: Vec<Mac>, now: Duration) -> Self {
+        let mut membership = Self { macs, ..Self::default() };
+        membership.adopt(now, config);
+        membership
+    }
+
+    /// This configuration is in force from now on.
+    pub(super) fn adopt(&mut self, now: Duration, config: &Config) {
+        self.change(now, groups(config, &self.macs));
+    }
+
     /// The director listens to these from now on.
-    pub(super) fn change(&mut self, now: Duration, groups: BTreeSet<Listener>) {
+    fn change(&mut self, now: Duration, groups: BTreeSet<Listener>) {
         let begun = groups.difference(&self.groups).map(|group| (*group, Listening::Begins));
         let ended = self.groups.difference(&groups).map(|group| (*group, Listening::Ends));
         let news: Vec<_> = begun.chain(ended).collect();
@@ -91,7 +105,7 @@ impl Membership {
         if asked.is_empty() {
             return;
         }
-        let delay = u64::from(query.within) * u64::from(chance) >> 32;
+        let delay = (u64::from(query.within) * u64::from(chance)) >> 32;
         let at = (now + Duration::from_millis(delay)).max(link.free);
         let (due, groups) = link.answer.get_or_insert_with(|| (at, BTreeSet::new()));
         *due = at.min(*due);

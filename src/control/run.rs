@@ -20,7 +20,7 @@ use super::desired::{
 use super::failover::{Failover, Tracks, Transitions, Verdict};
 use super::handover::{Ending, Parts, Succession};
 use super::listeners::SocketFile;
-use super::membership::{self, Membership};
+use super::membership::Membership;
 use super::neighbor::{Action, Audience, Neighbors};
 use super::observed::{Clock, Observed, Shared, Worker, unix_seconds};
 use super::outbox::Outbox;
@@ -32,7 +32,6 @@ use crate::dataplane::mailbox::{Command, ConnectionPage, Event};
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::{ServerSlot, WorkerId};
 use crate::service::ServiceTable;
-use crate::wire::ethernet::Mac;
 
 /// Pause between two turns while something happens, and while nothing does.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -58,8 +57,6 @@ pub(super) struct Control {
     acknowledgements: Acknowledgements,
     announcements: Announcements,
     membership: Membership,
-    /// Of the interfaces.
-    macs: Vec<Mac>,
     next_sample: Duration,
     next_step: Duration,
     /// The states of servers when they were last looked at.
@@ -85,8 +82,7 @@ impl Control {
         let ids = plant.workers.iter().map(|worker| worker.id);
         let acknowledgements = Acknowledgements::new(ids, state.version());
         let addresses = ownership::staying_addresses(&plant.config);
-        let mut membership = Membership::default();
-        membership.change(now, membership::groups(&plant.config, &plant.macs));
+        let membership = Membership::at_start(&plant.config, plant.macs, now);
         let neighbors = Neighbors::at_start(&plant.config, plant.handover.taken.as_ref(), now);
         let upgrade = UpgradeStatus::none(plant.handover.taken.as_ref().map(TakenOver::of));
         let succession =
@@ -94,9 +90,7 @@ impl Control {
         let stats: Vec<_> = plant.workers.iter().map(Worker::of).collect();
         let mailboxes = plant.workers.into_iter().map(|worker| (worker.id, worker.mailbox));
         let outbox = Outbox::new(mailboxes);
-        let track = plant.config.failover.as_ref().map(|group| Tracks::of(&group.track));
-        let mut tracks = track.unwrap_or_default();
-        let tracked = tracks.news(state.inventory()).unwrap_or_default();
+        let (tracks, tracked) = tracked_at_start(&plant.config, &state);
         let workers = stats.iter().map(|worker| Arc::clone(&worker.stats)).collect();
         let (failover, transitions) =
             pair(plant.failover, &plant.config, workers, tracked).map_err(StartError::Thread)?;
@@ -130,7 +124,6 @@ impl Control {
             acknowledgements,
             announcements: Announcements::of(addresses, now),
             membership,
-            macs: plant.macs,
             next_sample: now,
             next_step: now,
             states: HashMap::new(),
@@ -442,7 +435,7 @@ impl Control {
         self.neighbors.require(now, &ownership::essential_neighbors(config));
         let owned = ownership::staying_addresses(config);
         self.announcements.change(now, owned);
-        self.membership.change(now, membership::groups(config, &self.macs));
+        self.membership.adopt(now, config);
         if let Some(failover) = &self.observed.failover {
             failover.set_addresses(ownership::moving_addresses(config));
         }
@@ -541,6 +534,14 @@ impl Control {
             }
         }
     }
+}
+
+/// What is tracked, and what that comes to.
+fn tracked_at_start(config: &Config, state: &DesiredState) -> (Tracks, Verdict) {
+    let track = config.failover.as_ref().map(|group| Tracks::of(&group.track));
+    let mut tracks = track.unwrap_or_default();
+    let verdict = tracks.news(state.inventory()).unwrap_or_default();
+    (tracks, verdict)
 }
 
 /// Starts the failover thread, where the director is one of a pair.

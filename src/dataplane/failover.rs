@@ -30,7 +30,7 @@ use crate::wire::flow_key::FlowKey;
 use crate::wire::{ipv4, ipvs_sync};
 
 pub use super::hearing::{HeardLink, HeardSync, Hearing, Unheard};
-pub use super::message::{MESSAGE, Message};
+pub use super::message::{LONGEST_HEARD, MESSAGE, Message};
 
 /// Errands and packets that fit the queues.
 const ERRANDS: usize = 256;
@@ -151,7 +151,7 @@ pub struct HeardMessage {
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// What IP carries.
-    pub payload: ArrayVec<u8, MESSAGE>,
+    pub payload: ArrayVec<u8, LONGEST_HEARD>,
 }
 
 /// What workers and the failover thread share.
@@ -329,6 +329,8 @@ impl<F: Frame> Pipeline<F> {
             };
             shared.spoken.go_on(term);
             match errand {
+                // It waited while this director stood still: another one may be the active one.
+                Errand::Send(_) if shared.has_lost_lease() => {}
                 Errand::Send(message) => shared.advertise(&message, outlet),
                 Errand::Renew(lease) => shared.renew(lease),
                 // The lease may have just been renewed, or just ended: this round does not know.
@@ -363,6 +365,12 @@ impl<F: Frame> Shared<F> {
     fn holds_lease(&self) -> bool {
         let channel = self.failover.as_ref();
         channel.is_some_and(|channel| channel.standing.is_active((channel.clock)()))
+    }
+
+    /// Whether it had a lease in this term that is over.
+    fn has_lost_lease(&self) -> bool {
+        let had = self.failover.as_ref().is_some_and(|channel| channel.standing.until() != 0);
+        had && !self.holds_lease()
     }
 
     /// Whether a packet to no service is one of the synchronisation that is sent to this director

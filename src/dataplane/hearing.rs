@@ -174,8 +174,14 @@ impl Hearing {
         let Some(sync) = &self.sync else { return Ruling::Unwanted };
         let udp = UdpHeader::ref_from_prefix(overheard.payload);
         let is_to_port = udp.is_ok_and(|(udp, _)| udp.destination_port.get() == ipvs_sync::PORT);
-        let source = overheard.ends.source;
-        let is_peer = sync.peers.is_empty() || sync.peers.contains(&source);
+        let Ends { source, destination } = overheard.ends;
+        // What comes from beyond the link is to no group, and has another hop limit.
+        let is_peer = if sync.peers.is_empty() {
+            destination.is_multicast()
+        } else {
+            let is_near = destination.is_multicast() || overheard.hop_limit == HOP_LIMIT;
+            sync.peers.contains(&source) && is_near
+        };
         if overheard.interface != sync.interface || !is_to_port {
             Ruling::Refused
         } else if sync.own.contains(&source) {

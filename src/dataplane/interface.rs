@@ -129,6 +129,18 @@ impl Interface {
         }
         self.network_of(neighbor).map(IpNet::addr).or_else(of_family)
     }
+
+    /// As whom to ask for a neighbour, and with which Ethernet address. `None`: as nobody, for the
+    /// address to ask from floats and the other director has it: whoever is asked would learn
+    /// otherwise.
+    pub(super) fn asks_as(&self, neighbor: IpAddr, is_active: bool) -> (Option<IpAddr>, Mac) {
+        match self.source_for(neighbor) {
+            Some(source) if is_active || !self.floating.contains(&source) => {
+                (Some(source), self.mac_of(source))
+            }
+            Some(_) | None => (None, self.mac),
+        }
+    }
 }
 
 /// The interfaces of one port.

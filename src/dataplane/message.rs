@@ -19,6 +19,9 @@ use crate::wire::{U16, checksum};
 /// Octets of the longest message: what fits a link, without the IP header.
 pub const MESSAGE: usize = 1460;
 
+/// Octets of the longest message that is heard: an IPVS fills a packet of 1500.
+pub const LONGEST_HEARD: usize = 1480;
+
 /// A message over IP that the failover thread has sent.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -96,7 +99,12 @@ impl<F: Frame> Shared<F> {
         let known = self.next_hops.get(hop);
         let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
         let Some(entry) = known.copied() else {
-            self.send(hop, 0, frame, outlet);
+            if is_urgent {
+                // It would be out of date when the address is known, which is asked for anyway.
+                self.drop(frame, DropReason::NeighborUnreachable, outlet);
+            } else {
+                self.send(hop, 0, frame, outlet);
+            }
             return Ok(());
         };
         if let Ok((link, _)) = EthernetHeader::mut_from_prefix(frame.octets_mut()) {

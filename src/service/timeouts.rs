@@ -164,6 +164,15 @@ impl Timeouts {
     }
 }
 
+impl IdleTimes {
+    /// The shortest idle time of a state that a connection may be in for long, while its packets pass,
+    /// milliseconds.
+    pub fn shortest_of_lasting(&self) -> u32 {
+        let streams = [self.established, self.fin_wait, self.close_wait, self.sctp_established];
+        streams.into_iter().fold(self.udp, u32::min)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self::preset(TimeoutPreset::default())

@@ -86,11 +86,11 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Listening {
-    /// It listens (the answer to a query): MODE_IS_EXCLUDE, of no source.
+    /// It listens (the answer to a query): `MODE_IS_EXCLUDE`, of no source.
     Is = 2,
-    /// It does not any more: CHANGE_TO_INCLUDE, of no source.
+    /// It does not any more: `CHANGE_TO_INCLUDE`, of no source.
     Ends = 3,
-    /// It does from now on: CHANGE_TO_EXCLUDE, of no source.
+    /// It does from now on: `CHANGE_TO_EXCLUDE`, of no source.
     Begins = 4,
 }
 

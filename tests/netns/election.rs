@@ -167,3 +167,41 @@ fn by_version_2_another_password_and_another_interval_are_refused_and_told() {
     backup.becomes("master");
     backup.stop();
 }
+
+/// The addresses that each director keeps.
+const STAY: [(&str, [&str; 4]); 2] = [
+    ("director", ["192.0.2.1", "2001:db8:1::1", "10.0.0.2", "fd00:a::2"]),
+    ("backup", ["192.0.2.2", "2001:db8:1::2", "10.0.0.3", "fd00:a::3"]),
+];
+
+#[test]
+fn two_directors_elect_by_unicast_alone() {
+    let lab = Lab::pair("unicast");
+    let places = [("street", "to-backup"), ("switch", "to-backup")];
+    let filter = "ip proto 112 or ip6 proto 112 or udp port 8848";
+    let captures = places.map(|place| Capture::begin(&lab, place, filter));
+    let sides = [0, 1].map(|place| {
+        let ((role, _), (_, peers)) = (STAY[place], STAY[1 - place]);
+        let mut config = Side::config(&lab, role, "0");
+        set(&mut config, &format!("peers = {peers:?}\nsync = {{ peers = [{:?}] }}", peers[2]));
+        let side = Side::start(&lab, role, &config);
+        side.becomes(if place == 0 { "master" } else { "backup" });
+        side
+    });
+    let [director, backup] = sides;
+    answers_alone(&lab, "director");
+    all_have_asked(&lab);
+    director.dies();
+    backup.becomes("master");
+    answers_alone(&lab, "backup");
+    backup.stop();
+    captures.iter().for_each(Capture::end);
+    for capture in &captures {
+        let count = |filter: &str| capture.read(filter, &["frame.number"]).len();
+        for family in ["ip", "ipv6"] {
+            assert!(count(&format!("vrrp && {family}")) > 0, "{family}");
+        }
+        assert_eq!(count("eth.dst.ig == 1"), 0, "to a group");
+    }
+    assert!(!captures[1].read("udp.port == 8848", &["frame.number"]).is_empty());
+}

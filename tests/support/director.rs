@@ -1,6 +1,7 @@
 //! A director without ports: its workers' pipelines on frames in memory, a clock that stands
 //! still, and a stand-in for the control thread. After every step the books are checked.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -220,13 +221,22 @@ fn group(setup: &Setup) -> impl Iterator<Item = &FailoverConfig> {
     setup.config.failover.iter()
 }
 
+thread_local! {
+    static CYCLES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What the time stamp counter says to the failover side from now on.
+pub fn set_cycles(cycles: u64) {
+    CYCLES.set(cycles);
+}
+
 /// What workers and the failover thread share.
 fn channel(setup: &Setup) -> Option<Arc<FailoverChannel>> {
     let macs = ports(&setup.config).into_iter().map(|port| setup.macs[port.index()]);
     let macs: Vec<_> = macs.collect();
     let hearing =
         group(setup).map(|group| failover::hearing(&setup.config, group, &macs)).next()?;
-    Some(Arc::new(FailoverChannel::new(setup.workers.into(), hearing, || 0)))
+    Some(Arc::new(FailoverChannel::new(setup.workers.into(), hearing, || CYCLES.get())))
 }
 
 fn interfaces(setup: &Setup) -> Interfaces {

@@ -19,10 +19,10 @@ mod weight_file;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -102,10 +102,28 @@ enum Word {
     Stop(Arc<AtomicBool>),
 }
 
+/// What the thread is told. It takes the lock only where nobody has it: whoever it interrupts goes on
+/// after it, and a queue on which it waits for the others would keep its CPU for ever.
+#[derive(Debug, Default)]
+struct Words(Mutex<VecDeque<Word>>);
+
+impl Words {
+    fn put(&self, word: Word) {
+        if let Ok(mut words) = self.0.lock() {
+            words.push_back(word);
+        }
+    }
+
+    /// The next one, unless another thread is at them just now.
+    fn take(&self) -> Option<Word> {
+        self.0.try_lock().ok()?.pop_front()
+    }
+}
+
 /// The failover thread, from outside.
 #[derive(Debug)]
 pub(super) struct Failover {
-    words: Sender<Word>,
+    words: Arc<Words>,
     shown: Arc<Shown>,
     sync_counts: Arc<SyncCounts>,
     pulse: Pulse,
@@ -121,7 +139,8 @@ impl Failover {
     ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Transition>)> {
         let links = Link::all(config, group, &plant.macs);
         let pulse = Pulse::default();
-        let (words, told) = mpsc::channel();
+        let words = Arc::<Words>::default();
+        let told = Arc::clone(&words);
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
         let shown = Arc::<Shown>::default();
         let health = Health::new(plant.links, workers, pulse.clone());
@@ -198,8 +217,13 @@ impl Failover {
         FailoverStatus { connection_message_refused: self.sync_counts.refusal(), ..status }
     }
 
+    /// Tells the thread; `false`: it is gone.
     fn tell(&self, word: Word) -> bool {
-        self.words.send(word).is_ok()
+        let is_there = Arc::strong_count(&self.words) > 1;
+        if is_there {
+            self.words.put(word);
+        }
+        is_there
     }
 }
 
@@ -214,7 +238,7 @@ struct Turner {
     cycles_per_us: u64,
     cpu: CpuId,
     pause: Duration,
-    told: Receiver<Word>,
+    told: Arc<Words>,
     transitions: tokio_mpsc::UnboundedSender<Transition>,
     shown: Arc<Shown>,
     counts: status::Counts,
@@ -338,7 +362,7 @@ impl Turner {
         election: &mut Election,
         actions: &mut Vec<Action>,
     ) -> Option<Arc<AtomicBool>> {
-        while let Ok(word) = self.told.try_recv() {
+        while let Some(word) = self.told.take() {
             match word {
                 Word::Addresses(addresses) => self.announcer.set(addresses),
                 Word::Tracked(verdict) => {

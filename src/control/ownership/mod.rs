@@ -117,8 +117,9 @@ pub fn essential_neighbors(config: &Config) -> BTreeSet<Neighbor> {
             neighbors.insert(Neighbor { interface, address });
         }
     }
-    for peer in config.failover.iter().flat_map(|group| &group.peers) {
-        neighbors.extend(next_hop(config, *peer));
+    if let Some(group) = &config.failover {
+        let told = group.sync.iter().flat_map(|sync| &sync.peers);
+        neighbors.extend(group.peers.iter().chain(told).filter_map(|peer| next_hop(config, *peer)));
     }
     for service in &config.services {
         let servers = service.servers.iter().map(|server| server.address.ip());

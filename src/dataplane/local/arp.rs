@@ -10,7 +10,7 @@ use crate::dataplane::interface::Interface;
 use crate::dataplane::shared::Shared;
 use crate::dataplane::stats::DropReason;
 use crate::wire::U16;
-use crate::wire::address::V4;
+use crate::wire::address::{Address, V4};
 use crate::wire::arp::{self, ArpPacket};
 use crate::wire::ethernet::{self, EthernetHeader, Mac, ether_type};
 
@@ -38,7 +38,10 @@ pub(super) fn receive<F: Frame>(
     }
     let sender = IpAddr::from(packet.sender_ip);
     let target = IpAddr::from(packet.target_ip);
-    let for_us = shared.answers(interface, target);
+    let answers_nobody = packet.operation.get() == arp::REPLY
+        && packet.target_ip == V4::default()
+        && packet.target_mac == interface.mac;
+    let for_us = answers_nobody || shared.answers(interface, target);
     if shared.is_ours(packet.sender_ip) {
         if !shared.is_active && !interface.owns(sender) {
             // The active director.
@@ -90,18 +93,17 @@ fn write<F: Frame>(frame: &mut F, to: Mac, packet: &ArpPacket) -> Option<()> {
     packet.write_to_prefix(rest).ok()
 }
 
-/// Who has `neighbor`? To one station or to all.
+/// Who has `neighbor`? To one station or to all. Who has no address to ask from asks as a probe does
+/// (RFC 5227 section 2.1.1), which nobody learns anything from.
 pub(super) fn request<F: Frame>(
-    link: &Interface,
+    (link, is_active): (&Interface, bool),
     neighbor: V4,
     station: Option<Mac>,
     frame: &mut F,
 ) -> Option<()> {
-    let source = match link.source_for(IpAddr::from(neighbor)) {
-        Some(IpAddr::V4(v4)) => v4.octets(),
-        _ => V4::default(),
-    };
-    let packet = ArpPacket::new(arp::REQUEST, (link.mac, source), ([0; 6], neighbor));
+    let (source, mac) = link.asks_as(IpAddr::from(neighbor), is_active);
+    let source = source.and_then(V4::from_ip).unwrap_or_default();
+    let packet = ArpPacket::new(arp::REQUEST, (mac, source), ([0; 6], neighbor));
     write(frame, station.unwrap_or(ethernet::BROADCAST), &packet)
 }
 

@@ -80,9 +80,12 @@ pub(super) fn solicit<F: Frame>(
     station: Option<Mac>,
     outlet: &mut impl Outlet<F>,
 ) {
-    originate(shared, interface, outlet, |link, frame| match neighbor {
-        IpAddr::V4(v4) => arp::request(link, v4.octets(), station, frame),
-        IpAddr::V6(v6) => neighbor_discovery::solicitation(link, v6.octets(), station, frame),
+    originate(shared, interface, outlet, |link, frame| {
+        let link = (link, shared.is_active);
+        match neighbor {
+            IpAddr::V4(v4) => arp::request(link, v4.octets(), station, frame),
+            IpAddr::V6(v6) => neighbor_discovery::solicitation(link, v6.octets(), station, frame),
+        }
     });
 }
 

@@ -227,14 +227,14 @@ impl Message {
 
 /// Who has `neighbor`? To one station, or to its solicited-node group.
 pub(super) fn solicitation<F: Frame>(
-    link: &Interface,
+    (link, is_active): (&Interface, bool),
     neighbor: V6,
     station: Option<Mac>,
     frame: &mut F,
 ) -> Option<()> {
-    let source = link.source_for(IpAddr::from(neighbor)).and_then(V6::from_ip)?;
-    let message =
-        Message { mac: link.mac, kind: icmpv6::NEIGHBOR_SOLICITATION, flags: 0, target: neighbor };
+    let (source, mac) = link.asks_as(IpAddr::from(neighbor), is_active);
+    let source = V6::from_ip(source.unwrap_or_else(|| link.link_local()))?;
+    let message = Message { mac, kind: icmpv6::NEIGHBOR_SOLICITATION, flags: 0, target: neighbor };
     if let Some(mac) = station {
         return message.write(frame, source, neighbor, mac);
     }

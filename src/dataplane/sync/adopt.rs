@@ -227,7 +227,12 @@ impl<F: Frame> Shared<F> {
         let key = TemplateKey::new(service.id, client, persistence.mask());
         let timeout_ms = come.timeout_ms.saturating_sub(come.idle_ms);
         let ask = Ask { key, now, timeout_ms, hold_ms: 0 };
-        self.loads.templates().adopt(&self.loads, &ask, slot).then_some(())
+        let templates = self.loads.templates();
+        if self.is_active {
+            // It came before this director was the active one: what the client was given since is newer.
+            return templates.adopt_late(&self.loads, &ask, slot).then_some(());
+        }
+        templates.adopt(&self.loads, &ask, slot).then_some(())
     }
 }
 

@@ -29,6 +29,9 @@ pub(in crate::dataplane) struct SyncWalk {
     hurry: Hurry,
 }
 
+/// The shortest time in which all is told again, milliseconds, however short idle times are.
+const SOONEST_MS: u32 = 500;
+
 /// Where a walk is that comes around in a given time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
@@ -92,11 +95,12 @@ impl<F: Frame> Pipeline<F> {
         }
         let Self { shared, v4, v6, .. } = self;
         let mut walk = shared.sync_walk;
-        walk.v4.next = walk_through(shared, v4, walk.v4.due_of(v4, channel, now), now);
-        walk.v6.next = walk_through(shared, v6, walk.v6.due_of(v6, channel, now), now);
+        let walk_ms = channel.walk_ms.min(soon_enough(shared.services.shortest_idle_ms()));
+        walk.v4.next = walk_through(shared, v4, walk.v4.due_of(v4, walk_ms, now), now);
+        walk.v6.next = walk_through(shared, v6, walk.v6.due_of(v6, walk_ms, now), now);
         if shared.worker.index() == 0 {
             let places = shared.loads.templates().places();
-            let share = walk.templates.due(places, channel.walk_ms, now);
+            let share = walk.templates.due(places, walk_ms, now);
             walk.templates.next = shared.tell_templates((walk.templates.next, share), now);
         }
         shared.sync_walk = walk;
@@ -130,16 +134,22 @@ impl<F: Frame> Pipeline<F> {
     }
 }
 
+/// In what time to tell again of connections whose packets pass, that another director which hears of
+/// them by this alone does not forget them: before their idle time is over, though one message is lost.
+fn soon_enough(shortest_idle_ms: u32) -> u32 {
+    (shortest_idle_ms / 3).max(SOONEST_MS)
+}
+
 impl Pace {
     /// Where it goes on, and how many records are due.
     fn due_of<A: Address>(
         &mut self,
         table: &ConnectionTable<A>,
-        channel: &SyncChannel,
+        walk_ms: u32,
         now: Tick,
     ) -> (u32, u32) {
         let records = table.range(0, u32::MAX).0.end;
-        (self.next, self.due(records, channel.walk_ms, now))
+        (self.next, self.due(records, walk_ms, now))
     }
 }
 

@@ -51,6 +51,8 @@ pub struct ServiceTable {
     has_masqueraded: bool,
     /// By [`ServiceId`]: idle times that differ from `idle_times`.
     service_idle_times: Vec<Option<IdleTimes>>,
+    /// The shortest idle time that a connection under way may have, milliseconds.
+    shortest_idle_ms: u32,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
     /// By [`ServerSlot`]: what becomes of the connections of a server that is configured no more.
@@ -72,6 +74,7 @@ impl ServiceTable {
             has_masqueraded: false,
             idle_times: Timeouts::default().in_milliseconds(),
             service_idle_times: Vec::new(),
+            shortest_idle_ms: u32::MAX,
             weights: Vec::new(),
             departed: Vec::new(),
             last_removal: TableVersion::default(),
@@ -102,6 +105,8 @@ impl ServiceTable {
             let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
             set(&mut table.service_idle_times, id.index(), own);
         }
+        let own = table.service_idle_times.iter().flatten().chain([&idle_times]);
+        table.shortest_idle_ms = own.map(IdleTimes::shortest_of_lasting).min().unwrap_or(u32::MAX);
         for rule in masquerades {
             table.v4.masquerade_by(rule);
             table.v6.masquerade_by(rule);
@@ -125,6 +130,12 @@ impl ServiceTable {
         table.v4.remember_externals(slots);
         table.v6.remember_externals(slots);
         Ok(table)
+    }
+
+    /// The shortest idle time that a connection under way may have, milliseconds: nobody may forget it
+    /// sooner.
+    pub const fn shortest_idle_ms(&self) -> u32 {
+        self.shortest_idle_ms
     }
 
     /// Notes what is asked of servers by slot.

@@ -275,6 +275,12 @@ impl Templates {
         bound.is_some_and(|(slot, is_there)| is_there && slot == server)
     }
 
+    /// As [`Templates::adopt`], but the client keeps a template that it has already.
+    pub fn adopt_late(&self, loads: &ServerLoads, ask: &Ask, server: ServerSlot) -> bool {
+        let bound = self.server(loads, ask, |_| true, || Some(server));
+        bound.is_some_and(|(_, is_there)| is_there)
+    }
+
     /// Puts a word in the place of another, which ends a template in force.
     fn replace(&self, loads: &ServerLoads, number: usize, before: Word, after: Word) -> bool {
         let Some(place) = self.places.get(number) else { return false };

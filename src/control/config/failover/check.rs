@@ -186,6 +186,13 @@ fn check_peers(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
             let message = format!("peers: {ip} is this director's own address");
             let finding = Finding::error(peer.span(), message).first_stated(own.span());
             problems.add(finding.help("state the other director's"));
+        } else if let Some(floats) = group.floats(ip) {
+            let message =
+                format!("peers: {ip} floats: nobody else has it while this director does");
+            let finding = Finding::error(peer.span(), message).first_stated(floats);
+            let help = "state an address that stays with the other director; one that is the owner \
+                        needs one beside those that float";
+            problems.add(finding.help(help));
         } else if !draft.interfaces.iter().any(on_link) {
             let message = format!("peers: {ip} is in no network of an interface");
             let help = "VRRP is not routed: state an address on a link that both directors have";

@@ -57,6 +57,12 @@ pub(super) struct FloatingDraft {
 }
 
 impl FailoverDraft {
+    /// Where it says that an address moves.
+    pub(super) fn floats(&self, ip: IpAddr) -> Option<Span> {
+        let mut addresses = self.floating.iter().filter_map(|floating| floating.address.as_ref());
+        addresses.find(|address| *address.get_ref() == ip).map(Spanned::span)
+    }
+
     pub(in crate::control::config) fn read(mut section: Section<'_>) -> Self {
         const FLOATING: &str = "[{ interface = \"inside\", address = \"10.0.0.1\" }]";
         let versions = [("2", Version::V2), ("3", Version::V3)];

@@ -217,6 +217,12 @@ fn check_peer(
         let finding = Finding::error(peer.span(), message).first_stated(own.span());
         return problems.add(finding.help("state the other director's"));
     }
+    if let Some(floats) = draft.failovers.iter().find_map(|group| group.floats(ip)) {
+        let message =
+            format!("sync.peers: {ip} floats: nobody else has it while this director does");
+        let finding = Finding::error(peer.span(), message).first_stated(floats);
+        return problems.add(finding.help("state an address that stays with the other director"));
+    }
     let reaches = |known: &InterfaceDraft| {
         !known.networks_known || known.addresses.items.iter().any(|net| net.get_ref().contains(&ip))
     };

@@ -34,7 +34,7 @@ use refusals::Refusals;
 use seal::{GROWTH, Seal};
 pub(in crate::control) use transfer::Knowledge;
 use transfer::{Learning, Telling};
-use waiting::{Queue, Waiting};
+use waiting::{ByQueue, Queue, Waiting};
 
 /// The pause between two turns.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -225,7 +225,7 @@ impl Synchroniser {
         let ready = if is_ready { self.joined.wrapping_add(1) } else { 0 };
         self.counts.ready.store(ready, Relaxed);
         self.counts.waiting.store(self.waiting.len() as u64, Relaxed);
-        self.channel.sync.set_waiting(self.waiting.ready() as u64);
+        self.channel.sync.set_waiting(self.waiting.ready().iter().sum::<usize>() as u64);
     }
 
     /// What the active director does.
@@ -256,7 +256,7 @@ impl Synchroniser {
         self.waiting.ripen(Duration::MAX);
         let sent = self.send();
         let (_, since) = self.role;
-        let may_be_over = now > since && sent == 0 && self.channel.sync.has_left();
+        let may_be_over = now > since && sent == [0, 0] && self.channel.sync.has_left();
         let is_over = may_be_over || now.saturating_sub(since) >= PARTING;
         if is_over {
             self.counts.is_parting.store(false, Relaxed);
@@ -295,14 +295,13 @@ impl Synchroniser {
     }
 
     /// Sends as many messages as there is room for; how many connections that were.
-    fn send(&mut self) -> usize {
-        let mut all = 0;
-        for queue in Queue::ALL {
+    fn send(&mut self) -> ByQueue {
+        let all = Queue::ALL.map(|queue| {
             let sent = std::iter::repeat_with(|| self.send_one(queue));
             let sent = sent.take(SENT_IN_ONE_TURN / Queue::ALL.len());
-            all += sent.take_while(|sent| *sent > 0).sum::<usize>();
-        }
-        self.counts.sent.fetch_add(all as u64, Relaxed);
+            sent.take_while(|sent| *sent > 0).sum::<usize>()
+        });
+        self.counts.sent.fetch_add(all.iter().sum::<usize>() as u64, Relaxed);
         all
     }
 

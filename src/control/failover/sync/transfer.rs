@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::waiting::ByQueue;
 use crate::wire::ipvs_sync::{Note, NoteKind};
 
 /// How often it is asked.
@@ -193,9 +194,9 @@ pub(super) struct Telling {
     next: Vec<Asked>,
     /// They are told now.
     now: Vec<Asked>,
-    /// Connections that were collected and have to be sent before the end; `None`: the workers
-    /// are not done.
-    left: Option<usize>,
+    /// By queue: connections that were collected and have to be sent before the end; `None`: the
+    /// workers are not done.
+    left: Option<ByQueue>,
 }
 
 impl Telling {
@@ -222,16 +223,18 @@ impl Telling {
     }
 
     /// So many connections were sent; whether the workers are done, and how much waits then.
-    pub(super) fn go_on(&mut self, sent: usize, is_transferred: bool, waiting: usize) {
+    pub(super) fn go_on(&mut self, sent: ByQueue, is_transferred: bool, waiting: ByQueue) {
         self.left = match self.left {
-            Some(left) => Some(left.saturating_sub(sent)),
+            Some([plain, own]) => {
+                Some([plain.saturating_sub(sent[0]), own.saturating_sub(sent[1])])
+            }
             None => (is_transferred && !self.now.is_empty()).then_some(waiting),
         };
     }
 
     /// Ends a transfer if everything was sent; who is to hear of that.
     pub(super) fn end(&mut self) -> Vec<Asked> {
-        if self.left != Some(0) {
+        if self.left != Some([0, 0]) {
             return Vec::new();
         }
         self.left = None;
@@ -310,13 +313,14 @@ mod tests {
         telling.hear(&note(NoteKind::Ask, (1, 1), 0));
         telling.hear(&note(NoteKind::Ask, (3, 1), 0));
         assert!(telling.begin().is_empty());
-        telling.go_on(10, false, 50);
+        telling.go_on([10, 0], false, [50, 2]);
         assert!(telling.end().is_empty());
-        telling.go_on(10, true, 50);
+        telling.go_on([10, 0], true, [50, 2]);
         assert!(telling.end().is_empty());
-        telling.go_on(49, true, 900);
+        // News overtakes what waits in the other queue.
+        telling.go_on([900, 1], true, [900, 1]);
         assert!(telling.end().is_empty());
-        telling.go_on(1, true, 900);
+        telling.go_on([0, 1], true, [900, 0]);
         assert_eq!(telling.end(), [(1, 1), (2, 5)]);
         assert_eq!(telling.begin(), [(3, 1)]);
     }

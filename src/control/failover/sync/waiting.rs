@@ -33,6 +33,9 @@ impl Queue {
     }
 }
 
+/// How many there are, by queue.
+pub(super) type ByQueue = [usize; Queue::ALL.len()];
+
 /// What waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -56,8 +59,8 @@ impl Waiting {
     }
 
     /// How many could be sent.
-    pub(super) fn ready(&self) -> usize {
-        self.ready.iter().map(VecDeque::len).sum()
+    pub(super) fn ready(&self) -> ByQueue {
+        self.ready.each_ref().map(VecDeque::len)
     }
 
     pub(super) fn clear(&mut self) {
@@ -162,7 +165,7 @@ mod tests {
         waiting.remove(Queue::Plain, 1);
         let _ = waiting.keep(connection(2, CloseWait, true), SECOND);
         assert_eq!(ready(&waiting), [(2, CloseWait)]);
-        assert_eq!((waiting.len(), waiting.ready()), (1, 1));
+        assert_eq!((waiting.len(), waiting.ready()), (1, [1, 0]));
     }
 
     #[test]
