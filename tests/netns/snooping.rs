@@ -35,6 +35,8 @@ fn snoop(lab: &Lab, version: u8) {
         lab.run(switch, &format!("{bridge} mcast_mld_version {version} {times}"));
         lab.run(switch, &format!("{bridge} mcast_snooping 1 mcast_querier 1"));
     }
+    // Until listeners have had the time to answer, a second, they send everything to everybody.
+    std::thread::sleep(Duration::from_secs(2));
 }
 
 /// Whether a switch sends the frames of a group to a director.
