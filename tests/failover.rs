@@ -18,7 +18,7 @@ use pointsman::dataplane::mailbox::{Command, Event};
 use pointsman::dataplane::stats::DropReason;
 use pointsman::ids::InterfaceId;
 use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
-use support::director::{IN, OUT, PAIR, Setup, TestDirector, set_cycles};
+use support::director::{IN, OUT, PAIR, Setup, TOPOLOGY, TestDirector, set_cycles};
 use support::packet::{
     CLIENT_SIDE, INSIDE, Mac, OUTSIDE, PacketBuilder, SERVER_SIDE, SYN, arp, assert_checksums,
     echo, icmpv6, internet_checksum,
@@ -189,6 +189,10 @@ fn an_advertisement_to_one_that_is_not_there_does_not_wait_for_it() {
     director.settle();
     assert_eq!((director.take_sent().len(), director.held()), (0, 0));
     assert_eq!(director.dropped(DropReason::NeighborUnreachable), 1);
+    let [Event::Resolve { interface: OUT, address }] = director.events[..] else {
+        panic!("{:?}", director.events)
+    };
+    assert_eq!(address, IpAddr::from([192, 0, 2, 2]));
     director.set_neighbor(OUT, [192, 0, 2, 2].into(), CLIENT_SIDE, false);
     assert!(director.take_sent().is_empty());
     assert!(channel.ask(say_to(OUT, [192, 0, 2, 2])));
@@ -586,4 +590,36 @@ fn the_way_to_a_peer_of_the_synchronisation_is_always_known() {
     let setup = Setup::with_services(&services("sync = { peers = [\"10.0.0.3\"] }"));
     let essential = pointsman::control::essential_neighbors(&setup.config);
     assert!(essential.iter().any(|known| known.address == IpAddr::from([10, 0, 0, 3])));
+}
+
+/// An owner that has an address beside each one that floats speaks from those.
+#[test]
+fn an_owner_speaks_with_its_peers_from_addresses_that_stay() {
+    let stay = [("192.0.2.1/24", "192.0.2.7/24"), ("2001:db8:1::1/64", "2001:db8:1::7/64")];
+    let stay =
+        stay.into_iter().chain([("10.0.0.1/24", "10.0.0.7/24"), ("fd00::1/64", "fd00::7/64")]);
+    let peers = "peers = [\"192.0.2.2\", \"2001:db8:1::2\", \"10.0.0.3\", \"fd00::3\"]";
+    let text = owned(&format!("priority = 255\n{peers}\nsync = {{ peers = [\"10.0.0.3\"] }}"));
+    let text = stay.fold(format!("{TOPOLOGY}{text}"), |text, (floats, stays)| {
+        assert!(text.contains(&format!("\"{floats}\"")), "{floats}");
+        text.replace(&format!("\"{floats}\""), &format!("\"{floats}\", \"{stays}\""))
+    });
+    let mut director = Setup::new(&text).start();
+    let hearing = &director.failover.as_ref().unwrap().hearing;
+    let mut own: Vec<_> = hearing.links.iter().map(|link| link.own.to_string()).collect();
+    own.sort();
+    assert_eq!(own, ["10.0.0.7", "192.0.2.7", "2001:db8:1::7", "fd00::7"]);
+    assert_eq!(hearing.sync.as_ref().unwrap().own, [IpAddr::from([10, 0, 0, 7])]);
+    for is_active in [true, false] {
+        director.stand(is_active);
+        let address = "10.0.0.50".parse().unwrap();
+        director.command_all(|| Command::Solicit {
+            interface: IN,
+            address,
+            station: None,
+            only_if_used: false,
+        });
+        let expected = arp(1, (INSIDE, "10.0.0.7"), ([0; 6], "10.0.0.50"), (INSIDE, ALL));
+        assert_eq!(director.sent_one().octets, expected);
+    }
 }

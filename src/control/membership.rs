@@ -1,6 +1,6 @@
 //! The IPv6 groups that the director listens to, as the routers and snooping switches of its links
 //! are told of them (Multicast Listener Discovery, RFC 3810, and RFC 2710 where they speak that
-//! alone): when that changes, and when they ask.
+//! alone): when that changes, when a link comes up, and when they ask.
 //!
 //! A pair's directors both listen to the groups of what moves, so that no switch has to learn
 //! anything at a takeover.
@@ -47,6 +47,8 @@ fn groups(config: &Config, macs: &[Mac]) -> BTreeSet<Listener> {
 pub(super) struct Membership {
     /// Of the interfaces.
     macs: Vec<Mac>,
+    /// Which interfaces have a link.
+    up: Vec<bool>,
     groups: BTreeSet<Listener>,
     /// What has changed, and how often that is still to be told.
     changes: BTreeMap<Listener, (Listening, u8)>,
@@ -77,6 +79,22 @@ impl Membership {
         self.change(now, groups(config, &self.macs));
     }
 
+    /// Which interfaces have a link now. Whoever is at the other end of a new one knows nothing.
+    pub(super) fn see(&mut self, now: Duration, up: Vec<bool>) {
+        let was_up = |id: InterfaceId| self.up.get(id.index()).is_some_and(|up| *up);
+        let is_new = |id: InterfaceId| up.get(id.index()).is_some_and(|up| *up) && !was_up(id);
+        let news: Vec<_> = self.groups.iter().filter(|(id, _)| is_new(*id)).copied().collect();
+        if !news.is_empty() {
+            self.tell(now, news.into_iter().map(|group| (group, Listening::Begins)));
+        }
+        self.up = up;
+    }
+
+    fn tell(&mut self, now: Duration, news: impl Iterator<Item = (Listener, Listening)>) {
+        self.changes.extend(news.map(|(group, what)| (group, (what, TELLINGS))));
+        self.next = now;
+    }
+
     /// The director listens to these from now on.
     fn change(&mut self, now: Duration, groups: BTreeSet<Listener>) {
         let begun = groups.difference(&self.groups).map(|group| (*group, Listening::Begins));
@@ -85,8 +103,7 @@ impl Membership {
         if news.is_empty() {
             return;
         }
-        self.changes.extend(news.into_iter().map(|(group, what)| (group, (what, TELLINGS))));
-        self.next = now;
+        self.tell(now, news.into_iter());
         self.groups = groups;
     }
 
@@ -191,6 +208,23 @@ mod tests {
         assert_eq!(told(&mut membership, 9000..9001), [(9000, Listening::Ends, 1)]);
         membership.change(MS * 9001, listening(7));
         assert_eq!(told(&mut membership, 9001..12_000), [begins(9001, 1), begins(10_001, 1)]);
+    }
+
+    #[test]
+    fn whoever_is_plugged_in_is_told_everything() {
+        let mut membership = Membership::default();
+        membership.change(MS, listening(3));
+        let begins = |ms| (ms, Listening::Begins, 3);
+        let mut seen = |at: u32, up: [bool; 2]| {
+            membership.see(MS * at, up.to_vec());
+            told(&mut membership, at..at + 4000)
+        };
+        assert_eq!(seen(1, [false, true]), [begins(1), begins(1001)], "into the void");
+        assert_eq!(seen(5000, [true, true]), [begins(5000), begins(6000)]);
+        assert_eq!(seen(10_000, [true, true]), []);
+        assert_eq!(seen(15_000, [false, false]), []);
+        assert_eq!(seen(20_000, [false, true]), [], "there is no group there");
+        assert_eq!(seen(25_000, [true, true]), [begins(25_000), begins(26_000)]);
     }
 
     #[test]

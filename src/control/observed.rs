@@ -224,6 +224,18 @@ impl Observed {
         self.ledger.get().returned(slots, |slot| self.counted(slot));
     }
 
+    /// Whether each interface has a link: as its port says and, in a pair, as failover sees it.
+    pub(super) fn links(&self) -> Vec<bool> {
+        let ports = self.ports();
+        let seen = self.failover.as_ref().map(|failover| failover.status().links);
+        let is_up = |name: &String| {
+            let has_link = ports.iter().any(|port| port.link_up && port.interfaces.contains(name));
+            let mut seen = seen.iter().flatten().filter(|link| link.interface == *name);
+            has_link && seen.all(|link| link.up)
+        };
+        self.config.interfaces.iter().map(|interface| is_up(&interface.name)).collect()
+    }
+
     /// Measures rates anew.
     pub(super) fn sample(&self, now: Duration) {
         let sample = Sample::take(self, now);

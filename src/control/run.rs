@@ -197,6 +197,7 @@ impl Control {
         if now >= self.next_sample {
             self.next_sample = now + SAMPLE_EVERY;
             self.observed.sample(now);
+            self.membership.see(now, self.observed.links());
             self.log_states();
             self.track();
         }

@@ -89,20 +89,30 @@ impl<F: Frame> Shared<F> {
         }
     }
 
+    /// Has a neighbour asked for that is not known yet; `false`: the question was lost.
     #[cold]
-    fn hold(&mut self, hop: AdjacencyId, frame: F, outlet: &mut impl Outlet<F>) {
-        let Some(entry) = self.next_hops.get_mut(hop) else {
-            return self.drop(frame, DropReason::NoRoute, outlet);
-        };
+    pub(super) fn resolve(&mut self, hop: AdjacencyId) -> bool {
+        let Some(entry) = self.next_hops.get_mut(hop) else { return false };
         if entry.reachability == Reachability::Unresolved {
             let wanted = Event::Resolve { interface: entry.interface, address: entry.address };
             if self.mailbox.post(wanted).is_err() {
-                // Nobody would ask: the frame must not wait for an answer.
                 self.stats.events_lost.increment();
-                return self.drop(frame, DropReason::NeighborQueueFull, outlet);
+                return false;
             }
             entry.reachability = Reachability::Resolving;
         }
+        true
+    }
+
+    #[cold]
+    fn hold(&mut self, hop: AdjacencyId, frame: F, outlet: &mut impl Outlet<F>) {
+        if !self.resolve(hop) {
+            // Nobody would ask: the frame must not wait for an answer.
+            return self.drop(frame, DropReason::NeighborQueueFull, outlet);
+        }
+        let Some(entry) = self.next_hops.get_mut(hop) else {
+            return self.drop(frame, DropReason::NoRoute, outlet);
+        };
         match self.waiting.hold(hop, entry, frame) {
             None => self.stats.held.increment(),
             Some(frame) => self.drop(frame, DropReason::NeighborQueueFull, outlet),

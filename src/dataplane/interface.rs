@@ -118,16 +118,19 @@ impl Interface {
 
     /// The own address to ask or answer a neighbour from: in its network, or else of its family.
     pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
+        // One that stays, if there is one.
+        let first = |fits: &dyn Fn(&&IpNet) -> bool| {
+            let addresses = || self.addresses.iter().filter(fits).map(IpNet::addr);
+            addresses().find(|own| !self.floating.contains(own)).or_else(|| addresses().next())
+        };
         let of_family = || {
-            let mut addresses = self.addresses.iter().map(IpNet::addr);
-            addresses
-                .find(|address| address.is_ipv4() == neighbor.is_ipv4())
+            first(&|own| own.addr().is_ipv4() == neighbor.is_ipv4())
                 .or_else(|| neighbor.is_ipv6().then(|| self.link_local()))
         };
         if matches!(neighbor, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             return Some(self.link_local());
         }
-        self.network_of(neighbor).map(IpNet::addr).or_else(of_family)
+        first(&|network| network.contains(&neighbor)).or_else(of_family)
     }
 
     /// As whom to ask for a neighbour, and with which Ethernet address. `None`: as nobody, for the

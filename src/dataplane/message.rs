@@ -100,7 +100,8 @@ impl<F: Frame> Shared<F> {
         let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
         let Some(entry) = known.copied() else {
             if is_urgent {
-                // It would be out of date when the address is known, which is asked for anyway.
+                // It would be out of date when the address is known.
+                self.resolve(hop);
                 self.drop(frame, DropReason::NeighborUnreachable, outlet);
             } else {
                 self.send(hop, 0, frame, outlet);

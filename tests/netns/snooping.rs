@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::lab::{Lab, eventually};
-use crate::pair::Side;
+use crate::pair::{MAC_OF, Side};
 use crate::traffic::answers;
 use crate::wire::Capture;
 
@@ -55,10 +55,14 @@ fn eventually_sends(lab: &Lab, switch: &str, role: &str, group: &str, wanted: bo
 fn all_are_sent(lab: &Lab) {
     for role in ["director", "backup"] {
         for (switch, groups) in COMMON {
-            groups.iter().for_each(|group| eventually_sends(lab, switch, role, group, true));
+            for group in groups {
+                eventually_sends(lab, switch, role, group, true);
+            }
         }
     }
-    OWN.iter().for_each(|(switch, role, group)| eventually_sends(lab, switch, role, group, true));
+    for (switch, role, group) in OWN {
+        eventually_sends(lab, switch, role, group, true);
+    }
 }
 
 /// Client and servers ask for the director anew.
@@ -73,21 +77,21 @@ fn is_reached(lab: &Lab) {
 fn a_pair_behind_switches_that_snoop_is_found_by_neighbor_discovery() {
     let lab = Lab::pair("snoop");
     let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
-    for version in [1, 2] {
+    // Whoever has heard version 1 speaks it for a while.
+    for (version, report) in [(2, 143), (1, 131)] {
+        let capture = Capture::begin(&lab, ("street", "to-director"), "icmp6 or ip6 proto 0");
         snoop(&lab, version);
         all_are_sent(&lab);
-        let filter = "icmp6 and ip6[40] == 135";
-        let capture = Capture::begin(&lab, ("street", "to-director"), filter);
         is_reached(&lab);
         let nobody = "2001:db8:1::77";
         lab.attempt("client", &format!("ping -c 1 -W 2 {nobody}"));
         capture.end();
-        let asked = |address: &str| {
-            let filter = format!("icmpv6.nd.ns.target_address == {address}");
-            capture.read(&filter, &["frame.number"]).len()
-        };
+        let count = |filter: &str| capture.read(filter, &["frame.number"]).len();
+        let asked = |address| count(&format!("icmpv6.nd.ns.target_address == {address}"));
         assert!(asked("2001:db8:1::100") > 0, "version {version}");
         assert_eq!(asked(nobody), 0, "version {version}: the switch does not snoop");
+        let told = format!("icmpv6.type == {report} && eth.src == {}", MAC_OF[0].1);
+        assert!(count(&told) > 0, "version {version}");
     }
     assert!(backup.tell("ha takeover").is_some());
     backup.becomes("master");
@@ -96,7 +100,7 @@ fn a_pair_behind_switches_that_snoop_is_found_by_neighbor_discovery() {
 }
 
 #[test]
-fn a_switch_learns_of_a_virtual_address_that_comes_and_goes() {
+fn a_switch_learns_of_a_virtual_address_that_comes_and_goes_and_of_a_cable_that_is_back() {
     let lab = Lab::pair("snoop2");
     snoop(&lab, 2);
     let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
@@ -111,4 +115,13 @@ fn a_switch_learns_of_a_virtual_address_that_comes_and_goes() {
     assert!(director.tell(&format!("ipvsadm -D -t '[{vip}]:80'")).is_some());
     eventually_sends(&lab, "street", "director", group, false);
     assert!(sends(&lab, "street", "backup", group), "the other one still has it");
+    // Nobody asks any more.
+    lab.run("street", "ip link set dev lan type bridge mcast_querier 0");
+    for (state, is_sent) in [("down", false), ("up", true)] {
+        lab.run("street", &format!("ip link set to-backup {state}"));
+        eventually_sends(&lab, "street", "backup", "ff02::12", is_sent);
+        // A director looks at its links once a second.
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    eventually_sends(&lab, "street", "backup", group, true);
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use ipnet::IpNet;
 
 use super::election::Heard;
 use crate::control::config::{Config, FailoverConfig, InterfaceConfig};
@@ -79,13 +80,16 @@ impl Link {
     ) -> Option<Self> {
         let floating: Vec<_> = group.floating_of(id).filter(|ip| ip.is_ipv6() == is_v6).collect();
         let first = floating.first()?;
-        let network_of = |ip: &IpAddr| interface.addresses.iter().find(|net| net.contains(ip));
-        let on_link = |peer: &&IpAddr| peer.is_ipv6() == is_v6 && network_of(peer).is_some();
+        let own_beside = |ip: &IpAddr| {
+            let own = || interface.addresses.iter().filter(|net| net.contains(ip)).map(IpNet::addr);
+            own().find(|own| !floating.contains(own)).or_else(|| own().next())
+        };
+        let on_link = |peer: &&IpAddr| peer.is_ipv6() == is_v6 && own_beside(peer).is_some();
         let peers: Vec<_> = group.peers.iter().filter(on_link).copied().collect();
         let own = match (is_v6, peers.first()) {
             // RFC 9568 section 5.1.2.1.
             (true, None) => IpAddr::from(ipv6::link_local(&mac)),
-            (_, peer) => network_of(peer.unwrap_or(first))?.addr(),
+            (_, peer) => own_beside(peer.unwrap_or(first))?,
         };
         let mac = group.virtual_macs(id).map_or(mac, |[v4, v6]| if is_v6 { v6 } else { v4 });
         Some(Self { interface: id, name: interface.name.clone(), own, mac, floating, peers })

@@ -104,19 +104,34 @@ enum Word {
 
 /// What the thread is told. It takes the lock only where nobody has it: whoever it interrupts goes on
 /// after it, and a queue on which it waits for the others would keep its CPU for ever.
-#[derive(Debug, Default)]
-struct Words(Mutex<VecDeque<Word>>);
+#[derive(Debug)]
+struct Words(Mutex<Option<VecDeque<Word>>>);
 
 impl Words {
-    fn put(&self, word: Word) {
-        if let Ok(mut words) = self.0.lock() {
-            words.push_back(word);
-        }
+    /// Tells the thread; `false`: it is gone.
+    fn put(&self, word: Word) -> bool {
+        let Ok(mut words) = self.0.lock() else { return false };
+        words.as_mut().map(|words| words.push_back(word)).is_some()
     }
+}
 
-    /// The next one, unless another thread is at them just now.
+/// The thread's end.
+#[derive(Debug)]
+struct Ear(Arc<Words>);
+
+impl Ear {
+    /// The next word, unless another thread is at them just now.
     fn take(&self) -> Option<Word> {
-        self.0.try_lock().ok()?.pop_front()
+        self.0.0.try_lock().ok()?.as_mut()?.pop_front()
+    }
+}
+
+impl Drop for Ear {
+    /// Who waits for an answer learns that there is none.
+    fn drop(&mut self) {
+        if let Ok(mut words) = self.0.0.lock() {
+            *words = None;
+        }
     }
 }
 
@@ -139,8 +154,8 @@ impl Failover {
     ) -> io::Result<(Self, tokio_mpsc::UnboundedReceiver<Transition>)> {
         let links = Link::all(config, group, &plant.macs);
         let pulse = Pulse::default();
-        let words = Arc::<Words>::default();
-        let told = Arc::clone(&words);
+        let words = Arc::new(Words(Mutex::new(Some(VecDeque::new()))));
+        let told = Ear(Arc::clone(&words));
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
         let shown = Arc::<Shown>::default();
         let health = Health::new(plant.links, workers, pulse.clone());
@@ -186,18 +201,18 @@ impl Failover {
 
     /// The active director answers for these from now on.
     pub(super) fn set_addresses(&self, addresses: Vec<Announcement>) {
-        self.tell(Word::Addresses(addresses));
+        self.words.put(Word::Addresses(addresses));
     }
 
     /// What is tracked comes to something else.
     pub(super) fn set_tracked(&self, verdict: Verdict) {
-        self.tell(Word::Tracked(verdict));
+        self.words.put(Word::Tracked(verdict));
     }
 
     /// Does as the operator says: how things are then, or why not. `None`: the thread is gone.
     pub(super) async fn order(&self, order: Order) -> Option<Result<FailoverStatus, String>> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Word::Order(order, answer));
+        self.words.put(Word::Order(order, answer));
         let done = answered.await.ok()?;
         Some(done.map(|status| self.with_refusal(status)))
     }
@@ -205,7 +220,7 @@ impl Failover {
     /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
     /// gone, and nobody does.
     pub(super) fn stop(&self, workers: &Arc<AtomicBool>) -> bool {
-        self.tell(Word::Stop(Arc::clone(workers)))
+        self.words.put(Word::Stop(Arc::clone(workers)))
     }
 
     /// How things are.
@@ -215,15 +230,6 @@ impl Failover {
 
     fn with_refusal(&self, status: FailoverStatus) -> FailoverStatus {
         FailoverStatus { connection_message_refused: self.sync_counts.refusal(), ..status }
-    }
-
-    /// Tells the thread; `false`: it is gone.
-    fn tell(&self, word: Word) -> bool {
-        let is_there = Arc::strong_count(&self.words) > 1;
-        if is_there {
-            self.words.put(word);
-        }
-        is_there
     }
 }
 
@@ -238,7 +244,7 @@ struct Turner {
     cycles_per_us: u64,
     cpu: CpuId,
     pause: Duration,
-    told: Arc<Words>,
+    told: Ear,
     transitions: tokio_mpsc::UnboundedSender<Transition>,
     shown: Arc<Shown>,
     counts: status::Counts,

@@ -25,7 +25,7 @@ pub struct SyncConfig {
     pub peers: Vec<IpAddr>,
     /// How long a connection must have lasted before others are told of it. Default: not at all.
     pub after: Duration,
-    /// Time in which all connections are told of again. Default 15 s.
+    /// The longest time in which all connections are told of again. Default 15 s.
     pub refresh: Duration,
     /// The file with the key that messages are encrypted and authenticated with.
     pub key_file: Option<PathBuf>,
@@ -40,14 +40,16 @@ impl SyncConfig {
     pub fn sources(&self, config: &Config) -> Vec<IpAddr> {
         let interface = config.interfaces.get(self.interface.index());
         let addresses = || interface.iter().flat_map(|known| &known.addresses);
+        let floating = config.failover.iter().flat_map(|group| &group.floating);
+        let stays = |own: &IpAddr| floating.clone().all(|floating| floating.address != *own);
         let first = |ipv4: bool| {
             let spoken = if self.peers.is_empty() {
                 ipv4
             } else {
                 self.peers.iter().any(|peer| peer.is_ipv4() == ipv4)
             };
-            let mut own = addresses().map(IpNet::addr).filter(|own| own.is_ipv4() == ipv4);
-            own.next().filter(|_| spoken)
+            let own = || addresses().map(IpNet::addr).filter(|own| own.is_ipv4() == ipv4);
+            own().find(&stays).or_else(|| own().next()).filter(|_| spoken)
         };
         [true, false].into_iter().filter_map(first).collect()
     }
