@@ -210,16 +210,16 @@ fn without_tag(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Where reports of Multicast Listener Discovery go.
-const LISTENER_REPORTS: [u8; 6] = [0x33, 0x33, 0, 0, 0, 0x16];
-
 /// Whether a frame is one that the control thread has sent by itself: the announcements of a
 /// director that begins, its reports of listeners and its questions. They come at any time, so they are not compared.
 fn is_unasked(frame: &[u8]) -> bool {
     let frame = &*without_tag(frame);
     match &frame[12..14] {
         [8, 6] => frame[20..22] == [0, 1],
-        [0x86, 0xdd] => frame[20] == 58 && frame[0] == 0x33 || frame[..6] == LISTENER_REPORTS,
+        [0x86, 0xdd] if frame[0] != 0x33 => false,
+        // Behind a header of options.
+        [0x86, 0xdd] if frame[20] == 0 => matches!(frame[62], 131 | 132 | 143),
+        [0x86, 0xdd] => frame[20] == 58,
         _ => false,
     }
 }
