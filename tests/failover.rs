@@ -201,6 +201,12 @@ fn an_advertisement_to_one_that_is_not_there_does_not_wait_for_it() {
     director.check_books();
 }
 
+/// Have a neighbour of the inside asked for.
+fn who_is(address: &str) -> impl Fn() -> Command {
+    let address = address.parse().unwrap();
+    move || Command::Solicit { interface: IN, address, station: None, only_if_used: false }
+}
+
 /// What floats is all that the interfaces have.
 fn owned(more: &str) -> String {
     [
@@ -218,17 +224,13 @@ fn owned(more: &str) -> String {
 fn an_owner_that_stands_by_asks_from_no_address_that_floats() {
     let floats = owned("priority = 255");
     let mut director = Setup::with_services(&floats).start();
-    let ask = |address: &'static str| {
-        let address = address.parse().unwrap();
-        move || Command::Solicit { interface: IN, address, station: None, only_if_used: false }
-    };
     let link_local = "fe80::ff:fe00:1fe";
     for (is_active, v4, v6) in [(true, "10.0.0.1", "fd00::1"), (false, "0.0.0.0", link_local)] {
         director.stand(is_active);
-        director.command_all(ask("10.0.0.50"));
+        director.command_all(who_is("10.0.0.50"));
         let expected = arp(1, (INSIDE, v4), ([0; 6], "10.0.0.50"), (INSIDE, ALL));
         assert_eq!(director.sent_one().octets, expected);
-        director.command_all(ask("fd00::50"));
+        director.command_all(who_is("fd00::50"));
         let frame = director.sent_one().octets;
         assert_eq!(frame[22..38], v6.parse::<std::net::Ipv6Addr>().unwrap().octets());
         // The answer is one, although it is to nobody.
@@ -249,13 +251,7 @@ fn the_active_owner_asks_with_the_virtual_mac() {
     let floats = owned("priority = 255\nvirtual_mac = true");
     let mut director = Setup::with_services(&floats).start();
     director.stand(true);
-    let address = "10.0.0.50".parse().unwrap();
-    director.command_all(|| Command::Solicit {
-        interface: IN,
-        address,
-        station: None,
-        only_if_used: false,
-    });
+    director.command_all(who_is("10.0.0.50"));
     let expected = arp(1, (VIRTUAL_V4, "10.0.0.1"), ([0; 6], "10.0.0.50"), (VIRTUAL_V4, ALL));
     assert_eq!(director.sent_one().octets, expected);
 }
@@ -612,13 +608,7 @@ fn an_owner_speaks_with_its_peers_from_addresses_that_stay() {
     assert_eq!(hearing.sync.as_ref().unwrap().own, [IpAddr::from([10, 0, 0, 7])]);
     for is_active in [true, false] {
         director.stand(is_active);
-        let address = "10.0.0.50".parse().unwrap();
-        director.command_all(|| Command::Solicit {
-            interface: IN,
-            address,
-            station: None,
-            only_if_used: false,
-        });
+        director.command_all(who_is("10.0.0.50"));
         let expected = arp(1, (INSIDE, "10.0.0.7"), ([0; 6], "10.0.0.50"), (INSIDE, ALL));
         assert_eq!(director.sent_one().octets, expected);
     }
