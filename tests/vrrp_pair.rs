@@ -224,7 +224,9 @@ impl World {
             };
             let may = director.heard.iter().flatten().all(is_over) || *cause == Cause::Operator;
             assert!(may, "{who} takes over at {now}: {cause}; heard {:?}", director.heard);
-            director.is_released = false;
+            // One that is told to take over is no longer released as soon as it is told so, and may
+            // have been told to release since.
+            director.is_released &= *cause == Cause::Operator;
         }
     }
 
