@@ -263,57 +263,82 @@ impl Seen {
     }
 }
 
+/// Two directors with two workers receive everything at the first and at the second one: each
+/// packet of a flow is handed over by one of the two, and its flow's owner receives it in the
+/// other. A third has one worker. `is_trusting`: nothing of another worker's has come for long,
+/// so that connections are looked for before the owner is asked for.
+fn are_treated_alike(vlans: [u16; 2], bursts: &[(Vec<Step>, u32)], is_trusting: bool) {
+    let [mut alone, mut at_first, mut at_second] = [1, 2, 2].map(|count| start(count, vlans));
+    if is_trusting {
+        let nobodys = vec![vec![0; 60]; 64];
+        for turn in 0..16 {
+            alone.receive_burst(0, OUT, &nobodys);
+            at_first.receive_burst(turn % 2, OUT, &nobodys);
+            at_second.receive_burst(turn % 2, OUT, &nobodys);
+        }
+    }
+    let mut number = 0;
+    for (steps, wait) in bursts {
+        for (interface, in_pieces) in [(OUT, false), (OUT, true), (IN, false), (IN, true)] {
+            let is_meant = |step: &&Step| {
+                step.interface() == interface && matches!(step.form, Form::Pieces(..)) == in_pieces
+            };
+            let mut burst = Vec::new();
+            for step in steps.iter().filter(is_meant) {
+                number += 1;
+                let vlan = step.vlan.unwrap_or(vlans[interface.index()]);
+                let mut frames = step.frames(number);
+                for frame in &mut frames {
+                    tag(frame, vlan);
+                }
+                burst.extend(frames);
+            }
+            burst.truncate(64);
+            alone.receive_burst(0, interface, &burst);
+            at_first.receive_burst(0, interface, &burst);
+            at_second.receive_burst(1, interface, &burst);
+            let seen = Seen::of(&mut alone, 1);
+            assert_eq!(&Seen::of(&mut at_first, 2), &seen);
+            assert_eq!(&Seen::of(&mut at_second, 2), &seen);
+        }
+        for director in [&mut alone, &mut at_first, &mut at_second] {
+            director.advance(*wait);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(quiet(400))]
 
-    /// Two directors with two workers receive everything at the first and at the second one: each
-    /// packet of a flow is handed over by one of the two, and its flow's owner receives it in the
-    /// other. A third has one worker. `is_trusting`: nothing of another worker's has come for long,
-    /// so that connections are looked for before the owner is asked for.
     #[test]
     fn a_packet_that_was_handed_over_is_treated_as_one_that_arrived_right(
         vlans in select(vec![[0, 0], [10, 20], [0, 20]]),
         bursts in prop::collection::vec((prop::collection::vec(step(), 1..12), 0_u32..2000), 1..8),
         is_trusting in any::<bool>(),
     ) {
-        let [mut alone, mut at_first, mut at_second] = [1, 2, 2].map(|count| start(count, vlans));
-        if is_trusting {
-            let nobodys = vec![vec![0; 60]; 64];
-            for turn in 0..16 {
-                alone.receive_burst(0, OUT, &nobodys);
-                at_first.receive_burst(turn % 2, OUT, &nobodys);
-                at_second.receive_burst(turn % 2, OUT, &nobodys);
-            }
-        }
-        let mut number = 0;
-        for (steps, wait) in &bursts {
-            for (interface, in_pieces) in [(OUT, false), (OUT, true), (IN, false), (IN, true)] {
-                let is_meant = |step: &&Step| {
-                    step.interface() == interface
-                        && matches!(step.form, Form::Pieces(..)) == in_pieces
-                };
-                let mut burst = Vec::new();
-                for step in steps.iter().filter(is_meant) {
-                    number += 1;
-                    let vlan = step.vlan.unwrap_or(vlans[interface.index()]);
-                    let mut frames = step.frames(number);
-                    for frame in &mut frames {
-                        tag(frame, vlan);
-                    }
-                    burst.extend(frames);
-                }
-                burst.truncate(64);
-                alone.receive_burst(0, interface, &burst);
-                at_first.receive_burst(0, interface, &burst);
-                at_second.receive_burst(1, interface, &burst);
-                let seen = Seen::of(&mut alone, 1);
-                prop_assert_eq!(&Seen::of(&mut at_first, 2), &seen);
-                prop_assert_eq!(&Seen::of(&mut at_second, 2), &seen);
-            }
-            for director in [&mut alone, &mut at_first, &mut at_second] {
-                director.advance(*wait);
-            }
-        }
+        are_treated_alike(vlans, &bursts, is_trusting);
+    }
+}
+
+#[test]
+fn what_follows_a_packet_of_another_workers_does_not_overtake_the_first_packet_of_its_flow() {
+    let step = |service, client, form| Step {
+        is_reply: matches!(form, Form::Error),
+        service,
+        client,
+        control: SYN,
+        chunk: 1,
+        ttl: 64,
+        octets: 0,
+        form,
+        vlan: None,
+    };
+    for (others, own) in (0..4).flat_map(|others| (0..4).map(move |own| (others, own))) {
+        // The first burst has a worker ask for owners before it looks for connections.
+        let first = vec![step(0, others, Form::Plain)];
+        let begins = step(2, own, Form::Plain);
+        let second = vec![begins, step(0, others, Form::Plain), step(2, own, Form::Error)];
+        are_treated_alike([0, 0], &[(first, 0), (second, 0)], false);
     }
 }
 

@@ -280,7 +280,8 @@ impl<F: Frame> Pipeline<F> {
             } else if matches!(next.packet.class, Class::FlowV6(_)) {
                 shared.forward_run(v6, &mut queue, now, outlet)
             } else if matches!(next.packet.class, Class::Elsewhere(_)) {
-                shared.hand_over_run(&mut queue, outlet)
+                shared.hand_over_run(&mut queue, outlet);
+                continue;
             } else {
                 queue.next()
             };
@@ -433,18 +434,15 @@ impl<F: Frame> Shared<F> {
         }
     }
 
-    /// Hands over the packets that come next and are other workers', and gives the first that is not.
+    /// Hands over the packets that come next and are other workers'.
     #[inline(never)]
-    fn hand_over_run<'b>(
-        &mut self,
-        queue: &mut Queue<'b, F>,
-        outlet: &mut impl Outlet<F>,
-    ) -> Option<(F, &'b Looked)> {
-        while let Some((frame, looked)) = queue.next() {
-            let Class::Elsewhere(owner) = looked.packet.class else { return Some((frame, looked)) };
-            self.hand_over(owner, frame, outlet);
+    fn hand_over_run(&mut self, queue: &mut Queue<'_, F>, outlet: &mut impl Outlet<F>) {
+        while let Some(Looked { packet: Packet { class: Class::Elsewhere(owner), .. }, .. }) =
+            queue.peek()
+            && let Some((frame, _)) = queue.next()
+        {
+            self.hand_over(*owner, frame, outlet);
         }
-        None
     }
 
     /// As [`Shared::look_up_received`], of a frame that may have a VLAN tag.
