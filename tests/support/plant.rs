@@ -263,6 +263,7 @@ impl FakeDirector {
                 told: Arc::clone(&told),
                 ended: Arc::clone(&ended),
             };
+            worker.count();
             workers.push(thread::spawn(move || worker.run()));
         }
         let reins = control::Reins::take().unwrap();
@@ -339,7 +340,6 @@ struct FakeWorker {
 
 impl FakeWorker {
     fn run(self) {
-        self.count();
         while !self.ended.load(Relaxed) {
             let listens = self.wishes.silent != Some(self.id);
             while let Some(command) = self.mailbox.command().filter(|_| listens) {
