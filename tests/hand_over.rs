@@ -93,6 +93,13 @@ struct Step {
 }
 
 impl Step {
+    /// The first packet of a flow.
+    fn opening(service: usize, client: u16) -> Self {
+        let (is_reply, form, vlan) = (false, Form::Plain, None);
+        let (control, chunk, ttl, octets) = (SYN, 1, 64, 0);
+        Self { is_reply, service, client, control, chunk, ttl, octets, form, vlan }
+    }
+
     fn interface(&self) -> InterfaceId {
         let is_inside = self.is_reply != matches!(self.form, Form::Error);
         if is_inside { IN } else { OUT }
@@ -322,22 +329,11 @@ proptest! {
 
 #[test]
 fn what_follows_a_packet_of_another_workers_does_not_overtake_the_first_packet_of_its_flow() {
-    let step = |service, client, form| Step {
-        is_reply: matches!(form, Form::Error),
-        service,
-        client,
-        control: SYN,
-        chunk: 1,
-        ttl: 64,
-        octets: 0,
-        form,
-        vlan: None,
-    };
     for (others, own) in (0..4).flat_map(|others| (0..4).map(move |own| (others, own))) {
         // The first burst has a worker ask for owners before it looks for connections.
-        let first = vec![step(0, others, Form::Plain)];
-        let begins = step(2, own, Form::Plain);
-        let second = vec![begins, step(0, others, Form::Plain), step(2, own, Form::Error)];
+        let first = vec![Step::opening(0, others)];
+        let error = Step { is_reply: true, form: Form::Error, ..Step::opening(2, own) };
+        let second = vec![Step::opening(2, own), Step::opening(0, others), error];
         are_treated_alike([0, 0], &[(first, 0), (second, 0)], false);
     }
 }
@@ -347,17 +343,7 @@ fn every_packet_of_a_flow_arrives_right_at_one_of_two_workers_and_is_handed_over
     let mut directors = [start(2, [0, 0]), start(2, [0, 0])];
     for client in 0..100 {
         for service in 0..SERVICES.len() {
-            let step = Step {
-                is_reply: false,
-                service,
-                client,
-                control: SYN,
-                chunk: 1,
-                ttl: 64,
-                octets: 0,
-                form: Form::Plain,
-                vlan: None,
-            };
+            let step = Step::opening(service, client);
             let mut handed_over = 0;
             for (worker, director) in directors.iter_mut().enumerate() {
                 let before = director.stats(worker).handed_out.get();

@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -146,12 +147,14 @@ fn no_packet_of_a_connection_is_lost_that_no_change_names() {
         let mut director = Setup::with_services(KEPT).workers(workers).start();
         let lives = Lives::begin(&mut director);
         let mut others: Vec<Option<Other>> = vec![None; 4];
+        let (mut drawn, mut again) = (HashSet::new(), 0);
         for (turn, (other, stays, client)) in changes.into_iter().enumerate() {
             let place = usize::from(other.place);
             let port = 9000 + other.place;
             others[place] = stays.then_some(other);
             director.install(&format!("{TOPOLOGY}{}", text(&others)));
             let client = format!("203.0.113.{}:{}", client % 200 + 10, 1024 + client / 2);
+            again += u64::from(!drawn.insert(client.clone()));
             let vip = format!("192.0.2.100:{port}");
             director.receive(OUT, &PacketBuilder::tcp(&client, &vip).flags(SYN).build());
             director.take_sent();
@@ -176,6 +179,7 @@ fn no_packet_of_a_connection_is_lost_that_no_change_names() {
         let all: u64 = director.drops().values().sum();
         let expected: u64 = named.iter().map(|reason| director.dropped(*reason)).sum();
         prop_assert_eq!(all, expected, "{:?}", director.drops());
+        prop_assert!(director.dropped(DropReason::ReplyTupleTaken) <= again);
         Ok(())
     });
     result.unwrap();
