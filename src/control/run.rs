@@ -556,6 +556,5 @@ fn pair(
         return Ok((None, Transitions::default()));
     };
     let (failover, transitions) = Failover::start(parts, (config, group), workers, tracked)?;
-    failover.set_addresses(ownership::moving_addresses(config));
     Ok((Some(failover), Transitions::of(group, transitions)))
 }

@@ -70,6 +70,22 @@ pub(super) fn macs(config: &Config, ports: &[Port]) -> Vec<Mac> {
     config.interfaces.iter().map(of).collect()
 }
 
+/// The MTU in force on an interface of this configuration: no more than its port has granted.
+pub(super) fn mtu(config: &InterfaceConfig, port: &Port) -> u16 {
+    port.granted().map_or(config.mtu, |granted| granted.mtu.min(config.mtu))
+}
+
+/// The MTU in force on every interface.
+pub(super) fn mtus(config: &Config, ports: &[Port]) -> Vec<u16> {
+    let configured = config.ports();
+    let of = |interface: &InterfaceConfig| {
+        let place = configured.iter().position(|port| *port.device == interface.device);
+        let port = place.and_then(|place| ports.get(place));
+        port.map_or(interface.mtu, |port| mtu(interface, port))
+    };
+    config.interfaces.iter().map(of).collect()
+}
+
 impl DeviceSource for Devices {
     fn ports(&self) -> Vec<PortReport> {
         let report = |device: &PortFacts| {

@@ -167,6 +167,7 @@ fn direct(
     let failover = channel.map(|channel| FailoverPlant {
         channel,
         macs: macs.clone(),
+        mtus: devices::mtus(&config, &ports),
         links: Box::new(watch.links()),
         owners: workers::owners_of_told(steering),
         clock: tsc::now,

@@ -248,7 +248,7 @@ impl Shop<'_> {
             port: port.id(),
             vlan: config.vlan,
             mac: config.mac.map_or_else(|| port.mac(), |mac| mac.0),
-            mtu: port.granted().map_or(config.mtu, |granted| granted.mtu.min(config.mtu)),
+            mtu: devices::mtu(config, port),
             sides: match config.role {
                 Role::Outside => Sides::OUTSIDE,
                 Role::Inside => Sides::INSIDE,

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use crate::ftp::{self, start_servers};
 use crate::lab::{Lab, VIP4, VIPS, eventually, section, service};
 use crate::masquerade::{masquerade, outside_serves, url};
-use crate::pair::Side;
+use crate::pair::{Side, by_tshark};
 use crate::traffic::answers;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -193,6 +193,7 @@ fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
     let key = key(&lab, "sync.key", 'a');
     let change = |config: &mut Table, peer: &str| {
         settings(config, &format!("interface = \"inside\"\npeers = [\"{peer}\"]\n{key}"));
+        section(config, &["interface", "inside"]).insert("mtu".into(), 1300.into());
     };
     let mut config = Side::config(&lab, "backup", "0");
     change(&mut config, "fd00:a::2");
@@ -204,6 +205,7 @@ fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
     for (name, vip) in [("v4", VIPS[0]), ("v6", VIPS[1])] {
         begin_download(&lab, "client", name, &format!("http://{vip}/big"));
     }
+    assert_eq!(answers(&lab, VIP4, 99).values().sum::<usize>(), 99);
     std::thread::sleep(Duration::from_secs(1));
     let mut config = Side::config(&lab, "director", "0, 1");
     change(&mut config, "fd00:a::3");
@@ -219,6 +221,10 @@ fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
     let has = |octets: &[u8]| seen.windows(octets.len()).any(|part| part == octets);
     assert!(seen.len() > 1000 && has(&[0x22, 0x90]), "{} octets", seen.len());
     assert!(!has(&[192, 0, 2, 100]) && !has(&[10, 0, 0, 11]));
+    // Full messages fit a link whose packets are shorter.
+    let lengths = by_tshark(&lab, &capture, "udp.port == 8848", &["ipv6.plen"]);
+    let longest = lengths.iter().filter_map(|of| of[0].parse().ok()).max().unwrap_or(0);
+    assert!((1200..=1300).contains(&(longest + 40)), "{longest}: {lengths:?}");
     director.stop();
     backup.stop();
 }

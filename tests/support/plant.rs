@@ -174,6 +174,7 @@ fn failover() -> FailoverPlant {
     FailoverPlant {
         channel,
         macs,
+        mtus: vec![1500; 2],
         links: Box::new(FakeLinks(true, AtomicU64::new(0))),
         owners: Box::new(|_| [WorkerId(0); 2]),
         clock: || 0,

@@ -1,10 +1,12 @@
 //! Whether a director can do its work: its links, its workers and its control side.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::link::Link;
+use super::announcer::Announcement;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::InterfaceId;
 
@@ -57,10 +59,32 @@ impl Progress {
     }
 }
 
+/// Interfaces of which one at least must have a link: those by which the world reaches some address.
+pub(super) type Ways = Vec<InterfaceId>;
+
+/// By which interfaces the addresses that move are reached.
+pub(super) fn ways(addresses: &[Announcement]) -> Vec<Ways> {
+    let mut by_address = BTreeMap::<_, Ways>::new();
+    for &(interface, address) in addresses {
+        // Each link has its own of these.
+        let link = is_of_link(address).then_some(interface);
+        by_address.entry((address, link)).or_default().push(interface);
+    }
+    let each: BTreeSet<Ways> = by_address.into_values().collect();
+    each.into_iter().collect()
+}
+
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// What is looked at.
 #[derive(Debug)]
 pub(super) struct Health {
     links: Box<dyn LinkSource>,
+    /// The interfaces' names.
+    names: Vec<String>,
+    ways: Vec<Ways>,
     looks: Progress,
     workers: Vec<(Arc<WorkerStats>, Progress)>,
     control: (Pulse, Progress),
@@ -70,6 +94,7 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn new(
         links: Box<dyn LinkSource>,
+        (names, ways): (Vec<String>, Vec<Ways>),
         workers: Vec<Arc<WorkerStats>>,
         pulse: Pulse,
     ) -> Self {
@@ -77,11 +102,18 @@ impl Health {
         let looks = Progress::default();
         Self {
             links,
+            names,
+            ways,
             looks,
             workers,
             control: (pulse, Progress::default()),
             looked: Duration::ZERO,
         }
+    }
+
+    /// The addresses that move are reached by these from now on.
+    pub(super) fn watch(&mut self, ways: Vec<Ways>) {
+        self.ways = ways;
     }
 
     pub(super) fn is_up(&self, interface: InterfaceId) -> bool {
@@ -97,15 +129,16 @@ impl Health {
     }
 
     /// What is broken.
-    pub(super) fn fault(&mut self, now: Duration, links: &[Link]) -> Option<String> {
+    pub(super) fn fault(&mut self, now: Duration) -> Option<String> {
         let looked = std::mem::replace(&mut self.looked, now);
         if now.saturating_sub(looked) > LOOKED_AWAY {
             self.workers.iter_mut().for_each(|(_, progress)| progress.forgive(now));
             self.control.1.forgive(now);
             self.looks.forgive(now);
         }
-        if let Some(link) = links.iter().find(|link| !self.links.is_up(link.interface)) {
-            return Some(format!("interface {} has no link", link.name));
+        let is_cut = |ways: &&Ways| !ways.iter().any(|interface| self.links.is_up(*interface));
+        if let Some(ways) = self.ways.iter().find(is_cut) {
+            return Some(self.no_link(ways));
         }
         if self.looks.stands_still(now, self.links.looks()) > WORKER_PATIENCE {
             return Some("no port tells of its link".to_owned());
@@ -120,6 +153,15 @@ impl Health {
         let is_stuck = progress.stands_still(now, beats.load(Relaxed)) > CONTROL_PATIENCE;
         is_stuck.then(|| "the control side stands still".to_owned())
     }
+
+    fn no_link(&self, ways: &[InterfaceId]) -> String {
+        let names = ways.iter().filter_map(|interface| self.names.get(interface.index()));
+        let names: Vec<&str> = names.map(String::as_str).collect();
+        match names[..] {
+            [name] => format!("interface {name} has no link"),
+            _ => format!("none of the interfaces {} has a link", names.join(", ")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +170,9 @@ mod tests {
 
     use super::*;
     use crate::control::config::{self, Machine, Preempt};
+    use crate::control::failover::link::Link;
     use crate::control::failover::{Action, Election, Role, Rules};
+    use crate::control::ownership;
     use crate::wire::vrrp::Version;
 
     const PAIR: &str = r#"
@@ -191,7 +235,10 @@ servers = [{ address = "10.0.0.11:8080" }]
             assert_eq!(links.len(), 2);
             let (ports, pulse) = (Ports::default(), Pulse::default());
             let workers = [(); 2].map(|()| Arc::<WorkerStats>::default());
-            let health = Health::new(Box::new(ports.clone()), workers.to_vec(), pulse.clone());
+            let names = links.iter().map(|link| link.name.clone()).collect();
+            let watched = (names, ways(&ownership::moving_addresses(&loaded.config)));
+            let source = Box::new(ports.clone());
+            let health = Health::new(source, watched, workers.to_vec(), pulse.clone());
             Self { health, links, ports, workers, pulse, now: Duration::ZERO }
         }
 
@@ -210,7 +257,7 @@ servers = [{ address = "10.0.0.11:8080" }]
             self.ports.1.fetch_add(u64::from(is_looked_at), Relaxed);
             let control_turns = stands_still != Some("the control side");
             control_turns.then(|| self.pulse.beat());
-            self.health.fault(self.now, &self.links)
+            self.health.fault(self.now)
         }
     }
 
@@ -244,6 +291,44 @@ servers = [{ address = "10.0.0.11:8080" }]
         assert_eq!(bench.turn(Some("worker 1")), None);
         assert_eq!(bench.after(99, Some("worker 1")), None);
         assert_eq!(bench.after(2, Some("worker 1")), Some("worker 1 stands still".into()));
+    }
+
+    /// A VIP on a link of its own, and one that both outside interfaces lead to.
+    #[test]
+    fn an_address_that_nothing_leads_to_is_a_fault_though_none_floats_on_its_links() {
+        let third = "[interface.second]\nrole = \"outside\"\ndevice = \"0000:3b:00.2\"\n\
+                     addresses = [\"198.51.100.2/24\"]\n\n[[failover]]";
+        let floating = "  { interface = \"outside\", address = \"192.0.2.100\" },\n";
+        let of = |vip: &str| {
+            let text = PAIR.replace("[[failover]]", third).replace(floating, "");
+            let text = text.replace("192.0.2.100", vip);
+            let loaded = config::parse(&text, "pair.toml", &Machine::with_cpus(2)).unwrap();
+            ways(&ownership::moving_addresses(&loaded.config))
+        };
+        let [outside, inside, second] = [0, 1, 2].map(InterfaceId);
+        assert_eq!(of("192.0.2.100"), [vec![outside], vec![inside]]);
+        assert_eq!(of("198.51.100.100"), [vec![inside], vec![second]]);
+        assert_eq!(of("203.0.113.1"), [vec![outside, second], vec![inside]]);
+        let mut bench = Bench::new();
+        let both = vec![InterfaceId(0), InterfaceId(1)];
+        bench.health.watch(vec![both]);
+        bench.ports.0[1].store(true, Relaxed);
+        assert_eq!(bench.turn(None), None, "one of them leads there");
+        bench.ports.0[0].store(true, Relaxed);
+        let fault = bench.turn(None).unwrap();
+        assert_eq!(fault, "none of the interfaces outside, inside has a link");
+        bench.health.watch(vec![vec![InterfaceId(1)]]);
+        assert_eq!(bench.turn(None).unwrap(), "interface inside has no link");
+        bench.health.watch(Vec::new());
+        assert_eq!(bench.turn(None), None, "no address moves");
+    }
+
+    /// A link-local address may be the same one on every link.
+    #[test]
+    fn each_link_must_be_there_for_its_own_link_local_address() {
+        let gateway: IpAddr = "fe80::1".parse().unwrap();
+        let [one, other] = [0, 1].map(InterfaceId);
+        assert_eq!(ways(&[(one, gateway), (other, gateway)]), [vec![one], vec![other]]);
     }
 
     #[test]

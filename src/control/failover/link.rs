@@ -100,21 +100,22 @@ impl Link {
         if self.own.is_ipv4() { "ipv4" } else { "ipv6" }
     }
 
-    /// The advertisements of this priority: one, or one for each peer.
+    /// The advertisements of this priority: one, or one for each peer; of so many octets at most.
     pub(super) fn advertisements(
         &self,
         group: &FailoverConfig,
         priority: u8,
+        room: usize,
     ) -> impl Iterator<Item = Message> {
         let multicast: IpAddr = if self.own.is_ipv4() { GROUP_V4.into() } else { GROUP_V6.into() };
         let to = if self.peers.is_empty() { vec![multicast] } else { self.peers.clone() };
-        to.into_iter().filter_map(move |destination| self.message(group, priority, destination))
+        to.into_iter().filter_map(move |destination| self.message(group, (priority, room), destination))
     }
 
     fn message(
         &self,
         group: &FailoverConfig,
-        priority: u8,
+        (priority, room): (u8, usize),
         destination: IpAddr,
     ) -> Option<Message> {
         let head = Advertisement {
@@ -128,8 +129,8 @@ impl Link {
         let ends = Ends { source: self.own, destination };
         // What does not fit one packet is left out: who has the first has all.
         let width = if self.own.is_ipv4() { 4 } else { 16 };
-        let room = (MESSAGE - AUTHENTICATION * 2) / width;
-        let addresses = self.floating.get(..room).unwrap_or(&self.floating);
+        let fit = room.saturating_sub(AUTHENTICATION * 2) / width;
+        let addresses = self.floating.get(..fit).unwrap_or(&self.floating);
         let sending = Sending { head, addresses, ends, pseudo_header: group.pseudo_header };
         let payload: ArrayVec<u8, MESSAGE> = sending.write()?;
         Some(Message {

@@ -28,16 +28,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use super::config::{Config, FailoverConfig};
-use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, Unheard};
+use super::ownership;
+use crate::dataplane::failover::{Errand, FailoverChannel, HeardMessage, MESSAGE, Unheard};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::sync::SyncConnection;
-use crate::ids::{CpuId, OwnersOf};
+use crate::ids::{CpuId, InterfaceId, OwnersOf};
 use crate::wire::ethernet::Mac;
 use crate::wire::vrrp::RESIGNED;
+use crate::wire::{ipv4, ipv6};
 
 use announcer::{Announcement, Announcer};
 pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
-use health::Health;
+use health::{Health, Ways};
 pub use health::LinkSource;
 pub(super) use health::Pulse;
 use lease::{Lapse, LeaseWatch};
@@ -73,6 +75,8 @@ pub struct FailoverPlant {
     pub channel: Arc<FailoverChannel>,
     /// The Ethernet address of every interface.
     pub macs: Vec<Mac>,
+    /// The MTU of every interface, octets of an IP packet.
+    pub mtus: Vec<u16>,
     /// The links of every interface.
     pub links: Box<dyn LinkSource>,
     /// Which worker a connection is of.
@@ -92,8 +96,8 @@ impl std::fmt::Debug for FailoverPlant {
 /// What the thread is told.
 #[derive(Debug)]
 enum Word {
-    /// The active director answers for these.
-    Addresses(Vec<Announcement>),
+    /// The active director answers for these, which are reached by those.
+    Addresses(Vec<Announcement>, Vec<Ways>),
     /// What is tracked says so.
     Tracked(Verdict),
     /// What the operator wants.
@@ -158,12 +162,17 @@ impl Failover {
         let told = Ear(Arc::clone(&words));
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
         let shown = Arc::<Shown>::default();
-        let health = Health::new(plant.links, workers, pulse.clone());
+        let addresses = ownership::moving_addresses(config);
+        let names = config.interfaces.iter().map(|interface| interface.name.clone()).collect();
+        let watched = (names, health::ways(&addresses));
+        let health = Health::new(plant.links, watched, workers, pulse.clone());
+        let mut announcer = Announcer::new(group.announcements);
+        announcer.set(addresses);
         let (is_master, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let sync_counts = Arc::<SyncCounts>::default();
         let parts = (Arc::clone(&is_master), Arc::clone(&sync_counts));
         let channel = Arc::clone(&plant.channel);
-        let sync = Synchroniser::new((config, group), channel, plant.owners, parts);
+        let sync = Synchroniser::new((config, group), &plant.mtus, channel, plant.owners, parts);
         if let Some(sync) = sync.map_err(io::Error::other)? {
             let ended = Arc::clone(&ended);
             let sync = move || sync.run(&ended);
@@ -171,9 +180,10 @@ impl Failover {
         }
         let turner = Turner {
             pause: (group.interval / TURNS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
-            announcer: Announcer::new(group.announcements),
+            announcer,
             group: group.clone(),
             links,
+            mtus: plant.mtus,
             health,
             channel: plant.channel,
             clock: plant.clock,
@@ -201,7 +211,8 @@ impl Failover {
 
     /// The active director answers for these from now on.
     pub(super) fn set_addresses(&self, addresses: Vec<Announcement>) {
-        self.words.put(Word::Addresses(addresses));
+        let ways = health::ways(&addresses);
+        self.words.put(Word::Addresses(addresses, ways));
     }
 
     /// What is tracked comes to something else.
@@ -237,6 +248,7 @@ impl Failover {
 struct Turner {
     group: FailoverConfig,
     links: Vec<Link>,
+    mtus: Vec<u16>,
     health: Health,
     announcer: Announcer,
     channel: Arc<FailoverChannel>,
@@ -338,7 +350,7 @@ impl Turner {
             let link = self.links.iter().find(|link| link.interface == mute)?;
             Some(format!("interface {} does not send", link.name))
         });
-        let fault = self.health.fault(now, &self.links).or(mute);
+        let fault = self.health.fault(now).or(mute);
         fault.or_else(|| self.tracked.fault.clone())
     }
 
@@ -370,7 +382,10 @@ impl Turner {
     ) -> Option<Arc<AtomicBool>> {
         while let Some(word) = self.told.take() {
             match word {
-                Word::Addresses(addresses) => self.announcer.set(addresses),
+                Word::Addresses(addresses, ways) => {
+                    self.announcer.set(addresses);
+                    self.health.watch(ways);
+                }
                 Word::Tracked(verdict) => {
                     election.set_bonus(verdict.bonus);
                     self.tracked = verdict;
@@ -441,7 +456,8 @@ impl Turner {
     fn advertise(&mut self, link: usize, priority: u8) -> bool {
         let Some(link) = self.links.get(link) else { return false };
         let (mut asked, mut left) = (0, 0);
-        for message in link.advertisements(&self.group, priority) {
+        let room = room_for_message(&self.mtus, link.interface, link.own.is_ipv6());
+        for message in link.advertisements(&self.group, priority, room) {
             let is_asked = self.channel.ask(Errand::Send(message));
             asked += u64::from(is_asked);
             left += u64::from(!is_asked);
@@ -476,6 +492,13 @@ impl Turner {
         self.ended.store(true, Release);
         workers.store(true, Release);
     }
+}
+
+/// Octets that a message may have behind its IP header, that it fits a link.
+fn room_for_message(mtus: &[u16], interface: InterfaceId, is_v6: bool) -> usize {
+    let head = if is_v6 { ipv6::HEADER } else { ipv4::HEADER };
+    let mtu = mtus.get(interface.index()).copied().unwrap_or(u16::MAX);
+    usize::from(mtu).saturating_sub(head).min(MESSAGE)
 }
 
 /// What was heard, as far as it is taken in one turn: where a loop brings ever more, it is not all.

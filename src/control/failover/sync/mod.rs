@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::room_for_message;
 use crate::control::config::{Config, FailoverConfig};
 use crate::dataplane::failover::{FailoverChannel, HeardMessage, MESSAGE, Message};
 use crate::dataplane::sync::{SyncConnection, SyncKind};
@@ -123,6 +124,8 @@ pub(super) struct Synchroniser {
     interface: InterfaceId,
     /// From where to where messages go.
     ways: Vec<(IpAddr, IpAddr)>,
+    /// Octets that a message may have, encrypted or not.
+    room: usize,
     cpu: CpuId,
     start: Instant,
     waiting: Waiting,
@@ -142,12 +145,13 @@ pub(super) struct Synchroniser {
 }
 
 impl Synchroniser {
-    /// Of a group; `None`: connections are not synchronised.
+    /// Of a group; `None`: connections are not synchronised. `mtus`: of the interfaces.
     ///
     /// # Errors
     /// The key cannot be read, or there are no random numbers.
     pub(super) fn new(
         (config, group): (&Config, &FailoverConfig),
+        mtus: &[u16],
         channel: Arc<FailoverChannel>,
         owners: OwnersOf<SyncConnection>,
         (is_master, counts): (Arc<AtomicBool>, Arc<SyncCounts>),
@@ -160,7 +164,9 @@ impl Synchroniser {
         let group_of_ipvs = [IpAddr::from(ipvs_sync::GROUP)];
         let peers = if sync.peers.is_empty() { &group_of_ipvs[..] } else { &sync.peers };
         let from = |to: IpAddr| own.iter().copied().find(|own| own.is_ipv4() == to.is_ipv4());
-        let ways = peers.iter().filter_map(|to| Some((from(*to)?, *to))).collect();
+        let ways: Vec<_> = peers.iter().filter_map(|to| Some((from(*to)?, *to))).collect();
+        let has_v6 = ways.iter().any(|(own, _)| own.is_ipv6());
+        let room = room_for_message(mtus, sync.interface, has_v6);
         let random = || getrandom::u64().map_err(|error| format!("no random numbers: {error}"));
         let seal = match sync.key()? {
             Some(key) => Some(Seal::new(&key, random()?)),
@@ -174,6 +180,7 @@ impl Synchroniser {
             id: group.router_id,
             interface: sync.interface,
             ways,
+            room: room.saturating_sub(UDP),
             cpu: config.director.control_cpu,
             start: Instant::now(),
             waiting: Waiting::new(sync.after),
@@ -307,9 +314,9 @@ impl Synchroniser {
 
     /// Sends a message; how many connections it tells of.
     fn send_one(&mut self, queue: Queue) -> usize {
-        let room = MESSAGE - UDP - if self.seal.is_some() { GROWTH } else { 0 };
+        let growth = if self.seal.is_some() { GROWTH } else { 0 };
         let mut buffer = [0; MESSAGE - UDP];
-        let buffer = buffer.get_mut(..room).unwrap_or_default();
+        let buffer = buffer.get_mut(..self.room.saturating_sub(growth)).unwrap_or_default();
         let mut writer = match queue {
             Queue::Plain => Writer::new(self.id, buffer),
             Queue::Own => Writer::of_own(self.id, buffer),
@@ -391,14 +398,19 @@ impl Synchroniser {
             return Ok(());
         }
         self.learning.count();
+        let mut outcome = Ok(());
         for entry in message.entries() {
-            let entry = entry.map_err(|wrong| wrong.to_string())?;
-            if let Some(connection) = words::connection(&entry) {
-                self.counts.received.fetch_add(1, Relaxed);
-                self.bring(connection);
+            // Where others can be read behind a wrong one, they count.
+            match entry.map(|entry| words::connection(&entry)) {
+                Ok(Some(connection)) => {
+                    self.counts.received.fetch_add(1, Relaxed);
+                    self.bring(connection);
+                }
+                Ok(None) => {}
+                Err(wrong) => outcome = Err(wrong.to_string()),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Gives the workers that a connection is of that connection to take over.
