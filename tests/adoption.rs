@@ -292,6 +292,41 @@ fn a_busy_connection_is_told_again_before_its_short_idle_time_is_over() {
     }
 }
 
+/// Whether its own connections are told of or not.
+#[test]
+fn a_service_of_short_idle_times_does_not_have_all_others_told_again_as_often() {
+    for off in ["", "sync = false\n", "one_packet = true\n"] {
+        let short = SHORT.replace("timeouts", &format!("{off}timeouts"));
+        let mut director = Setup::with_services(&format!("{PAIR}{STICKY}{short}")).start();
+        director.stand(true);
+        let web = |flags| PacketBuilder::tcp("198.18.0.1:4000", VIP).flags(flags).build();
+        director.receive(OUT, &web(SYN));
+        let (_, server) = ends(&director.sent_one().octets);
+        let answer = PacketBuilder::tcp(&server.to_string(), "198.18.0.1:4000").flags(SYN | ACK);
+        director.receive(IN, &answer.from_server().build());
+        director.take_sent();
+        director.receive(OUT, &web(ACK));
+        told(&director);
+        let ask = PacketBuilder::udp("192.0.2.10:4000", "192.0.2.100:53").build();
+        let (mut of_web, mut of_short) = (0, 0);
+        for _ in 0..240 {
+            director.receive(OUT, &ask);
+            director.take_sent();
+            director.advance(250);
+            let told = told(&director);
+            let of = |protocol| {
+                let connections = told.iter().filter(|told| told.kind == SyncKind::Connection);
+                connections.filter(|told| told.protocol == protocol).count()
+            };
+            of_web += of(6);
+            of_short += of(17);
+        }
+        assert!((3..=5).contains(&of_web), "{off}: in a minute it was told of {of_web} times");
+        let expected = if off.is_empty() { 20..=60 } else { 0..=0 };
+        assert!(expected.contains(&of_short), "{off}: {of_short}");
+    }
+}
+
 const STICKY: &str = r#"
 [[service]]
 name = "sticky"

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Protocol;
 use crate::clock::Tick;
 
 const fn secs(seconds: u64) -> Duration {
@@ -166,10 +167,17 @@ impl Timeouts {
 
 impl IdleTimes {
     /// The shortest idle time of a state that a connection may be in for long, while its packets pass,
-    /// milliseconds.
-    pub fn shortest_of_lasting(&self) -> u32 {
-        let streams = [self.established, self.fin_wait, self.close_wait, self.sctp_established];
-        streams.into_iter().fold(self.udp, u32::min)
+    /// milliseconds; of any protocol, where none is named.
+    pub fn shortest_of_lasting(&self, protocol: Option<Protocol>) -> u32 {
+        let Some(protocol) = protocol else {
+            let of = |protocol| self.shortest_of_lasting(Some(protocol));
+            return of(Protocol::Tcp).min(of(Protocol::Udp)).min(of(Protocol::Sctp));
+        };
+        match protocol {
+            Protocol::Tcp => self.established.min(self.fin_wait).min(self.close_wait),
+            Protocol::Udp => self.udp,
+            Protocol::Sctp => self.sctp_established,
+        }
     }
 }
 

@@ -25,12 +25,18 @@ const WALK_BUDGET: u32 = 256;
 pub(in crate::dataplane) struct SyncWalk {
     v4: Pace,
     v6: Pace,
+    /// Walks of their own through what another director would forget before these come around.
+    soon_v4: Pace,
+    soon_v6: Pace,
     templates: Pace,
     hurry: Hurry,
 }
 
-/// The shortest time in which all is told again, milliseconds, however short idle times are.
+/// The shortest time in which anything is told again, milliseconds, however short idle times are.
 const SOONEST_MS: u32 = 500;
+/// How often a connection is told again within its idle time: another director that hears of it by
+/// this alone does not forget it, though one message is lost.
+const CHANCES: u32 = 3;
 
 /// Where a walk is that comes around in a given time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,12 +101,18 @@ impl<F: Frame> Pipeline<F> {
         }
         let Self { shared, v4, v6, .. } = self;
         let mut walk = shared.sync_walk;
-        let walk_ms = channel.walk_ms.min(soon_enough(shared.services.shortest_idle_ms()));
-        walk.v4.next = walk_through(shared, v4, walk.v4.due_of(v4, walk_ms, now), now);
-        walk.v6.next = walk_through(shared, v6, walk.v6.due_of(v6, walk_ms, now), now);
+        let walk_ms = channel.walk_ms;
+        walk.v4.go_through(shared, v4, (walk_ms, u32::MAX), now);
+        walk.v6.go_through(shared, v6, (walk_ms, u32::MAX), now);
+        let soon_ms = soon_enough(shared.services.shortest_told_idle_ms());
+        if soon_ms < walk_ms {
+            let short_ms = walk_ms.saturating_mul(CHANCES);
+            walk.soon_v4.go_through(shared, v4, (soon_ms, short_ms), now);
+            walk.soon_v6.go_through(shared, v6, (soon_ms, short_ms), now);
+        }
         if shared.worker.index() == 0 {
             let places = shared.loads.templates().places();
-            let share = walk.templates.due(places, walk_ms, now);
+            let share = walk.templates.due(places, walk_ms.min(soon_ms), now);
             walk.templates.next = shared.tell_templates((walk.templates.next, share), now);
         }
         shared.sync_walk = walk;
@@ -109,11 +121,11 @@ impl<F: Frame> Pipeline<F> {
     fn hurry_on(&mut self, channel: &SyncChannel, now: Tick) {
         let Self { shared, v4, v6, .. } = self;
         let stage = match shared.sync_walk.hurry.stage {
-            Stage::V4(next) => match walk_through(shared, v4, (next, WALK_BUDGET), now) {
+            Stage::V4(next) => match walk_through(shared, v4, (next, WALK_BUDGET), u32::MAX, now) {
                 0 => Stage::V6(0),
                 next => Stage::V4(next),
             },
-            Stage::V6(next) => match walk_through(shared, v6, (next, WALK_BUDGET), now) {
+            Stage::V6(next) => match walk_through(shared, v6, (next, WALK_BUDGET), u32::MAX, now) {
                 0 if shared.worker.index() == 0 => Stage::Templates(0),
                 0 => Stage::Done,
                 next => Stage::V6(next),
@@ -134,37 +146,42 @@ impl<F: Frame> Pipeline<F> {
     }
 }
 
-/// In what time to tell again of connections whose packets pass, that another director which hears of
-/// them by this alone does not forget them: before their idle time is over, though one message is lost.
-fn soon_enough(shortest_idle_ms: u32) -> u32 {
-    (shortest_idle_ms / 3).max(SOONEST_MS)
+/// In what time to tell again of connections whose packets pass, with such an idle time or a longer one.
+const fn soon_enough(shortest_idle_ms: u32) -> u32 {
+    let soon = shortest_idle_ms / CHANCES;
+    if soon < SOONEST_MS { SOONEST_MS } else { soon }
 }
 
 impl Pace {
-    /// Where it goes on, and how many records are due.
-    fn due_of<A: Address>(
+    /// Lets go of what is due, in a walk that takes so long, of connections with an idle time of no more
+    /// than that.
+    fn go_through<A: Family, F: Frame>(
         &mut self,
+        shared: &Shared<F>,
         table: &ConnectionTable<A>,
-        walk_ms: u32,
+        (walk_ms, longest_ms): (u32, u32),
         now: Tick,
-    ) -> (u32, u32) {
+    ) {
         let records = table.range(0, u32::MAX).0.end;
-        (self.next, self.due(records, walk_ms, now))
+        let due = (self.next, self.due(records, walk_ms, now));
+        self.next = walk_through(shared, table, due, longest_ms, now);
     }
 }
 
-/// Lets go of the connections in so many records; where the walk is then, 0: at its end.
+/// Lets go of the connections in so many records, of those with an idle time of no more than this; where
+/// the walk is then, 0: at its end.
 fn walk_through<A: Family, F: Frame>(
     shared: &Shared<F>,
     table: &ConnectionTable<A>,
     (start, share): (u32, u32),
+    longest_ms: u32,
     now: Tick,
 ) -> u32 {
     if share == 0 {
         return start;
     }
     let (live, next) = table.walk(start, share);
-    for (_, connection) in live {
+    for (_, connection) in live.filter(|(_, known)| known.timeout_ms <= longest_ms) {
         shared.let_go(connection, now, false);
     }
     next.unwrap_or(0)

@@ -9,7 +9,7 @@ pub use self::family::FamilyServices;
 pub use self::service::{Server, Service};
 use super::registry::SlotRegistry;
 use super::{
-    IdleTimes, Listen, Policy, RealServer, Removal, Rules, ServerLoads, TemplateKey, Timeouts,
+    IdleTimes, Listen, Policy, Protocol, RealServer, Removal, Rules, ServerLoads, TemplateKey, Timeouts,
     VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
@@ -51,8 +51,8 @@ pub struct ServiceTable {
     has_masqueraded: bool,
     /// By [`ServiceId`]: idle times that differ from `idle_times`.
     service_idle_times: Vec<Option<IdleTimes>>,
-    /// The shortest idle time that a connection under way may have, milliseconds.
-    shortest_idle_ms: u32,
+    /// [`ServiceTable::shortest_told_idle_ms`].
+    shortest_told_idle_ms: u32,
     /// By [`ServerSlot`]: the weight of a server that is configured.
     weights: Vec<Option<u32>>,
     /// By [`ServerSlot`]: what becomes of the connections of a server that is configured no more.
@@ -74,7 +74,7 @@ impl ServiceTable {
             has_masqueraded: false,
             idle_times: Timeouts::default().in_milliseconds(),
             service_idle_times: Vec::new(),
-            shortest_idle_ms: u32::MAX,
+            shortest_told_idle_ms: u32::MAX,
             weights: Vec::new(),
             departed: Vec::new(),
             last_removal: TableVersion::default(),
@@ -105,8 +105,6 @@ impl ServiceTable {
             let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
             set(&mut table.service_idle_times, id.index(), own);
         }
-        let own = table.service_idle_times.iter().flatten().chain([&idle_times]);
-        table.shortest_idle_ms = own.map(IdleTimes::shortest_of_lasting).min().unwrap_or(u32::MAX);
         for rule in masquerades {
             table.v4.masquerade_by(rule);
             table.v6.masquerade_by(rule);
@@ -122,6 +120,11 @@ impl ServiceTable {
             slots.masquerade_by(&rule.addresses);
         }
         table.has_masqueraded = slots.has_masqueraded;
+        let of_masqueraded = idle_times.shortest_of_lasting(None);
+        let of_masqueraded = table.has_masqueraded.then_some(of_masqueraded);
+        let of_services = services.iter().filter_map(|service| told_idle_ms(service, &idle_times));
+        table.shortest_told_idle_ms =
+            of_services.chain(of_masqueraded).min().unwrap_or(u32::MAX);
         slots.settle(version);
         table.last_removal = slots.last_removal();
         for (slot, removal) in slots.departed() {
@@ -132,10 +135,10 @@ impl ServiceTable {
         Ok(table)
     }
 
-    /// The shortest idle time that a connection under way may have, milliseconds: nobody may forget it
-    /// sooner.
-    pub const fn shortest_idle_ms(&self) -> u32 {
-        self.shortest_idle_ms
+    /// The shortest idle time that a connection under way may have of which another director is told,
+    /// milliseconds.
+    pub const fn shortest_told_idle_ms(&self) -> u32 {
+        self.shortest_told_idle_ms
     }
 
     /// Notes what is asked of servers by slot.
@@ -253,6 +256,15 @@ impl ServiceTable {
     pub const fn v6(&self) -> &FamilyServices<V6> {
         &self.v6
     }
+}
+
+/// The shortest idle time of a service's connections; `None`: no other director is told of them.
+fn told_idle_ms(service: &VirtualService, usual: &IdleTimes) -> Option<u32> {
+    let protocol = service.listen.protocol();
+    let is_kept = !service.one_packet || protocol != Some(Protocol::Udp);
+    let own = service.timeouts.map(|timeouts| timeouts.in_milliseconds());
+    let shortest = own.as_ref().unwrap_or(usual).shortest_of_lasting(protocol);
+    (service.is_synchronised && is_kept).then_some(shortest)
 }
 
 /// Puts a value at a place of a list that grows as needed.
