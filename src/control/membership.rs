@@ -5,7 +5,7 @@
 //! A pair's directors both listen to the groups of what moves, so that no switch has to learn
 //! anything at a takeover.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::config::Config;
@@ -24,6 +24,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 const VERSION_1_FOR: Duration = Duration::from_secs(260);
 /// Between two answers on one link, whoever asks however often.
 const ANSWER_EVERY: Duration = Duration::from_millis(100);
+/// Reports that leave at once, and the time until more of them do: 3200 a second.
+const AT_ONCE: usize = 64;
+const REST: Duration = Duration::from_millis(20);
 
 /// A group, and a link that it is listened to on.
 type Listener = (InterfaceId, V6);
@@ -54,16 +57,26 @@ pub(super) struct Membership {
     changes: BTreeMap<Listener, (Listening, u8)>,
     next: Duration,
     links: BTreeMap<InterfaceId, Link>,
+    /// What is to be told, and when more of it may leave.
+    waiting: VecDeque<(InterfaceId, ListenerReport)>,
+    rested: Duration,
 }
 
 /// Who asks on a link.
 #[derive(Debug, Default)]
 struct Link {
     /// What is to be answered, and when.
-    answer: Option<(Duration, BTreeSet<V6>)>,
+    answer: Option<(Duration, Asked)>,
     /// When the next answer may leave.
     free: Duration,
     version_1_until: Duration,
+}
+
+/// Which groups are asked for.
+#[derive(Debug)]
+enum Asked {
+    All,
+    These(BTreeSet<V6>),
 }
 
 impl Membership {
@@ -109,44 +122,66 @@ impl Membership {
 
     /// A link asks; `chance`: a random number, which says when within the time allowed to answer.
     pub(super) fn queried(&mut self, now: Duration, id: InterfaceId, query: Query, chance: u32) {
-        let on_link = self.groups.range((id, V6::default())..=(id, [0xff; 16]));
-        let mut asked = on_link.map(|(_, group)| *group);
-        let asked: Vec<_> = match query.group {
-            Some(group) => asked.find(|other| *other == group).into_iter().collect(),
-            None => asked.collect(),
+        let is_of_some = match query.group {
+            Some(group) => self.groups.contains(&(id, group)),
+            None => on_link(&self.groups, id).next().is_some(),
         };
         let link = self.links.entry(id).or_default();
         if query.is_version_1 {
             link.version_1_until = now + VERSION_1_FOR;
         }
-        if asked.is_empty() {
+        if !is_of_some {
             return;
         }
         let delay = (u64::from(query.within) * u64::from(chance)) >> 32;
         let at = (now + Duration::from_millis(delay)).max(link.free);
-        let (due, groups) = link.answer.get_or_insert_with(|| (at, BTreeSet::new()));
+        let (due, asked) = link.answer.get_or_insert((at, Asked::These(BTreeSet::new())));
         *due = at.min(*due);
-        groups.extend(asked);
+        match (query.group, &mut *asked) {
+            (Some(group), Asked::These(groups)) => _ = groups.insert(group),
+            (Some(_), Asked::All) => {}
+            (None, _) => *asked = Asked::All,
+        }
     }
 
-    /// What is to be told now.
+    /// What is to be told now: no more than a worker takes at once.
     pub(super) fn due(&mut self, now: Duration) -> Vec<(InterfaceId, ListenerReport)> {
-        let mut told: BTreeMap<(InterfaceId, Listening), Vec<V6>> = BTreeMap::new();
+        if now < self.rested {
+            return Vec::new();
+        }
+        // What is asked or changes meanwhile comes after what is being told, in one piece.
+        if self.waiting.is_empty() {
+            self.waiting = self.news(now);
+        }
+        let count = self.waiting.len().min(AT_ONCE);
+        if count < self.waiting.len() {
+            self.rested = now + REST;
+        }
+        self.waiting.drain(..count).collect()
+    }
+
+    /// What has changed, and then answers.
+    fn news(&mut self, now: Duration) -> VecDeque<(InterfaceId, ListenerReport)> {
+        let mut changed: BTreeMap<(InterfaceId, Listening), Vec<V6>> = BTreeMap::new();
+        let mut answers = Vec::new();
         if now >= self.next && !self.changes.is_empty() {
             self.next = now + TELL_EVERY;
             for ((id, group), (what, left)) in &mut self.changes {
-                told.entry((*id, *what)).or_default().push(*group);
+                changed.entry((*id, *what)).or_default().push(*group);
                 *left -= 1;
             }
             self.changes.retain(|_, (_, left)| *left > 0);
         }
         for (id, link) in &mut self.links {
-            if let Some((_, groups)) = link.answer.take_if(|(due, _)| *due <= now) {
+            if let Some((_, asked)) = link.answer.take_if(|(due, _)| *due <= now) {
                 link.free = now + ANSWER_EVERY;
                 // What has ended since is not listened to.
-                let groups =
-                    groups.into_iter().filter(|group| self.groups.contains(&(*id, *group)));
-                told.entry((*id, Listening::Is)).or_default().extend(groups);
+                let is_asked = |group: &V6| match &asked {
+                    Asked::All => true,
+                    Asked::These(groups) => groups.contains(group),
+                };
+                let groups = on_link(&self.groups, *id).filter(is_asked).collect();
+                answers.push(((*id, Listening::Is), groups));
             }
         }
         let reports = |((id, listening), groups): (_, Vec<V6>)| {
@@ -158,8 +193,13 @@ impl Membership {
             };
             split.map(of).collect::<Vec<_>>()
         };
-        told.into_iter().flat_map(reports).collect()
+        changed.into_iter().chain(answers).flat_map(reports).collect()
     }
+}
+
+/// The groups that are listened to on a link.
+fn on_link(groups: &BTreeSet<Listener>, id: InterfaceId) -> impl Iterator<Item = V6> + '_ {
+    groups.range((id, V6::default())..=(id, [0xff; 16])).map(|(_, group)| *group)
 }
 
 #[cfg(test)]
@@ -261,6 +301,41 @@ mod tests {
         }
         let times: Vec<_> = answers.iter().map(|(ms, ..)| *ms).collect();
         assert_eq!(times, (10_000..11_000).step_by(100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn thousands_of_groups_are_told_bit_by_bit_and_what_ends_meanwhile_after_them() {
+        let all = |count: u16| -> BTreeSet<Listener> {
+            let group = |number: u16| {
+                let [high, low] = number.to_be_bytes();
+                [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, high, low]
+            };
+            (0..count).map(|number| (ON, group(number))).collect()
+        };
+        let mut membership = Membership::default();
+        membership.change(MS, all(10_000));
+        let first = told(&mut membership, 1..500);
+        let whole = [(1, AT_ONCE), (21, AT_ONCE), (381, 1250 - 19 * AT_ONCE)];
+        for (at, reports) in whole {
+            assert_eq!(first.iter().filter(|(ms, ..)| *ms == at).count(), reports, "{at}");
+        }
+        assert_eq!(first.iter().map(|(.., groups)| groups).sum::<usize>(), 10_000);
+        told(&mut membership, 500..2000);
+        // Whoever asks without end is answered once more when everything was told.
+        let mut answers = Vec::new();
+        for ms in 10_000..11_000 {
+            membership.queried(MS * ms, ON, Query { within: 0, ..ALL }, 0);
+            if ms == 10_100 {
+                membership.change(MS * ms, all(9999));
+            }
+            answers.extend(told(&mut membership, ms..ms + 1));
+        }
+        assert!(answers.chunk_by(|one, other| one.0 == other.0).all(|turn| turn.len() <= AT_ONCE));
+        let ends = answers.iter().position(|(_, listening, _)| *listening == Listening::Ends);
+        let before = answers.iter().take(ends.unwrap()).map(|(.., groups)| groups).sum::<usize>();
+        assert_eq!(before, 10_000, "an answer is told to its end");
+        let of_next = answers.iter().skip(ends.unwrap() + 1).take(1250);
+        assert_eq!(of_next.map(|(.., groups)| groups).sum::<usize>(), 9999);
     }
 
     #[test]
