@@ -141,7 +141,11 @@ fn what_was_to_be_said_in_a_term_that_is_over_is_not_said() {
 
 /// An advertisement leaves.
 fn say_to(interface: InterfaceId, destination: [u8; 4]) -> Errand {
-    Errand::Send(Message {
+    say_until(u64::MAX, interface, destination)
+}
+
+fn say_until(until: u64, interface: InterfaceId, destination: [u8; 4]) -> Errand {
+    let message = Message {
         interface,
         source_mac: None,
         source: [192, 0, 2, 1].into(),
@@ -149,7 +153,8 @@ fn say_to(interface: InterfaceId, destination: [u8; 4]) -> Errand {
         protocol: 112,
         hop_limit: 255,
         payload: ArrayVec::new(),
-    })
+    };
+    Errand::Send(message, until)
 }
 
 fn say(interface: InterfaceId) -> Errand {
@@ -176,6 +181,17 @@ fn what_waited_while_a_lease_ended_is_not_said() {
     // The last word of one that has noticed.
     channel.standing.begin_term();
     assert!(channel.ask(say(OUT)));
+    director.settle();
+    director.sent_one();
+    // The first word of a term, after which it stood still.
+    channel.standing.begin_term();
+    let first = |until| say_until(until, OUT, [224, 0, 0, 18]);
+    let lease = channel.standing.lease(1 << 33);
+    assert!(channel.ask(first(1 << 33)) && channel.ask(Errand::Renew(lease)));
+    director.settle();
+    assert!(director.take_sent().is_empty() && !channel.standing.is_active(1 << 33));
+    channel.standing.begin_term();
+    assert!(channel.ask(first((1 << 33) + 1)));
     director.settle();
     director.sent_one();
 }

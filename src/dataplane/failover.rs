@@ -107,8 +107,8 @@ impl Standing {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a worker frees nothing, so nothing is boxed")]
 pub enum Errand {
-    /// Send a message, at once.
-    Send(Message),
+    /// Send a message, at once; not when the time stamp counter says so or more.
+    Send(Message, u64),
     /// If all messages since the last lease have left, renew the lease.
     Renew(Lease),
     /// Tell a link that an address is ours.
@@ -330,8 +330,8 @@ impl<F: Frame> Pipeline<F> {
             shared.spoken.go_on(term);
             match errand {
                 // It waited while this director stood still: another one may be the active one.
-                Errand::Send(_) if shared.has_lost_lease() => {}
-                Errand::Send(message) => shared.advertise(&message, outlet),
+                Errand::Send(_, until) if shared.has_lost_lease() || shared.is_past(until) => {}
+                Errand::Send(message, _) => shared.advertise(&message, outlet),
                 Errand::Renew(lease) => shared.renew(lease),
                 // The lease may have just been renewed, or just ended: this round does not know.
                 Errand::Announce { interface, address } if shared.holds_lease() => {
@@ -365,6 +365,11 @@ impl<F: Frame> Shared<F> {
     fn holds_lease(&self) -> bool {
         let channel = self.failover.as_ref();
         channel.is_some_and(|channel| channel.standing.is_active((channel.clock)()))
+    }
+
+    /// Whether the time stamp counter says so or more.
+    fn is_past(&self, until: u64) -> bool {
+        self.failover.as_ref().is_some_and(|channel| (channel.clock)() >= until)
     }
 
     /// Whether it had a lease in this term that is over.

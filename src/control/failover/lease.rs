@@ -25,8 +25,9 @@ pub(super) struct LeaseWatch {
     /// Until when it holds, as the workers have it, and when that was seen to change.
     until: u64,
     renewed: Duration,
-    /// Advertisements that could not be sent before that.
+    /// Advertisements that could not be sent, and when the last of them was seen.
     unsent: u64,
+    lost: Option<Duration>,
     /// An interface that does not send, and how long that is a fault.
     mute: Option<(InterfaceId, Duration)>,
 }
@@ -34,7 +35,8 @@ pub(super) struct LeaseWatch {
 impl LeaseWatch {
     /// The director has become the master: its first lease is due.
     pub(super) fn begin(&mut self, now: Duration, channel: &FailoverChannel) {
-        (self.until, self.renewed, self.unsent) = (0, now, channel.unsent());
+        (self.until, self.renewed) = (0, now);
+        (self.unsent, self.lost) = (channel.unsent(), None);
     }
 
     /// Whether the master's lease, which is as long as this, has ended; `clock`: the time stamp
@@ -47,14 +49,20 @@ impl LeaseWatch {
     ) -> Option<Lapse> {
         let until = channel.standing.until();
         if until != self.until && channel.standing.is_active(clock) {
-            (self.until, self.renewed, self.unsent) = (until, now, channel.unsent());
+            (self.until, self.renewed) = (until, now);
+        }
+        let unsent = channel.unsent();
+        if unsent != self.unsent {
+            (self.unsent, self.lost) = (unsent, Some(now));
         }
         let silent = now.saturating_sub(self.renewed);
         let is_first = until == 0;
         if channel.standing.is_active(clock) || is_first && silent <= lease {
             return None;
         }
-        if channel.unsent() == self.unsent {
+        // A lease is three intervals: what does not send has lost one within the last of them.
+        let is_recent = |lost: &Duration| now.saturating_sub(*lost) <= lease / 2;
+        if self.lost.as_ref().is_none_or(|lost| !is_recent(lost)) {
             return Some(Lapse::Stalled(silent));
         }
         let interface = channel.unsent_by();
@@ -134,6 +142,17 @@ mod tests {
         // It goes on, and says what it had to say: too late.
         master.is_renewed(1031);
         assert!(matches!(master.look(1032), Some(Lapse::Stalled(_))));
+    }
+
+    #[test]
+    fn a_stall_after_an_advertisement_that_was_lost_is_a_stall() {
+        let mut master = Master::at(1000);
+        master.is_renewed(1000);
+        assert_eq!(master.look(1001), None);
+        master.channel.note_unsent(InterfaceId(1));
+        assert_eq!((master.look(1010), master.look(1029)), (None, None));
+        assert_eq!(master.look(1031), Some(Lapse::Stalled(Duration::from_millis(30))));
+        assert_eq!(master.watch.mute(Duration::from_millis(1031)), None);
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Link {
     ) -> impl Iterator<Item = Message> {
         let multicast: IpAddr = if self.own.is_ipv4() { GROUP_V4.into() } else { GROUP_V6.into() };
         let to = if self.peers.is_empty() { vec![multicast] } else { self.peers.clone() };
-        to.into_iter().filter_map(move |destination| self.message(group, (priority, room), destination))
+        to.into_iter()
+            .filter_map(move |destination| self.message(group, (priority, room), destination))
     }
 
     fn message(

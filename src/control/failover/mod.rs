@@ -39,9 +39,9 @@ use crate::wire::{ipv4, ipv6};
 
 use announcer::{Announcement, Announcer};
 pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
-use health::{Health, Ways};
 pub use health::LinkSource;
 pub(super) use health::Pulse;
+use health::{Health, Ways};
 use lease::{Lapse, LeaseWatch};
 use link::Link;
 pub(super) use link::groups;
@@ -403,7 +403,8 @@ impl Turner {
 
     /// Does what the election wants.
     fn act(&mut self, now: Duration, election: &mut Election, actions: &mut Vec<Action>) {
-        let clock = (self.clock)();
+        let cycles = u64::try_from(election.lease().as_micros()).unwrap_or(u64::MAX);
+        let until = (self.clock)().saturating_add(cycles.saturating_mul(self.cycles_per_us));
         for action in actions.iter() {
             let Action::Enter(role, cause) = action else { continue };
             // Before anything is said.
@@ -435,13 +436,11 @@ impl Turner {
                 Action::Enter(..) => {}
                 Action::Announce { link } => self.announce_again(link),
                 Action::Advertise { link, priority } => {
-                    is_said &= self.advertise(link, priority);
+                    is_said &= self.advertise(link, priority, until);
                 }
             }
         }
         if self.role == Role::Master && by_all && is_said {
-            let cycles = u64::try_from(election.lease().as_micros()).unwrap_or(u64::MAX);
-            let until = clock.saturating_add(cycles.saturating_mul(self.cycles_per_us));
             self.channel.ask(Errand::Renew(self.channel.standing.lease(until)));
         }
     }
@@ -452,13 +451,13 @@ impl Turner {
         }
     }
 
-    /// Has an advertisement sent; whether a worker will see to all of it.
-    fn advertise(&mut self, link: usize, priority: u8) -> bool {
+    /// Has an advertisement sent before its time is over; whether a worker will see to all of it.
+    fn advertise(&mut self, link: usize, priority: u8, until: u64) -> bool {
         let Some(link) = self.links.get(link) else { return false };
         let (mut asked, mut left) = (0, 0);
         let room = room_for_message(&self.mtus, link.interface, link.own.is_ipv6());
         for message in link.advertisements(&self.group, priority, room) {
-            let is_asked = self.channel.ask(Errand::Send(message));
+            let is_asked = self.channel.ask(Errand::Send(message, until));
             asked += u64::from(is_asked);
             left += u64::from(!is_asked);
         }

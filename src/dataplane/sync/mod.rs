@@ -7,7 +7,7 @@ mod adopt;
 mod told;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::conn::tcp_state::ConnectionState;
@@ -120,6 +120,8 @@ pub struct SyncChannel {
     /// By worker: what has come.
     coming: Vec<Ring<SyncConnection>>,
     messages: Ring<Message>,
+    /// A message was taken from there that has not left yet.
+    is_put_off: AtomicBool,
     heard: Inbox<HeardMessage>,
     lost: AtomicU64,
     /// Time in which all connections are told of again, milliseconds.
@@ -140,6 +142,7 @@ impl SyncChannel {
             leaving: queues(),
             coming: queues(),
             messages: Ring::new(MESSAGES),
+            is_put_off: AtomicBool::new(false),
             heard: Inbox::new(workers, MESSAGES),
             lost: AtomicU64::new(0),
             walk_ms: walk_ms(refresh),
@@ -186,7 +189,8 @@ impl SyncChannel {
 
     /// Whether all connections that workers have let go of were taken, and all messages have left.
     pub fn has_left(&self) -> bool {
-        self.leaving.iter().all(Ring::is_empty) && self.messages.is_empty()
+        let is_put_off = self.is_put_off.load(Relaxed);
+        self.leaving.iter().all(Ring::is_empty) && self.messages.is_empty() && !is_put_off
     }
 
     /// The next message that was heard.
@@ -276,8 +280,13 @@ impl<F: Frame> Pipeline<F> {
         }
         for _ in 0..SENT_IN_ONE_GO {
             let put_off = self.shared.put_off.take().map(|(message, _)| message);
+            let was_put_off = put_off.is_some();
             let Some(message) = put_off.or_else(|| channel.messages.pop()) else { return };
-            if self.shared.send_message(&message, outlet) == Err(Unsent::NoRoom) {
+            let has_no_room = self.shared.send_message(&message, outlet) == Err(Unsent::NoRoom);
+            if has_no_room != was_put_off {
+                channel.is_put_off.store(has_no_room, Relaxed);
+            }
+            if has_no_room {
                 self.shared.put_off = Some((message, now));
                 return;
             }

@@ -9,8 +9,8 @@ pub use self::family::FamilyServices;
 pub use self::service::{Server, Service};
 use super::registry::SlotRegistry;
 use super::{
-    IdleTimes, Listen, Policy, Protocol, RealServer, Removal, Rules, ServerLoads, TemplateKey, Timeouts,
-    VirtualService,
+    IdleTimes, Listen, Policy, Protocol, RealServer, Removal, Rules, ServerLoads, TemplateKey,
+    Timeouts, VirtualService,
 };
 use crate::ids::{ServerSlot, ServiceId, TableVersion};
 use crate::wire::address::{Address, V4, V6};
@@ -123,8 +123,7 @@ impl ServiceTable {
         let of_masqueraded = idle_times.shortest_of_lasting(None);
         let of_masqueraded = table.has_masqueraded.then_some(of_masqueraded);
         let of_services = services.iter().filter_map(|service| told_idle_ms(service, &idle_times));
-        table.shortest_told_idle_ms =
-            of_services.chain(of_masqueraded).min().unwrap_or(u32::MAX);
+        table.shortest_told_idle_ms = of_services.chain(of_masqueraded).min().unwrap_or(u32::MAX);
         slots.settle(version);
         table.last_removal = slots.last_removal();
         for (slot, removal) in slots.departed() {

@@ -69,7 +69,10 @@ fn check_accept(group: &FailoverDraft, problems: &Problems) {
     }
 }
 
-fn interface_of<'d>(floating: &FloatingDraft, draft: &'d Draft) -> Option<&'d InterfaceDraft> {
+pub(super) fn interface_of<'d>(
+    floating: &FloatingDraft,
+    draft: &'d Draft,
+) -> Option<&'d InterfaceDraft> {
     let name = floating.interface.as_ref()?.get_ref();
     draft.interfaces.iter().find(|known| known.name.get_ref() == name)
 }
@@ -186,10 +189,9 @@ fn check_peers(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
             let message = format!("peers: {ip} is this director's own address");
             let finding = Finding::error(peer.span(), message).first_stated(own.span());
             problems.add(finding.help("state the other director's"));
-        } else if let Some(floats) = group.floats(ip) {
-            let message =
-                format!("peers: {ip} floats: nobody else has it while this director does");
-            let finding = Finding::error(peer.span(), message).first_stated(floats);
+        } else if let Some(moves) = moves(ip, draft) {
+            let message = format!("peers: {ip} moves: nobody else has it while this director does");
+            let finding = Finding::error(peer.span(), message).first_stated(moves);
             let help = "state an address that stays with the other director; one that is the owner \
                         needs one beside those that float";
             problems.add(finding.help(help));
@@ -249,15 +251,29 @@ fn check_vips(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
             problems.add(finding.help("use an address that is no interface's"));
         }
     };
-    for listen in draft.services.iter().filter_map(|service| service.listen.as_ref()) {
-        if let Some(vip) = listen.get_ref().ip() {
-            warn("listen", listen.span(), vip);
-        }
+    for (key, span, ip) in external_addresses(draft) {
+        warn(key, span, ip);
     }
-    for address in draft.masquerades.iter().flat_map(|rule| &rule.addresses.items) {
-        warn("addresses", address.span(), *address.get_ref());
-    }
-    for address in draft.marks.iter().flat_map(|rule| &rule.addresses.items) {
-        warn("addresses", address.span(), address.get_ref().addr());
-    }
+}
+
+/// VIPs, the addresses that masquerades appear with, and single destinations of firewall marks, each
+/// with its key.
+fn external_addresses(draft: &Draft) -> impl Iterator<Item = (&'static str, Span, IpAddr)> + '_ {
+    let listens = draft.services.iter().filter_map(|service| service.listen.as_ref());
+    let vips = listens
+        .filter_map(|listen| listen.get_ref().ip().map(|vip| ("listen", listen.span(), vip)));
+    let masquerades = draft.masquerades.iter().flat_map(|rule| &rule.addresses.items);
+    let masquerades = masquerades.map(|ip| ("addresses", ip.span(), *ip.get_ref()));
+    let marks = draft.marks.iter().flat_map(|rule| &rule.addresses.items);
+    let is_single =
+        |net: &&Spanned<IpNet>| net.get_ref().prefix_len() == net.get_ref().max_prefix_len();
+    let marks = marks.filter(is_single).map(|net| ("addresses", net.span(), net.get_ref().addr()));
+    vips.chain(masquerades).chain(marks)
+}
+
+/// Where it is said that an address is that of the active director.
+pub(super) fn moves(ip: IpAddr, draft: &Draft) -> Option<Span> {
+    let floats = draft.failovers.iter().find_map(|group| group.floats(ip));
+    let is_it = |(_, span, external): (&str, Span, IpAddr)| (external == ip).then_some(span);
+    floats.or_else(|| external_addresses(draft).find_map(is_it))
 }

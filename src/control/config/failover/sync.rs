@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Spanned;
 
+use super::check::{interface_of, moves};
 use super::draft::{FailoverDraft, FloatingDraft, program};
 use crate::control::config::diagnostic::Finding;
 use crate::control::config::draft::{Draft, InterfaceDraft, Value};
@@ -201,9 +202,42 @@ pub(super) fn check(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
         }
         (Some(_) | None, _) => {}
     }
+    // All messages leave by one interface.
+    let first = sync.peers.items.first().filter(|_| named.is_none());
+    let of_first = first.and_then(|first| interface_of_peer(*first.get_ref(), draft));
     for peer in &sync.peers.items {
-        check_peer(peer, interface, draft, problems);
+        check_peer(peer, interface.or(of_first), draft, problems);
     }
+    check_default(group, draft, problems);
+}
+
+/// Where nothing is said of it, messages go to IPVS's group, which IPv6 does not have.
+fn check_default(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
+    let SyncDraft { off, interface, peers, .. } = &group.sync;
+    let is_default = !off && interface.is_none() && peers.items.is_empty() && peers.complete;
+    let may_have_v4 = |known: &InterfaceDraft| {
+        let mut own = known.addresses.items.iter();
+        !known.networks_known || own.any(|net| net.get_ref().addr().is_ipv4())
+    };
+    let may_be_used =
+        |floating: &FloatingDraft| interface_of(floating, draft).is_none_or(may_have_v4);
+    if !is_default || !group.floating_known || group.floating.iter().any(may_be_used) {
+        return;
+    }
+    let message = "sync: no interface with a floating address has an IPv4 address: the other \
+                   director is told of no connection";
+    let help = "state the other director, for example sync = { peers = [\"fd00::3\"] }, or that \
+                there is none to tell: sync = false";
+    problems.add(Finding::warning(group.span.clone(), message).help(help));
+}
+
+/// The interface in whose network an address is; `None` also where that cannot be said.
+fn interface_of_peer(ip: IpAddr, draft: &Draft) -> Option<&InterfaceDraft> {
+    let reaches = |known: &&InterfaceDraft| {
+        known.addresses.items.iter().any(|net| net.get_ref().contains(&ip))
+    };
+    let are_known = draft.interfaces.iter().all(|known| known.networks_known);
+    draft.interfaces.iter().find(reaches).filter(|_| are_known)
 }
 
 fn check_peer(
@@ -219,10 +253,10 @@ fn check_peer(
         let finding = Finding::error(peer.span(), message).first_stated(own.span());
         return problems.add(finding.help("state the other director's"));
     }
-    if let Some(floats) = draft.failovers.iter().find_map(|group| group.floats(ip)) {
+    if let Some(moves) = moves(ip, draft) {
         let message =
-            format!("sync.peers: {ip} floats: nobody else has it while this director does");
-        let finding = Finding::error(peer.span(), message).first_stated(floats);
+            format!("sync.peers: {ip} moves: nobody else has it while this director does");
+        let finding = Finding::error(peer.span(), message).first_stated(moves);
         return problems.add(finding.help("state an address that stays with the other director"));
     }
     let reaches = |known: &InterfaceDraft| {
@@ -238,7 +272,8 @@ fn check_peer(
             |known| format!("[interface.{}]", known.name.get_ref()),
         );
         let message = format!("sync.peers: {ip} is in no network of {place}");
-        let help = "state an address of the other director on a link that both have";
+        let help = "state an address of the other director on a link that both have; messages \
+                    leave by one interface, `interface` or that of the first peer";
         problems.add(Finding::error(peer.span(), message).help(help));
     }
 }
