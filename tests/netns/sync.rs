@@ -115,7 +115,16 @@ fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
         begin_download(&lab, "rs1", &format!("out-{name}"), &url(outside, "/big"));
         begin_download(&lab, "rs2", &format!("hair-{name}"), &format!("http://{vip}/big"));
     }
-    std::thread::sleep(Duration::from_secs(2));
+    // Each host has one connection of each family.
+    let is_known = |host: &str| {
+        let known = backup.tell("connections --limit 100000").unwrap();
+        let mut rows = known.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| row.get(1) == Some(&"ESTABLISHED") && row[2].starts_with(host))
+    };
+    eventually(LONG, "the downloads are known", || {
+        let hosts = ["10.0.0.11:", "10.0.0.12:", "[fd00:a::11]:", "[fd00:a::12]:"];
+        hosts.into_iter().all(is_known).then_some(())
+    });
     let names = ["out-v4", "out-v6", "hair-v4", "hair-v6"];
     for name in names {
         download_is_under_way(&lab, name);
