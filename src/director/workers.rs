@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 
-use super::DirectorError;
 use super::eal_args::lcore_of;
+use super::{DirectorError, devices};
 use crate::clock::Tick;
 use crate::control::WorkerHandle;
 use crate::control::config::{Config, Idle, InterfaceConfig, RING, Role};
