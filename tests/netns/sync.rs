@@ -115,15 +115,15 @@ fn connections_of_inside_hosts_and_of_servers_as_clients_survive_a_takeover() {
         begin_download(&lab, "rs1", &format!("out-{name}"), &url(outside, "/big"));
         begin_download(&lab, "rs2", &format!("hair-{name}"), &format!("http://{vip}/big"));
     }
-    // Each host has one connection of each family.
-    let is_known = |host: &str| {
+    // Of those with the outside the client is there: the servers' ends are inside.
+    let is_known = |client: &str| {
         let known = backup.tell("connections --limit 100000").unwrap();
         let mut rows = known.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        rows.any(|row| row.get(1) == Some(&"ESTABLISHED") && row[2].starts_with(host))
+        rows.any(|row| row.get(1) == Some(&"ESTABLISHED") && row[2].starts_with(client))
     };
     eventually(LONG, "the downloads are known", || {
-        let hosts = ["10.0.0.11:", "10.0.0.12:", "[fd00:a::11]:", "[fd00:a::12]:"];
-        hosts.into_iter().all(is_known).then_some(())
+        let clients = ["192.0.2.10:", "10.0.0.12:", "[2001:db8:1::10]:", "[fd00:a::12]:"];
+        clients.into_iter().all(is_known).then_some(())
     });
     let names = ["out-v4", "out-v6", "hair-v4", "hair-v6"];
     for name in names {
@@ -204,6 +204,9 @@ fn a_director_that_preempts_is_told_everything_before_it_takes_over() {
         settings(config, &format!("interface = \"inside\"\npeers = [\"{peer}\"]\n{key}"));
         section(config, &["interface", "inside"]).insert("mtu".into(), 1300.into());
     };
+    for host in ["rs1", "rs2", "rs3"] {
+        lab.run(host, "ip link set eth0 mtu 1300");
+    }
     let mut config = Side::config(&lab, "backup", "0");
     change(&mut config, "fd00:a::2");
     let backup = Side::start(&lab, "backup", &config);
