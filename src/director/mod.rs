@@ -164,15 +164,7 @@ fn direct(
     };
     listeners.own();
     let macs = devices::macs(&config, &ports);
-    let failover = channel.map(|channel| FailoverPlant {
-        channel,
-        macs: macs.clone(),
-        mtus: devices::mtus(&config, &ports),
-        links: Box::new(watch.links()),
-        owners: workers::owners_of_told(steering),
-        clock: tsc::now,
-        hz: tsc::hz(),
-    });
+    let pair = channel.map(|channel| pair((&config, &ports), channel, steering, &watch));
     let plant = Plant {
         workers: crew.handles,
         loads,
@@ -186,7 +178,7 @@ fn direct(
         build: build_info(&eal),
         config,
         source,
-        failover,
+        failover: pair,
         handover: HandoverPlant {
             expectations,
             secret,
@@ -205,6 +197,24 @@ fn direct(
     let forgotten = ports.iter().map(Port::buffers_forgotten).sum();
     ports::stop(ports)?;
     settle(&stats, &pool, forgotten)
+}
+
+/// What the failover side of one of a pair is given.
+fn pair(
+    (config, ports): (&Config, &[Port]),
+    channel: Arc<FailoverChannel>,
+    steering: Steering,
+    watch: &links::LinkWatch,
+) -> FailoverPlant {
+    FailoverPlant {
+        channel,
+        macs: devices::macs(config, ports),
+        mtus: devices::mtus(config, ports),
+        links: Box::new(watch.links()),
+        owners: workers::owners_of_told(steering),
+        clock: tsc::now,
+        hz: tsc::hz(),
+    }
 }
 
 /// Has the workers stop when nobody else does.
