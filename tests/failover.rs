@@ -214,6 +214,34 @@ fn an_advertisement_to_one_that_is_not_there_does_not_wait_for_it() {
     assert!(channel.ask(say_to(OUT, [192, 0, 2, 2])));
     director.settle();
     assert_eq!(director.sent_one().octets[..6], CLIENT_SIDE);
+    // It does not answer any more: where it was, it may be again before it is found anew.
+    director.neighbor_unreachable(OUT, "192.0.2.2");
+    director.events.clear();
+    for _ in 0..2 {
+        assert!(channel.ask(say_to(OUT, [192, 0, 2, 2])));
+        director.settle();
+        assert_eq!(director.sent_one().octets[..6], CLIENT_SIDE);
+    }
+    assert!(
+        matches!(director.events[..], [Event::Resolve { interface: OUT, .. }]),
+        "asked for once"
+    );
+    director.check_books();
+}
+
+/// As one does whose links are back: so the other one learns where it is.
+#[test]
+fn the_failover_side_has_its_peers_asked_for_by_a_standby_too() {
+    let mut director = pair("");
+    director.stand(false);
+    let channel = director.failover.clone().unwrap();
+    for (address, length) in [("192.0.2.2", 42), ("2001:db8:1::2", 86)] {
+        let address = address.parse().unwrap();
+        assert!(channel.ask(Errand::Solicit { interface: OUT, address }));
+        director.settle();
+        let frame = director.sent_one().octets;
+        assert_eq!((&frame[6..12], frame.len()), (&OUTSIDE[..], length));
+    }
     director.check_books();
 }
 

@@ -111,6 +111,13 @@ pub enum Errand {
     Send(Message, u64),
     /// If all messages since the last lease have left, renew the lease.
     Renew(Lease),
+    /// Ask a link who has an address.
+    Solicit {
+        /// The link.
+        interface: InterfaceId,
+        /// The address.
+        address: IpAddr,
+    },
     /// Tell a link that an address is ours.
     Announce {
         /// The link.
@@ -338,6 +345,9 @@ impl<F: Frame> Pipeline<F> {
                     local::tell(shared, interface, address, outlet);
                 }
                 Errand::Announce { .. } => {}
+                Errand::Solicit { interface, address } => {
+                    local::solicit(shared, interface, address, None, outlet);
+                }
             }
         }
     }

@@ -88,7 +88,8 @@ impl<F: Frame> Shared<F> {
     }
 
     /// Sends a frame to another director. One whose Ethernet address nobody knows is not there to
-    /// hear it, or has no link: what is said to it is said.
+    /// hear it, or has no link: what is said to it is said. Advertisements go on to where it was last:
+    /// when its link is back, it has to hear them before it thinks that there is no master.
     fn send_to_peer(
         &mut self,
         (hop, source): (AdjacencyId, Mac),
@@ -96,12 +97,15 @@ impl<F: Frame> Shared<F> {
         is_urgent: bool,
         outlet: &mut impl Outlet<F>,
     ) -> Result<(), Unsent> {
-        let known = self.next_hops.get(hop);
-        let known = known.filter(|entry| entry.reachability == Reachability::Reachable);
-        let Some(entry) = known.copied() else {
+        let known = self.next_hops.get(hop).copied();
+        let is_reachable = known.is_some_and(|it| it.reachability == Reachability::Reachable);
+        if is_urgent && !is_reachable {
+            self.resolve(hop);
+        }
+        let known = known.filter(|entry| is_reachable || is_urgent && entry.link[0] != [0; 6]);
+        let Some(entry) = known else {
             if is_urgent {
                 // It would be out of date when the address is known.
-                self.resolve(hop);
                 self.drop(frame, DropReason::NeighborUnreachable, outlet);
             } else {
                 self.send(hop, 0, frame, outlet);

@@ -174,21 +174,55 @@ const STAY: [(&str, [&str; 4]); 2] = [
     ("backup", ["192.0.2.2", "2001:db8:1::2", "10.0.0.3", "fd00:a::3"]),
 ];
 
+/// One of two directors that speak by unicast alone.
+fn by_unicast(lab: &Lab, place: usize) -> Side<'_> {
+    let ((role, _), (_, peers)) = (STAY[place], STAY[1 - place]);
+    let mut config = Side::config(lab, role, "0");
+    set(&mut config, &format!("peers = {peers:?}\nsync = {{ peers = [{:?}] }}", peers[2]));
+    let side = Side::start(lab, role, &config);
+    side.becomes(["master", "backup"][place]);
+    side
+}
+
+/// It was away for so long that the master has given up asking for it, or has never heard of it.
+#[test]
+fn a_standby_by_unicast_hears_the_master_as_soon_as_its_cables_are_back() {
+    let lab = Lab::pair("unplugged");
+    let plug = |state: &str| {
+        for switch in ["switch", "street"] {
+            lab.run(switch, &format!("ip link set to-backup {state}"));
+        }
+    };
+    let stays = |director: &Side<'_>, backup: &Side<'_>| {
+        plug("up");
+        backup.becomes("backup");
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!([director, backup].map(Side::role), ["master", "backup"]);
+        let log = lab.log("backup");
+        assert!(!log.contains("to=\"master\""), "{log}");
+    };
+    let [director, backup] = [0, 1].map(|place| by_unicast(&lab, place));
+    plug("down");
+    backup.becomes("fault");
+    std::thread::sleep(Duration::from_secs(40));
+    stays(&director, &backup);
+    plug("down");
+    backup.becomes("fault");
+    director.dies();
+    let director = by_unicast(&lab, 0);
+    std::thread::sleep(Duration::from_secs(4));
+    stays(&director, &backup);
+    director.stop();
+    backup.stop();
+}
+
 #[test]
 fn two_directors_elect_by_unicast_alone() {
     let lab = Lab::pair("unicast");
     let places = [("street", "to-backup"), ("switch", "to-backup")];
     let filter = "ip proto 112 or ip6 proto 112 or udp port 8848";
     let captures = places.map(|place| Capture::begin(&lab, place, filter));
-    let sides = [0, 1].map(|place| {
-        let ((role, _), (_, peers)) = (STAY[place], STAY[1 - place]);
-        let mut config = Side::config(&lab, role, "0");
-        set(&mut config, &format!("peers = {peers:?}\nsync = {{ peers = [{:?}] }}", peers[2]));
-        let side = Side::start(&lab, role, &config);
-        side.becomes(if place == 0 { "master" } else { "backup" });
-        side
-    });
-    let [director, backup] = sides;
+    let [director, backup] = [0, 1].map(|place| by_unicast(&lab, place));
     answers_alone(&lab, "director");
     all_have_asked(&lab);
     director.dies();

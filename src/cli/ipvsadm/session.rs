@@ -217,8 +217,8 @@ impl Session<'_> {
             Command::Zero(key) => director.zero(key.as_ref()),
             Command::Set(timeouts) => director.set_timeouts(*timeouts),
             Command::StartDaemon | Command::StopDaemon => Err(Refusal::Other(
-                "sync daemons are not supported: a pair of directors is a matter of the \
-                 configuration file, in a later version"
+                "there are no sync daemons: key sync of [[failover]] in the configuration file \
+                 has connections told to the other director"
                     .into(),
             )),
             // These change nothing.

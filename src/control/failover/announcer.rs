@@ -91,14 +91,12 @@ impl Announcer {
         self.next = None;
     }
 
-    /// Whoever is on this link may have been told otherwise.
-    pub(super) fn again(&mut self, interface: InterfaceId) {
-        if self.next.is_none() {
-            return;
+    /// Whoever is on any link may have been told otherwise: when what waits has left, all rounds begin
+    /// anew.
+    pub(super) fn again(&mut self, now: Duration) {
+        if let Some(next) = &mut self.next {
+            *next = (self.settings.repeat, now);
         }
-        let waiting: HashSet<_> = self.queue.iter().copied().collect();
-        let there = self.addresses.iter().filter(|(on, _)| *on == interface);
-        self.queue.extend(there.filter(|address| !waiting.contains(*address)));
     }
 
     /// What is to be announced now, at most `room`.
@@ -165,17 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_may_have_been_told_otherwise_is_told_again_and_once() {
-        let settings = Announcements { repeat: 1, ..Announcements::default() };
+    fn who_may_have_been_told_otherwise_is_told_again_as_after_a_takeover() {
+        let settings = Announcements { repeat: 2, ..Announcements::default() };
         let mut announcer = Announcer::new(settings);
         announcer.set(addresses(4));
-        announcer.again(InterfaceId(0));
-        announcer.begin(MS);
-        assert_eq!(announcer.due(MS, 200).len(), 4);
-        announcer.again(InterfaceId(1));
-        announcer.again(InterfaceId(1));
-        let told = announcer.due(MS * 2, 200);
-        assert_eq!(told.iter().map(|(on, _)| on.0).collect::<Vec<_>>(), [1, 1]);
+        announcer.again(MS);
+        assert_eq!(run(&mut announcer, 1, 10), [], "it is not the active one");
+        announcer.begin(MS * 10);
+        assert_eq!(run(&mut announcer, 10, 5000), [(10, 4), (1010, 4)]);
+        announcer.again(MS * 5000);
+        announcer.again(MS * 5000);
+        assert_eq!(run(&mut announcer, 5000, 10_000), [(5000, 4), (6000, 4)]);
+        announcer.again(MS * 10_000);
+        assert_eq!(run(&mut announcer, 10_000, 10_500), [(10_000, 4)]);
+        announcer.again(MS * 10_500);
+        assert_eq!(run(&mut announcer, 10_500, 15_000), [(10_500, 4), (11_500, 4)]);
     }
 
     #[test]
@@ -231,15 +233,14 @@ mod tests {
         announcer.set(all[..10_000].to_vec());
         announcer.begin(MS);
         assert_eq!(announcer.due(MS, 50), all[..50]);
-        // Half of them go, others come, and a link may have been told otherwise.
+        // Half of them go, others come, and hosts may have been told otherwise.
         announcer.set(all[5000..].to_vec());
-        announcer.again(InterfaceId(1));
+        announcer.again(MS);
         assert_eq!(announcer.queue, all[5000..].to_vec());
-        announcer.queue.drain(..8000);
-        announcer.again(InterfaceId(1));
-        let (gone, waiting) = all[5000..].split_at(8000);
-        let again = gone.iter().filter(|(on, _)| *on == InterfaceId(1));
-        let expected: Vec<_> = waiting.iter().chain(again).copied().collect();
-        assert_eq!(announcer.queue, expected);
+        announcer.queue.drain(..9990);
+        announcer.again(MS * 2);
+        let told = announcer.due(MS * 1000, 50);
+        assert_eq!(told, all[14_990..], "what waits comes first");
+        assert_eq!(announcer.due(MS * 2000, 50), all[5000..5050]);
     }
 }

@@ -95,6 +95,11 @@ impl Link {
         Some(Self { interface: id, name: interface.name.clone(), own, mac, floating, peers })
     }
 
+    /// The other directors there, if advertisements are not to the multicast group.
+    pub(super) fn peers(&self) -> &[IpAddr] {
+        &self.peers
+    }
+
     /// IPv4 or IPv6.
     pub(super) const fn family(&self) -> &'static str {
         if self.own.is_ipv4() { "ipv4" } else { "ipv6" }

@@ -421,6 +421,7 @@ impl Turner {
             }
             if from == Role::Fault {
                 self.sync_counts.join();
+                self.ask_for_peers();
             }
             self.counts.transitions += u64::from(from != Role::Stopped);
             let transition = Transition { from, to: *role, cause: cause.clone() };
@@ -434,7 +435,7 @@ impl Turner {
         for action in actions.drain(..) {
             match action {
                 Action::Enter(..) => {}
-                Action::Announce { link } => self.announce_again(link),
+                Action::Announce { .. } => self.announcer.again(now),
                 Action::Advertise { link, priority } => {
                     is_said &= self.advertise(link, priority, until);
                 }
@@ -445,9 +446,12 @@ impl Turner {
         }
     }
 
-    fn announce_again(&mut self, link: usize) {
-        if let Some(link) = self.links.get(link) {
-            self.announcer.again(link.interface);
+    /// Who could not reach this director for long has to learn anew where it is, to be heard in time.
+    fn ask_for_peers(&self) {
+        for link in &self.links {
+            for address in link.peers().iter().copied() {
+                self.channel.ask(Errand::Solicit { interface: link.interface, address });
+            }
         }
     }
 

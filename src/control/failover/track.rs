@@ -133,9 +133,12 @@ fn share_of_servers(inventory: &Inventory) -> u32 {
 }
 
 async fn run_again(script: TrackScript, is_good: Arc<AtomicBool>) {
+    // What it says first counts at once: nothing is known yet.
+    is_good.store(succeeds(&script.path, script.timeout).await, Relaxed);
     // Exit codes that said the contrary, in a row.
     let mut contrary = 0;
     loop {
+        tokio::time::sleep(script.interval).await;
         let good = succeeds(&script.path, script.timeout).await;
         let needed = if good { script.rise } else { script.fall };
         contrary = if good == is_good.load(Relaxed) { 0 } else { contrary + 1 };
@@ -143,7 +146,6 @@ async fn run_again(script: TrackScript, is_good: Arc<AtomicBool>) {
             is_good.store(good, Relaxed);
             contrary = 0;
         }
-        tokio::time::sleep(script.interval).await;
     }
 }
 
@@ -169,6 +171,29 @@ mod tests {
         assert_eq!(of(-50), (-50, None));
         assert_eq!(of(20), (20, None));
         assert_eq!(of(-254), (0, Some("/run/weight says -254".to_owned())));
+    }
+
+    /// Later it takes as many bad ends in a row as are stated.
+    #[tokio::test]
+    async fn what_a_program_says_first_counts_at_once() {
+        let is_good = Arc::new(AtomicBool::new(true));
+        let script = TrackScript {
+            path: "/bin/false".into(),
+            interval: Duration::from_secs(3600),
+            timeout: Duration::from_secs(5),
+            rise: 1,
+            fall: 3,
+            weight: 0,
+        };
+        let running = tokio::spawn(run_again(script, Arc::clone(&is_good)));
+        for _ in 0..1000 {
+            if !is_good.load(Relaxed) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.abort();
+        assert!(!is_good.load(Relaxed));
     }
 
     #[tokio::test]

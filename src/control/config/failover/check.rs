@@ -176,6 +176,37 @@ fn check_sides(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
         };
         problems.add(Finding::warning(group.span.clone(), message).help(help));
     }
+    if roles.contains(&Role::Inside) || roles.contains(&Role::Both) {
+        check_other_insides(group, draft, problems);
+    }
+}
+
+/// Real servers may be on several inside interfaces.
+fn check_other_insides(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
+    let is_inside = |known: &&InterfaceDraft| {
+        known.role.as_ref().is_some_and(|role| *role.get_ref() == Role::Inside)
+    };
+    let floats_on = |known: &InterfaceDraft| {
+        let mut names = group.floating.iter().filter_map(|floating| floating.interface.as_ref());
+        names.any(|name| name.get_ref() == known.name.get_ref())
+    };
+    let has_servers = |known: &InterfaceDraft| {
+        let mut servers = draft.services.iter().flat_map(|service| &service.servers.items);
+        let networks = || known.addresses.items.iter().map(Spanned::get_ref);
+        let is_there = |ip: IpAddr| networks().any(|network| network.contains(&ip));
+        servers.any(|it| it.address.as_ref().is_some_and(|it| is_there(it.get_ref().ip())))
+    };
+    let insides = draft.interfaces.iter().filter(is_inside);
+    for known in insides.filter(|known| has_servers(known) && !floats_on(known)) {
+        let message = format!(
+            "no address floats on the inside interface {}: its link is not watched, and real \
+             servers there that have a director as their default gateway keep it when the other \
+             one takes over",
+            known.name
+        );
+        let help = "add the default gateway of that network, unless its servers need none";
+        problems.add(Finding::warning(group.span.clone(), message).help(help));
+    }
 }
 
 fn check_peers(group: &FailoverDraft, draft: &Draft, problems: &Problems) {

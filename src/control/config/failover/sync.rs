@@ -215,6 +215,17 @@ pub(super) fn check(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
 fn check_default(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
     let SyncDraft { off, interface, peers, .. } = &group.sync;
     let is_default = !off && interface.is_none() && peers.items.is_empty() && peers.complete;
+    if let (true, [first, ..]) = (is_default, &group.peers.items[..]) {
+        let message = "peers: advertisements go to them alone, but connections are told to the \
+                       group 224.0.0.81";
+        let help = format!(
+            "say to whom, for example sync = {{ peers = [\"{}\"] }}; or \
+             the interface by which the group is reached: sync = \"inside\"",
+            first.get_ref()
+        );
+        problems.add(Finding::warning(first.span(), message).help(help));
+        return;
+    }
     let may_have_v4 = |known: &InterfaceDraft| {
         let mut own = known.addresses.items.iter();
         !known.networks_known || own.any(|net| net.get_ref().addr().is_ipv4())
