@@ -194,7 +194,8 @@ fn check_other_insides(group: &FailoverDraft, draft: &Draft, problems: &Problems
         let mut servers = draft.services.iter().flat_map(|service| &service.servers.items);
         let networks = || known.addresses.items.iter().map(Spanned::get_ref);
         let is_there = |ip: IpAddr| networks().any(|network| network.contains(&ip));
-        servers.any(|it| it.address.as_ref().is_some_and(|it| is_there(it.get_ref().ip())))
+        servers
+            .any(|it| it.get_ref().address.as_ref().is_some_and(|it| is_there(it.get_ref().ip())))
     };
     let insides = draft.interfaces.iter().filter(is_inside);
     for known in insides.filter(|known| has_servers(known) && !floats_on(known)) {
