@@ -57,8 +57,10 @@ fn every_declared_metric_is_set_and_every_sample_declared() {
     let directory = tempfile::tempdir().unwrap();
     let wishes = Wishes { paired: true, ..Wishes::default() };
     let director = FakeDirector::start_with(directory.path(), &wishes);
-    let heard = "pointsman_failover_peer_heard_seconds{";
-    wait_until("the other director", || get(director.metrics, "/metrics").1.contains(heard));
+    for heard in ["peer", "standby"].map(|who| format!("pointsman_failover_{who}_heard_seconds{{"))
+    {
+        wait_until("the other director", || get(director.metrics, "/metrics").1.contains(&heard));
+    }
     let (text, scrape) = scrape(director.metrics);
     let present: BTreeSet<_> = scrape.samples.iter().map(|sample| &*sample.metric).collect();
     let declared: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.info().name).collect();

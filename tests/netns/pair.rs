@@ -413,6 +413,7 @@ fn a_director_that_was_frozen_says_nothing_when_it_returns() {
 fn a_clean_stop_and_the_operator_hand_over_at_once() {
     let lab = Lab::pair("order");
     let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    on_failure(&director, "10.0.0.3 stands by, knows all connections, and takes over 300 ms");
     director.tell("ha release").unwrap();
     backup.becomes("master");
     director.becomes("backup");
@@ -424,7 +425,16 @@ fn a_clean_stop_and_the_operator_hand_over_at_once() {
     director.stop();
     backup.becomes("master");
     all_send_to_after(&lab, "backup");
+    on_failure(&backup, "10.0.0.2 stood by ");
     backup.stop();
+}
+
+/// What a director says of that.
+fn on_failure(director: &Side<'_>, begins: &str) {
+    eventually(LONG, begins, || {
+        let said = director.ask()?["on_failure"].as_str()?.to_owned();
+        said.starts_with(begins).then_some(())
+    });
 }
 
 fn all_send_to_after(lab: &Lab, role: &str) {

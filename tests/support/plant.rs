@@ -22,6 +22,7 @@ use pointsman::dataplane::mailbox::{Command, ConnectionRow, Event, WorkerMailbox
 use pointsman::dataplane::stats::{DropReason, WorkerStats};
 use pointsman::ids::{CpuId, InterfaceId, ServerSlot, TableVersion, WorkerId};
 use pointsman::service::{Rules, ServerLoads, ServiceTable, SlotRegistry};
+use pointsman::wire::ipvs_sync::{self, Note, NoteKind};
 use pointsman::wire::vrrp::{Advertisement, Ends, Sending, Version};
 
 /// What a test wants to be different.
@@ -149,6 +150,21 @@ fn handover() -> HandoverPlant {
     }
 }
 
+/// Another director says that it stands by.
+fn standby() -> HeardMessage {
+    let note = Note { kind: NoteKind::StandsBy, asker: 7, number: 1, messages: 0 };
+    let note = ipvs_sync::write_note(51, &note);
+    // Without a checksum.
+    let head = [8848_u16, 8848, 8 + u16::try_from(note.len()).unwrap(), 0].map(u16::to_be_bytes);
+    HeardMessage {
+        interface: InterfaceId(1),
+        source: [10, 0, 0, 3].into(),
+        destination: ipvs_sync::GROUP.into(),
+        hop_limit: 1,
+        payload: head.into_iter().flatten().chain(note).collect(),
+    }
+}
+
 /// The channel of a pair by which the other director has been heard.
 fn failover() -> FailoverPlant {
     let channel = Arc::new(FailoverChannel::new(2, Hearing::on_no_link(51, Version::V3), || 0));
@@ -170,6 +186,7 @@ fn failover() -> FailoverPlant {
         payload: sending.write().unwrap(),
     };
     assert!(channel.hear(WorkerId(0), message));
+    channel.sync.hear(WorkerId(0), standby());
     let macs = vec![[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
     FailoverPlant {
         channel,

@@ -225,7 +225,7 @@ impl Failover {
         let (answer, answered) = oneshot::channel();
         self.words.put(Word::Order(order, answer));
         let done = answered.await.ok()?;
-        Some(done.map(|status| self.with_refusal(status)))
+        Some(done.map(|status| self.with_told(status)))
     }
 
     /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
@@ -236,11 +236,13 @@ impl Failover {
 
     /// How things are.
     pub(super) fn status(&self) -> FailoverStatus {
-        self.with_refusal(FailoverStatus::clone(&self.shown.get()))
+        self.with_told(FailoverStatus::clone(&self.shown.get()))
     }
 
-    fn with_refusal(&self, status: FailoverStatus) -> FailoverStatus {
-        FailoverStatus { connection_message_refused: self.sync_counts.refusal(), ..status }
+    /// With what the thread does not look up, for it is behind a lock.
+    fn with_told(&self, status: FailoverStatus) -> FailoverStatus {
+        let connection_message_refused = self.sync_counts.refusal();
+        FailoverStatus { connection_message_refused, ..status }.with(self.sync_counts.standby())
     }
 }
 
@@ -413,6 +415,7 @@ impl Turner {
             let is_in_order = !matches!(cause, Cause::Stalled { .. });
             self.sync_counts.change_role(from == Role::Master && is_in_order);
             self.is_master.store(*role == Role::Master, Release);
+            self.sync_counts.stand_by(*role == Role::Backup);
             if *role == Role::Master {
                 self.announcer.begin(now);
                 self.lease.begin(now, &self.channel);

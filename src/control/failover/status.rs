@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::election::{Election, Role};
+use super::sync::Standby;
 use super::{Heard, Turner};
 use crate::control::config::MacAddress;
 use crate::dataplane::failover::Unheard;
@@ -63,8 +64,22 @@ pub struct FailoverStatus {
     pub connections_waiting: u64,
     /// Connections, and messages, that found a queue full; they come again.
     pub connections_lost: u64,
+    /// Who stood by last, as it says itself where connections are synchronised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
     /// Where it listens and speaks.
     pub links: Vec<LinkStatus>,
+}
+
+/// Another director, which takes over if the master fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StandbyStatus {
+    /// Its address.
+    pub address: String,
+    /// Whether it was told all connections.
+    pub knows_all: bool,
+    /// Seconds since it said so.
+    pub heard_seconds_ago: f64,
 }
 
 /// Messages that did not count.
@@ -129,6 +144,9 @@ impl Shown {
         true
     }
 }
+
+/// Who said so longer ago may not stand by any more.
+const STANDBY_IS_THERE: Duration = Duration::from_secs(5);
 
 /// What the thread counts.
 #[derive(Debug, Default)]
@@ -200,8 +218,9 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         connections_received: turner.sync_counts.received.load(Relaxed),
         connection_messages_refused: turner.sync_counts.refused.load(Relaxed)
             + turner.channel.refused_synchronisation(),
-        // Who asks looks it up: it is behind a lock.
+        // Who asks looks these up: they are behind a lock.
         connection_message_refused: None,
+        standby: None,
         connections_known: turner.sync_counts.knowledge().name().to_owned(),
         connections_waiting: turner.sync_counts.waiting.load(Relaxed),
         connections_lost: turner.channel.sync.lost(),
@@ -209,15 +228,47 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
     }
 }
 
+impl FailoverStatus {
+    /// Of a pair whose other director has said that it stands by.
+    pub(super) fn with(self, standby: Option<Standby>) -> Self {
+        let Some(Standby { address, has_learnt, at }) = standby else { return self };
+        let ago = at.elapsed();
+        let mut on_failure = self.on_failure;
+        if self.role == Role::Master.name() {
+            let lease = self.interval_seconds * 3000.0;
+            let knows = if has_learnt { "knows all" } else { "does not know all" };
+            on_failure = if ago < STANDBY_IS_THERE {
+                format!(
+                    "{address} stands by, {knows} connections, and takes over {lease:.0} ms and \
+                     its skew after the last advertisement"
+                )
+            } else {
+                let ago = whole_seconds(ago);
+                format!("{address} stood by {ago} ago: nobody is known to take over")
+            };
+        }
+        let standby = StandbyStatus {
+            address: address.to_string(),
+            knows_all: has_learnt,
+            heard_seconds_ago: ago.as_secs_f64(),
+        };
+        Self { on_failure, standby: Some(standby), ..self }
+    }
+}
+
 fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Duration) -> String {
     let peer = links.iter().find_map(|link| link.peer.as_ref());
     let lease = lease.as_millis();
     match (role, peer) {
-        (Role::Master, Some(peer)) => format!(
-            "{} was heard and should take over {lease} ms and its skew after the last \
-             advertisement",
-            peer.address
-        ),
+        (Role::Master, Some(peer)) => {
+            let ago = Duration::try_from_secs_f64(peer.heard_seconds_ago).unwrap_or_default();
+            let ago = whole_seconds(ago);
+            format!(
+                "{} was the master {ago} ago: if it stands by, it takes over {lease} ms and its \
+                 skew after the last advertisement",
+                peer.address
+            )
+        }
         (Role::Master, None) => {
             "no other director has been heard since the start: nobody is known to take over"
                 .to_owned()
@@ -233,9 +284,44 @@ fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Durat
     }
 }
 
+fn whole_seconds(duration: Duration) -> impl std::fmt::Display {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn the_master_says_who_stands_by_and_who_does_not_any_more() {
+        let master = FailoverStatus {
+            role: "master".into(),
+            on_failure: "nobody".into(),
+            interval_seconds: 0.1,
+            ..FailoverStatus::default()
+        };
+        let now = Instant::now();
+        let standby = |has_learnt, ago| Standby {
+            address: [10, 0, 0, 3].into(),
+            has_learnt,
+            at: now.checked_sub(Duration::from_secs(ago)).unwrap(),
+        };
+        assert_eq!(master.clone().with(None), master);
+        let says = |standby| master.clone().with(Some(standby)).on_failure;
+        let takes_over = "connections, and takes over 300 ms and its skew after the last \
+                          advertisement";
+        assert_eq!(says(standby(true, 1)), format!("10.0.0.3 stands by, knows all {takes_over}"));
+        let learns = format!("10.0.0.3 stands by, does not know all {takes_over}");
+        assert_eq!(says(standby(false, 1)), learns);
+        let gone = "10.0.0.3 stood by 1m 5s ago: nobody is known to take over";
+        assert_eq!(says(standby(true, 65)), gone);
+        // A backup speaks of itself.
+        let backup = FailoverStatus { role: "backup".into(), ..master };
+        let told = backup.with(Some(standby(true, 65)));
+        assert_eq!((&*told.on_failure, told.standby.is_some()), ("nobody", true));
+    }
 
     #[test]
     fn who_shows_the_status_does_not_wait_for_who_reads_it() {

@@ -161,6 +161,9 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
         samples.count(Metric::ConnectionsKnown, &[group, state], has);
     }
     samples.count(Metric::SyncLost, &[group], status.connections_lost);
+    if let Some(standby) = &status.standby {
+        samples.put(Metric::StandbyHeard, &[group], standby.heard_seconds_ago);
+    }
     for link in &status.links {
         let labels = [group, &*link.interface, &*link.family];
         samples.count(Metric::FailoverLinkUp, &labels, link.up.into());

@@ -225,7 +225,8 @@ impl SyncChannel {
         self.lost.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn hear(&self, worker: WorkerId, message: HeardMessage) {
+    /// A worker has heard a message; one for which there is no room is lost.
+    pub fn hear(&self, worker: WorkerId, message: HeardMessage) {
         if !self.heard.push(worker, message) {
             self.lose();
         }

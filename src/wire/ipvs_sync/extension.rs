@@ -99,16 +99,16 @@ impl From<ExtensionBlock> for Extension {
     }
 }
 
-/// What directors say to each other about a transfer of everything.
+/// What directors say to each other about a transfer of everything, and of themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     /// What it is.
     pub kind: NoteKind,
-    /// The director that asks, by a number that it has drawn when it started.
+    /// The director that asks, or stands by, by a number that it has drawn when it started.
     pub asker: u64,
-    /// The asker's number of the transfer.
+    /// The asker's number of the transfer. Of one that stands by: 1, if it was told everything.
     pub number: u32,
-    /// Messages with entries that the sender has sent, modulo 2^32.
+    /// Messages with entries that the sender has sent, modulo 2^32; of one that stands by 0.
     pub messages: u32,
 }
 
@@ -121,6 +121,8 @@ pub enum NoteKind {
     Begin = 2,
     /// That was everything.
     End = 3,
+    /// I stand by.
+    StandsBy = 4,
 }
 
 impl NoteKind {
@@ -129,6 +131,7 @@ impl NoteKind {
             1 => Some(Self::Ask),
             2 => Some(Self::Begin),
             3 => Some(Self::End),
+            4 => Some(Self::StandsBy),
             _ => None,
         }
     }

@@ -71,8 +71,22 @@ pub(in crate::control) struct SyncCounts {
     ready: AtomicU32,
     /// This director has given up, and tells what is left.
     is_parting: AtomicBool,
+    /// This director is a backup.
+    stands_by: AtomicBool,
     /// Why a message was refused last.
     refusal: Mutex<Option<String>>,
+    /// Who stood by last.
+    standby: Mutex<Option<Standby>>,
+}
+
+/// Another director that stands by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standby {
+    pub(super) address: IpAddr,
+    /// It was told everything.
+    pub(super) has_learnt: bool,
+    /// When it said so.
+    pub(super) at: Instant,
 }
 
 impl SyncCounts {
@@ -101,6 +115,21 @@ impl SyncCounts {
     /// Whether there is something left to tell.
     pub(super) fn is_parting(&self) -> bool {
         self.is_parting.load(Relaxed)
+    }
+
+    /// Whether it takes over when the other one fails.
+    pub(super) fn stand_by(&self, stands_by: bool) {
+        self.stands_by.store(stands_by, Relaxed);
+    }
+
+    /// Who stood by last. Not for the failover thread, which waits for no lock.
+    pub(super) fn standby(&self) -> Option<Standby> {
+        *self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear_standby(&self, address: IpAddr, has_learnt: bool) {
+        let heard = Standby { address, has_learnt, at: Instant::now() };
+        *self.standby.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
     }
 
     /// Why a message was refused last. Not for the failover thread, which waits for no lock.
@@ -284,6 +313,11 @@ impl Synchroniser {
         if let Some(note) = self.learning.ask(now) {
             self.send_to_all(&ipvs_sync::write_note(self.id, &note));
         }
+        if self.counts.stands_by.load(Relaxed)
+            && let Some(note) = self.learning.stands_by(now)
+        {
+            self.send_to_all(&ipvs_sync::write_note(self.id, &note));
+        }
     }
 
     fn note(&mut self, kind: NoteKind, asker: u64, number: u32) {
@@ -381,12 +415,15 @@ impl Synchroniser {
             None => None,
         };
         let octets = opened.as_deref().unwrap_or(octets);
+        let source = message.source;
         let message = ipvs_sync::Message::parse(octets).map_err(|wrong| wrong.to_string())?;
         if message.sync_id != self.id {
             return Err(format!("its synchronisation id is {}", message.sync_id));
         }
         if let Some(note) = &message.note {
-            if self.was_master {
+            if note.kind == NoteKind::StandsBy {
+                self.counts.hear_standby(source, note.number != 0);
+            } else if self.was_master {
                 self.telling.hear(note);
             } else {
                 self.learning.hear(note, self.channel.sync.lost(), now);

@@ -14,6 +14,8 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked while everything is being told: the end may have been lost.
 const REMIND_EVERY: Duration = Duration::from_secs(5);
+/// How often a director says that it stands by.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 /// After so long a director takes part with what it knows.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -42,6 +44,7 @@ pub(super) struct Learning {
     stage: Stage,
     since: Duration,
     ask_at: Duration,
+    say_at: Duration,
     /// Somebody has answered.
     is_answered: bool,
     /// Messages with entries that came.
@@ -57,6 +60,7 @@ impl Learning {
             stage: Stage::Asking,
             since: Duration::ZERO,
             ask_at: Duration::ZERO,
+            say_at: Duration::ZERO,
             is_answered: false,
             received: 0,
         }
@@ -88,6 +92,16 @@ impl Learning {
         Some(Note { kind: NoteKind::Ask, asker: self.asker, number: self.number, messages: 0 })
     }
 
+    /// That this director stands by, if it is time to say so.
+    pub(super) fn stands_by(&mut self, now: Duration) -> Option<Note> {
+        if now < self.say_at {
+            return None;
+        }
+        self.say_at = now + SAY_EVERY;
+        let number = u32::from(self.has_learnt());
+        Some(Note { kind: NoteKind::StandsBy, asker: self.asker, number, messages: 0 })
+    }
+
     /// A message with entries came.
     pub(super) fn count(&mut self) {
         self.received = self.received.wrapping_add(1);
@@ -114,7 +128,7 @@ impl Learning {
                     self.ask_anew(now);
                 }
             }
-            (NoteKind::Ask | NoteKind::Begin | NoteKind::End, _) => {}
+            (NoteKind::Ask | NoteKind::Begin | NoteKind::End | NoteKind::StandsBy, _) => {}
         }
     }
 
@@ -252,6 +266,20 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn who_stands_by_says_so_every_second_and_whether_it_knows_all() {
+        let mut learning = Learning::new(7);
+        learning.begin(SECOND);
+        let said = |learning: &mut Learning, at| learning.stands_by(at).map(|note| note.number);
+        assert_eq!(said(&mut learning, SECOND), Some(0));
+        assert_eq!(said(&mut learning, SECOND * 3 / 2), None);
+        assert_eq!(said(&mut learning, SECOND * 2), Some(0));
+        let asked = (7, learning.number);
+        learning.hear(&note(NoteKind::Begin, asked, 0), 0, SECOND * 2);
+        learning.hear(&note(NoteKind::End, asked, 0), 0, SECOND * 2);
+        assert_eq!(said(&mut learning, SECOND * 3), Some(1));
+    }
 
     fn note(kind: NoteKind, (asker, number): Asked, messages: u32) -> Note {
         Note { kind, asker, number, messages }
