@@ -112,7 +112,7 @@ impl<F: Frame> Pipeline<F> {
         }
         if shared.worker.index() == 0 {
             let places = shared.loads.templates().places();
-            let share = walk.templates.due(places, walk_ms.min(soon_ms), now);
+            let share = walk.templates.due(places, walk_ms, now);
             walk.templates.next = shared.tell_templates((walk.templates.next, share), now);
         }
         shared.sync_walk = walk;

@@ -215,31 +215,36 @@ pub(super) fn check(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
 fn check_default(group: &FailoverDraft, draft: &Draft, problems: &Problems) {
     let SyncDraft { off, interface, peers, .. } = &group.sync;
     let is_default = !off && interface.is_none() && peers.items.is_empty() && peers.complete;
-    if let (true, [first, ..]) = (is_default, &group.peers.items[..]) {
-        let message = "peers: advertisements go to them alone, but connections are told to the \
-                       group 224.0.0.81";
-        let help = format!(
-            "say to whom, for example sync = {{ peers = [\"{}\"] }}; or \
-             the interface by which the group is reached: sync = \"inside\"",
-            first.get_ref()
-        );
-        problems.add(Finding::warning(first.span(), message).help(help));
-        return;
-    }
     let may_have_v4 = |known: &InterfaceDraft| {
         let mut own = known.addresses.items.iter();
         !known.networks_known || own.any(|net| net.get_ref().addr().is_ipv4())
     };
     let may_be_used =
         |floating: &FloatingDraft| interface_of(floating, draft).is_none_or(may_have_v4);
-    if !is_default || !group.floating_known || group.floating.iter().any(may_be_used) {
+    if !is_default || !group.floating_known {
         return;
+    }
+    if group.floating.iter().any(may_be_used) {
+        return check_group(group, problems);
     }
     let message = "sync: no interface with a floating address has an IPv4 address: the other \
                    director is told of no connection";
     let help = "state the other director, for example sync = { peers = [\"fd00::3\"] }, or that \
                 there is none to tell: sync = false";
     problems.add(Finding::warning(group.span.clone(), message).help(help));
+}
+
+/// Where advertisements go to peers alone, there may be no multicast.
+fn check_group(group: &FailoverDraft, problems: &Problems) {
+    let Some(first) = group.peers.items.first() else { return };
+    let message = "peers: advertisements go to them alone, but connections are told to the group \
+                   224.0.0.81";
+    let help = format!(
+        "say to whom, for example sync = {{ peers = [\"{}\"] }}; or the interface by which the \
+         group is reached: sync = \"inside\"",
+        first.get_ref()
+    );
+    problems.add(Finding::warning(first.span(), message).help(help));
 }
 
 /// The interface in whose network an address is; `None` also where that cannot be said.
