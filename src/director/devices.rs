@@ -61,11 +61,21 @@ impl Devices {
 
 /// The Ethernet address of every interface.
 pub(super) fn macs(config: &Config, ports: &[Port]) -> Vec<Mac> {
-    let configured = config.ports();
-    let of = |interface: &InterfaceConfig| {
-        let place = configured.iter().position(|port| *port.device == interface.device);
-        let port = place.and_then(|place| ports.get(place));
+    let of = |(interface, port): (&InterfaceConfig, Option<&Port>)| {
         interface.mac.map(|mac| mac.0).or(port.map(Port::mac)).unwrap_or_default()
+    };
+    with_ports(config, ports).into_iter().map(of).collect()
+}
+
+/// Every interface with its port.
+fn with_ports<'c>(
+    config: &'c Config,
+    ports: &'c [Port],
+) -> Vec<(&'c InterfaceConfig, Option<&'c Port>)> {
+    let configured = config.ports();
+    let of = |interface: &'c InterfaceConfig| {
+        let place = configured.iter().position(|port| *port.device == interface.device);
+        (interface, place.and_then(|place| ports.get(place)))
     };
     config.interfaces.iter().map(of).collect()
 }
@@ -77,13 +87,10 @@ pub(super) fn mtu(config: &InterfaceConfig, port: &Port) -> u16 {
 
 /// The MTU in force on every interface.
 pub(super) fn mtus(config: &Config, ports: &[Port]) -> Vec<u16> {
-    let configured = config.ports();
-    let of = |interface: &InterfaceConfig| {
-        let place = configured.iter().position(|port| *port.device == interface.device);
-        let port = place.and_then(|place| ports.get(place));
+    let of = |(interface, port): (&InterfaceConfig, Option<&Port>)| {
         port.map_or(interface.mtu, |port| mtu(interface, port))
     };
-    config.interfaces.iter().map(of).collect()
+    with_ports(config, ports).into_iter().map(of).collect()
 }
 
 impl DeviceSource for Devices {

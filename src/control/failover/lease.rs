@@ -60,8 +60,8 @@ impl LeaseWatch {
         if channel.standing.is_active(clock) || is_first && silent <= lease {
             return None;
         }
-        // A lease is three intervals: what does not send has lost one within the last of them.
-        let is_recent = |lost: &Duration| now.saturating_sub(*lost) <= lease / 2;
+        // A lease is three intervals: what does not send has lost one within the last two of them.
+        let is_recent = |lost: &Duration| now.saturating_sub(*lost) <= lease * 2 / 3;
         if self.lost.as_ref().is_none_or(|lost| !is_recent(lost)) {
             return Some(Lapse::Stalled(silent));
         }
