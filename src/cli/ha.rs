@@ -56,6 +56,9 @@ fn text(status: &FailoverStatus) -> String {
     let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(*since));
     let mut text = format!("{name}: {role} since {since}: {reason}\n{on_failure}\n");
     // Writing to a string does not fail.
+    if let Some(missing) = &status.unreached {
+        writeln!(text, "not all addresses are reached: {missing}").ok();
+    }
     writeln!(
         text,
         "VRRP {} router {}, priority {}, every {} ms, takeover after {} ms, {} transitions",

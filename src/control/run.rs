@@ -437,8 +437,8 @@ impl Control {
         let owned = ownership::staying_addresses(config);
         self.announcements.change(now, owned);
         self.membership.adopt(now, config);
-        if let Some(failover) = &self.observed.failover {
-            failover.set_addresses(ownership::moving_addresses(config));
+        if let (Some(failover), Some(group)) = (&self.observed.failover, &config.failover) {
+            failover.set_addresses(config, group);
         }
     }
 

@@ -338,6 +338,54 @@ fn a_link_that_is_down_on_one_side_moves_both() {
     backup.stop();
 }
 
+/// Nothing floats on the outside by name, but the VIPs are there.
+#[test]
+fn a_link_of_vips_alone_is_given_up_only_to_a_director_that_works() {
+    let lab = Lab::pair("vips");
+    let change = |config: &mut Table| {
+        let floating = group(config)["floating"].as_array_mut().unwrap();
+        floating.retain(|entry| entry["interface"].as_str() == Some("inside"));
+    };
+    let [director, backup] = Side::both(&lab, ["0", "1"], change);
+    let cut = "interface outside has no link";
+    let unreached = |side: &Side<'_>, what: Json| {
+        eventually(LONG, &format!("{} does not reach {what}", side.role), || {
+            (side.ask()?.get("unreached").cloned().unwrap_or_default() == what).then_some(())
+        });
+    };
+    eventually(LONG, "the backup stands by", || director.ask()?.get("standby").map(drop));
+    lab.run("street", "ip link set to-director down");
+    director.becomes("fault");
+    assert_eq!(director.reason(), cut);
+    backup.becomes("master");
+    all_have_asked(&lab);
+    // There is nobody to leave it to: the inside has its gateway still.
+    lab.run("street", "ip link set to-backup down");
+    unreached(&backup, cut.into());
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!((&*director.role(), &*backup.role()), ("fault", "master"));
+    let gateway = "ping -c 1 -W 2 10.0.0.1 && ping -c 1 -W 2 fd00:a::1";
+    lab.run("rs1", gateway);
+    backup.dies();
+    director.becomes("master");
+    unreached(&director, cut.into());
+    lab.run("rs1", gateway);
+    // Without the services no address needs the outside, and with them some do.
+    let file = lab.state().join("director.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let mut less: Table = whole.parse().unwrap();
+    less.remove("service");
+    for (text, what) in [(less.to_string(), Json::Null), (whole, cut.into())] {
+        fs::write(&file, text).unwrap();
+        assert!(director.tell("reload").is_some(), "{}", lab.log("director"));
+        unreached(&director, what);
+    }
+    lab.run("street", "ip link set to-director up");
+    unreached(&director, Json::Null);
+    all_have_asked(&lab);
+    director.stop();
+}
+
 #[test]
 fn what_is_tracked_and_the_program_that_is_told_have_their_say() {
     let lab = Lab::pair("tracked");

@@ -11,6 +11,7 @@ use crate::lab::{Lab, VIP4, VIPS, eventually, section, service};
 use crate::masquerade::{masquerade, outside_serves, url};
 use crate::pair::{Side, by_tshark};
 use crate::traffic::answers;
+use crate::wire::{Capture, SIDES};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -399,6 +400,45 @@ fn ftp_sessions_go_on_after_a_takeover() {
     }
     assert_eq!(sums.len(), 1, "{sums:?}");
     assert_eq!(wanted.len(), 3 << 20);
+    backup.stop();
+}
+
+#[test]
+fn tshark_reads_what_is_told_of_connections_of_both_families() {
+    let lab = Lab::pair("synctshark");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| settings(config, ""));
+    has_learnt(&backup);
+    let capture = Capture::begin(&lab, SIDES[1], "udp port 8848");
+    for (vip, source) in [("192.0.2.100", 40_001), ("[2001:db8:1::100]", 40_002)] {
+        let line = format!("curl -sS -o /dev/null --local-port {source} http://{vip}/");
+        lab.client(&line);
+    }
+    let of_both = ["192.0.2.10:40001", "[2001:db8:1::10]:40002"];
+    eventually(LONG, "both are known", || {
+        let known = backup.tell("connections --limit 100000")?;
+        of_both.iter().all(|client| known.contains(client)).then_some(())
+    });
+    capture.end();
+    let known = backup.tell("connections --limit 100000").unwrap();
+    let fields = ["ipvs.syncid", "ipvs.proto", "ipvs.vport", "ipvs.dport"];
+    for (port, addresses, [client, vip]) in [
+        (40_001, ["ipvs.caddr", "ipvs.vaddr", "ipvs.daddr"], ["192.0.2.10", "192.0.2.100"]),
+        (
+            40_002,
+            ["ipvs.caddr6", "ipvs.vaddr6", "ipvs.daddr6"],
+            ["2001:db8:1::10", "2001:db8:1::100"],
+        ),
+    ] {
+        let filter = format!("ipvs.version == 1 && ipvs.cport == {port}");
+        let told = capture.read(&filter, &[&fields[..], &addresses].concat());
+        let row = told.first().unwrap_or_else(|| panic!("{port}: nothing was told"));
+        let is_of_client = |line: &&str| line.contains(&format!(":{port}"));
+        let line = known.lines().find(is_of_client).unwrap();
+        let [front @ .., server] = &row[..] else { panic!("{row:?}") };
+        assert_eq!(front, ["51", "0x06", "80", "8080", client, vip]);
+        assert!(line.contains(&**server), "{server}: {line}");
+    }
+    director.stop();
     backup.stop();
 }
 

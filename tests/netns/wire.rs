@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, VIP4, VIPS, eventually, section};
-use crate::pair::{Askers, Side, all_have_asked, answers_alone, by_tshark, with};
+use crate::pair::{
+    Askers, MAC_OF, Side, all_have_asked, all_send_to, answers_alone, by_tshark, group, with,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -154,7 +156,11 @@ fn announcements_are_refreshed_on_both_sides_and_come_again_when_a_worse_one_cla
 #[test]
 fn one_director_alone_answers_for_what_moves_when_a_cable_is_back_and_after_a_freeze() {
     let lab = Lab::pair("alone");
-    let [director, backup] = Side::both(&lab, ["0", "1"], |_| ());
+    // No round of announcements is under way when the cable is cut: a device without a link keeps them,
+    // and they are no answers.
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
+        section(group(config), &["announcements"]).insert("repeat".into(), 1.into());
+    });
     answers_alone(&lab, "director");
     lab.run("street", "ip link set to-director down");
     director.becomes("fault");
@@ -172,6 +178,49 @@ fn one_director_alone_answers_for_what_moves_when_a_cable_is_back_and_after_a_fr
     backup.becomes("backup");
     askers.have_heard_only("director");
     all_have_asked(&lab);
+    director.stop();
+    backup.stop();
+}
+
+/// What `net_af_packet` is given while there is no link leaves when the link is back: here announcements,
+/// the last advertisements and the one that gives up.
+#[test]
+fn what_a_cut_link_has_kept_back_misleads_nobody_for_long() {
+    let lab = Lab::pair("kept");
+    let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
+        group(config).insert("interval".into(), "10ms".into());
+        let settings = section(group(config), &["announcements"]);
+        settings.insert("repeat".into(), 100.into());
+        settings.insert("every".into(), "10ms".into());
+    });
+    all_have_asked(&lab);
+    assert!(director.tell("ha release").is_some());
+    backup.becomes("master");
+    assert!(director.tell("ha takeover").is_some());
+    director.becomes("master");
+    // In the middle of its rounds.
+    lab.run("street", "ip link set to-director down");
+    director.becomes("fault");
+    backup.becomes("master");
+    all_send_to(&lab, "backup");
+    // Until its own rounds are over.
+    std::thread::sleep(Duration::from_secs(4));
+    let capture = Capture::begin(&lab, SIDES[0], "arp or icmp6 or ip proto 112 or ip6 proto 112");
+    lab.run("street", "ip link set to-director up");
+    director.becomes("backup");
+    let last = |side: usize, what: &str| {
+        let from = format!("eth.src == {}", MAC_OF[side].1);
+        capture.times(&format!("{what} && {from}")).last().copied()
+    };
+    // The next frame takes it along.
+    let kept = eventually(LONG, "what was kept back has left", || last(0, "vrrp"));
+    eventually(LONG, "the master has announced itself since", || {
+        (last(1, &announces(VIP4)) > Some(kept)).then_some(())
+    });
+    all_send_to(&lab, "backup");
+    all_have_asked(&lab);
+    capture.end();
+    assert_eq!((&*director.role(), &*backup.role()), ("backup", "master"));
     director.stop();
     backup.stop();
 }

@@ -13,6 +13,9 @@ use crate::ids::InterfaceId;
 /// An address and the link that is told of it.
 pub(super) type Announcement = (InterfaceId, IpAddr);
 
+/// After this time rounds may begin anew once more, however often others claim the addresses.
+const ANEW_AFTER: Duration = Duration::from_millis(100);
+
 /// What is announced when.
 #[derive(Debug)]
 pub(super) struct Announcer {
@@ -23,6 +26,8 @@ pub(super) struct Announcer {
     queue: VecDeque<Announcement>,
     /// Rounds that are to come, and when the next one begins; `None`: the director is not active.
     next: Option<(u8, Duration)>,
+    /// When the rounds have begun anew last.
+    began_anew: Option<Duration>,
     allowance: Allowance,
 }
 
@@ -65,6 +70,7 @@ impl Announcer {
             addresses: Vec::new(),
             queue: VecDeque::new(),
             next: None,
+            began_anew: None,
         }
     }
 
@@ -92,11 +98,14 @@ impl Announcer {
     }
 
     /// Whoever is on any link may have been told otherwise: when what waits has left, all rounds begin
-    /// anew.
+    /// anew; soon, where they have begun anew just now.
     pub(super) fn again(&mut self, now: Duration) {
-        if let Some(next) = &mut self.next {
-            *next = (self.settings.repeat, now);
+        let Some((rounds, at)) = &mut self.next else { return };
+        let soonest = self.began_anew.map_or(now, |began| began + ANEW_AFTER);
+        if soonest <= now {
+            self.began_anew = Some(now);
         }
+        (*rounds, *at) = (self.settings.repeat, soonest.max(now).min(*at));
     }
 
     /// What is to be announced now, at most `room`.
@@ -178,6 +187,24 @@ mod tests {
         assert_eq!(run(&mut announcer, 10_000, 10_500), [(10_000, 4)]);
         announcer.again(MS * 10_500);
         assert_eq!(run(&mut announcer, 10_500, 15_000), [(10_500, 4), (11_500, 4)]);
+    }
+
+    #[test]
+    fn who_claims_the_addresses_without_end_makes_the_rounds_begin_ten_times_a_second() {
+        let settings = Announcements { repeat: 1, ..Announcements::default() };
+        let mut announcer = Announcer::new(settings);
+        announcer.set(addresses(4));
+        announcer.begin(MS);
+        let mut turn = |at: u32| {
+            announcer.again(MS * at);
+            announcer.due(MS * at, 200).len()
+        };
+        let told: Vec<_> = (1..2000).step_by(5).map(|at| (at, turn(at))).collect();
+        let rounds: Vec<_> =
+            told.iter().filter(|(_, count)| *count > 0).map(|(at, _)| at).collect();
+        assert!((19..=41).contains(&rounds.len()), "{rounds:?}");
+        // None has to wait for longer than that.
+        assert!(rounds.windows(2).all(|pair| pair[1] - pair[0] <= 105), "{rounds:?}");
     }
 
     #[test]

@@ -289,6 +289,16 @@ impl Election {
         self.has_learnt = has_learnt && !is_old;
     }
 
+    /// Whether another one is heard that has the addresses.
+    pub fn hears_a_master(&self, now: Duration) -> bool {
+        (0..).zip(&self.links).any(|(place, link)| {
+            link.heard.is_some_and(|(heard, at)| {
+                let patience = self.patience(place).max(heard.interval * PATIENCE);
+                heard.priority != RESIGNED && now.saturating_sub(at) <= patience
+            })
+        })
+    }
+
     /// How long others wait at least after an advertisement of this one: until then it is the
     /// master, whatever happens.
     pub fn lease(&self) -> Duration {
@@ -435,9 +445,8 @@ impl Election {
         if asserted.is_none_or(|at| now.saturating_sub(at) >= interval / 4) {
             *asserted = Some(now);
             actions.push(Action::Advertise { link, priority });
-            if other != RESIGNED {
-                actions.push(Action::Announce { link });
-            }
+            // Who gives up had the addresses, too: what it has announced may have come just now.
+            actions.push(Action::Announce { link });
         }
     }
 

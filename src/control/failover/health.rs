@@ -1,12 +1,13 @@
 //! Whether a director can do its work: its links, its workers and its control side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::announcer::Announcement;
+use crate::control::config::FailoverConfig;
 use crate::dataplane::stats::WorkerStats;
 use crate::ids::InterfaceId;
 
@@ -60,18 +61,30 @@ impl Progress {
 }
 
 /// Interfaces of which one at least must have a link: those by which the world reaches some address.
-pub(super) type Ways = Vec<InterfaceId>;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ways {
+    interfaces: Vec<InterfaceId>,
+    /// An address floats there, as is stated: without these nothing works. The others are worth
+    /// being left to another director alone.
+    is_stated: bool,
+}
 
 /// By which interfaces the addresses that move are reached.
-pub(super) fn ways(addresses: &[Announcement]) -> Vec<Ways> {
-    let mut by_address = BTreeMap::<_, Ways>::new();
+pub(super) fn ways(addresses: &[Announcement], group: &FailoverConfig) -> Vec<Ways> {
+    let mut by_address = BTreeMap::<_, Vec<InterfaceId>>::new();
+    let mut ways = BTreeMap::<Vec<InterfaceId>, bool>::new();
     for &(interface, address) in addresses {
+        if group.floating_of(interface).any(|floating| floating == address) {
+            ways.insert(vec![interface], true);
+        }
         // Each link has its own of these.
         let link = is_of_link(address).then_some(interface);
         by_address.entry((address, link)).or_default().push(interface);
     }
-    let each: BTreeSet<Ways> = by_address.into_values().collect();
-    each.into_iter().collect()
+    for interfaces in by_address.into_values() {
+        ways.entry(interfaces).or_default();
+    }
+    ways.into_iter().map(|(interfaces, is_stated)| Ways { interfaces, is_stated }).collect()
 }
 
 fn is_of_link(address: IpAddr) -> bool {
@@ -128,17 +141,17 @@ impl Health {
         self.workers.iter_mut().map(blind).max().unwrap_or_default()
     }
 
-    /// What is broken.
-    pub(super) fn fault(&mut self, now: Duration) -> Option<String> {
+    /// What is broken. `is_backed`: another director is known to work, so that one which cannot be
+    /// reached by all addresses is no use; with nobody else it goes on with what it reaches.
+    pub(super) fn fault(&mut self, now: Duration, is_backed: bool) -> Option<String> {
         let looked = std::mem::replace(&mut self.looked, now);
         if now.saturating_sub(looked) > LOOKED_AWAY {
             self.workers.iter_mut().for_each(|(_, progress)| progress.forgive(now));
             self.control.1.forgive(now);
             self.looks.forgive(now);
         }
-        let is_cut = |ways: &&Ways| !ways.iter().any(|interface| self.links.is_up(*interface));
-        if let Some(ways) = self.ways.iter().find(is_cut) {
-            return Some(self.no_link(ways));
+        if let Some(ways) = self.cut(true) {
+            return Some(ways);
         }
         if self.looks.stands_still(now, self.links.looks()) > WORKER_PATIENCE {
             return Some("no port tells of its link".to_owned());
@@ -151,7 +164,23 @@ impl Health {
         }
         let (Pulse(beats), progress) = &mut self.control;
         let is_stuck = progress.stands_still(now, beats.load(Relaxed)) > CONTROL_PATIENCE;
-        is_stuck.then(|| "the control side stands still".to_owned())
+        if is_stuck {
+            return Some("the control side stands still".to_owned());
+        }
+        self.unreached().filter(|_| is_backed)
+    }
+
+    /// Which link is missing that some addresses need and none that is stated.
+    pub(super) fn unreached(&self) -> Option<String> {
+        self.cut(false)
+    }
+
+    fn cut(&self, is_stated: bool) -> Option<String> {
+        let is_cut = |ways: &&Ways| {
+            let mut interfaces = ways.interfaces.iter();
+            ways.is_stated == is_stated && !interfaces.any(|it| self.links.is_up(*it))
+        };
+        self.ways.iter().find(is_cut).map(|ways| self.no_link(&ways.interfaces))
     }
 
     fn no_link(&self, ways: &[InterfaceId]) -> String {
@@ -236,7 +265,7 @@ servers = [{ address = "10.0.0.11:8080" }]
             let (ports, pulse) = (Ports::default(), Pulse::default());
             let workers = [(); 2].map(|()| Arc::<WorkerStats>::default());
             let names = links.iter().map(|link| link.name.clone()).collect();
-            let watched = (names, ways(&ownership::moving_addresses(&loaded.config)));
+            let watched = (names, ways(&ownership::moving_addresses(&loaded.config), group));
             let source = Box::new(ports.clone());
             let health = Health::new(source, watched, workers.to_vec(), pulse.clone());
             Self { health, links, ports, workers, pulse, now: Duration::ZERO }
@@ -257,7 +286,7 @@ servers = [{ address = "10.0.0.11:8080" }]
             self.ports.1.fetch_add(u64::from(is_looked_at), Relaxed);
             let control_turns = stands_still != Some("the control side");
             control_turns.then(|| self.pulse.beat());
-            self.health.fault(self.now)
+            self.health.fault(self.now, true)
         }
     }
 
@@ -293,9 +322,9 @@ servers = [{ address = "10.0.0.11:8080" }]
         assert_eq!(bench.after(2, Some("worker 1")), Some("worker 1 stands still".into()));
     }
 
-    /// A VIP on a link of its own, and one that both outside interfaces lead to.
+    /// A VIP on a link of its own, one that both outside interfaces lead to, and listed ones.
     #[test]
-    fn an_address_that_nothing_leads_to_is_a_fault_though_none_floats_on_its_links() {
+    fn an_address_that_nothing_leads_to_is_a_fault_where_another_director_works() {
         let third = "[interface.second]\nrole = \"outside\"\ndevice = \"0000:3b:00.2\"\n\
                      addresses = [\"198.51.100.2/24\"]\n\n[[failover]]";
         let floating = "  { interface = \"outside\", address = \"192.0.2.100\" },\n";
@@ -303,22 +332,28 @@ servers = [{ address = "10.0.0.11:8080" }]
             let text = PAIR.replace("[[failover]]", third).replace(floating, "");
             let text = text.replace("192.0.2.100", vip);
             let loaded = config::parse(&text, "pair.toml", &Machine::with_cpus(2)).unwrap();
-            ways(&ownership::moving_addresses(&loaded.config))
+            let group = loaded.config.failover.as_ref().unwrap();
+            ways(&ownership::moving_addresses(&loaded.config), group)
         };
         let [outside, inside, second] = [0, 1, 2].map(InterfaceId);
-        assert_eq!(of("192.0.2.100"), [vec![outside], vec![inside]]);
-        assert_eq!(of("198.51.100.100"), [vec![inside], vec![second]]);
-        assert_eq!(of("203.0.113.1"), [vec![outside, second], vec![inside]]);
+        let stated = |interface| Ways { interfaces: vec![interface], is_stated: true };
+        let other = |interfaces: &[_]| Ways { interfaces: interfaces.to_vec(), is_stated: false };
+        assert_eq!(of("192.0.2.100"), [other(&[outside]), stated(inside)]);
+        assert_eq!(of("198.51.100.100"), [stated(inside), other(&[second])]);
+        assert_eq!(of("203.0.113.1"), [other(&[outside, second]), stated(inside)]);
         let mut bench = Bench::new();
-        let both = vec![InterfaceId(0), InterfaceId(1)];
-        bench.health.watch(vec![both]);
+        bench.health.watch(vec![other(&[outside, inside])]);
         bench.ports.0[1].store(true, Relaxed);
         assert_eq!(bench.turn(None), None, "one of them leads there");
         bench.ports.0[0].store(true, Relaxed);
-        let fault = bench.turn(None).unwrap();
-        assert_eq!(fault, "none of the interfaces outside, inside has a link");
-        bench.health.watch(vec![vec![InterfaceId(1)]]);
+        let none = "none of the interfaces outside, inside has a link";
+        assert_eq!(bench.turn(None).unwrap(), none);
+        assert_eq!(bench.health.fault(bench.now, false), None, "nobody else works");
+        assert_eq!(bench.health.unreached().unwrap(), none);
+        bench.health.watch(vec![other(&[outside]), stated(inside)]);
         assert_eq!(bench.turn(None).unwrap(), "interface inside has no link");
+        let fault = bench.health.fault(bench.now, false);
+        assert_eq!(fault.unwrap(), "interface inside has no link");
         bench.health.watch(Vec::new());
         assert_eq!(bench.turn(None), None, "no address moves");
     }
@@ -328,7 +363,24 @@ servers = [{ address = "10.0.0.11:8080" }]
     fn each_link_must_be_there_for_its_own_link_local_address() {
         let gateway: IpAddr = "fe80::1".parse().unwrap();
         let [one, other] = [0, 1].map(InterfaceId);
-        assert_eq!(ways(&[(one, gateway), (other, gateway)]), [vec![one], vec![other]]);
+        let loaded = config::parse(PAIR, "pair.toml", &Machine::with_cpus(2)).unwrap();
+        let group = loaded.config.failover.as_ref().unwrap();
+        let ways = ways(&[(one, gateway), (other, gateway)], group);
+        let interfaces: Vec<_> = ways.into_iter().map(|ways| ways.interfaces).collect();
+        assert_eq!(interfaces, [vec![one], vec![other]]);
+    }
+
+    /// As of networks on two interfaces of which one lies within the other.
+    #[test]
+    fn each_stated_interface_of_one_address_must_have_a_link() {
+        let loaded = config::parse(PAIR, "pair.toml", &Machine::with_cpus(2)).unwrap();
+        let group = loaded.config.failover.as_ref().unwrap();
+        let vip: IpAddr = "192.0.2.100".parse().unwrap();
+        let [outside, inside] = [0, 1].map(InterfaceId);
+        let ways = ways(&[(outside, vip), (inside, vip)], group);
+        let stated = Ways { interfaces: vec![outside], is_stated: true };
+        let either = Ways { interfaces: vec![outside, inside], is_stated: false };
+        assert_eq!(ways, [stated, either]);
     }
 
     #[test]

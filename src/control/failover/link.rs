@@ -187,3 +187,39 @@ fn password(group: &FailoverConfig) -> Option<[u8; AUTHENTICATION]> {
     }
     Some(password)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::{self, Machine};
+
+    /// Floating addresses of IPv6 by the dozen, on a link of 1280 octets.
+    #[test]
+    fn of_more_addresses_than_fit_the_link_an_advertisement_has_the_first() {
+        let address = |it| format!("{{ interface = \"inside\", address = \"fd00:a::1:{it:x}\" }}");
+        let floating = (0..120).map(address).collect::<Vec<_>>().join(",\n");
+        let text = format!(
+            "[director]\nworkers = [0]\n\n[interface.outside]\nrole = \"outside\"\n\
+             device = \"0000:3b:00.0\"\naddresses = [\"192.0.2.2/24\"]\n\n[interface.inside]\n\
+             role = \"inside\"\ndevice = \"0000:3b:00.1\"\naddresses = [\"fd00:a::2/64\"]\n\n\
+             [[failover]]\nname = \"pair\"\nrouter_id = 51\nsync = false\nfloating = [\n{floating}]\n"
+        );
+        let loaded = config::parse(&text, "pair.toml", &Machine::with_cpus(1)).unwrap();
+        let group = loaded.config.failover.as_ref().unwrap();
+        let links = Link::all(&loaded.config, group, &[[2; 6]; 2]);
+        let [link] = &links[..] else { panic!("{links:?}") };
+        for (mtu, fit) in [(1280, 76), (9000, 0)] {
+            let room = super::super::room_for_message(&[1500, mtu], link.interface, true);
+            let message = link.advertisements(group, 100, room).next().unwrap();
+            let payload = &message.payload;
+            let ends = Ends { source: message.source, destination: message.destination };
+            let said = Advertisement::parse(payload, ends).unwrap();
+            let all_that_fit = if fit == 0 { (MESSAGE - AUTHENTICATION * 2) / 16 } else { fit };
+            assert_eq!(usize::from(said.count), all_that_fit.min(120), "{mtu}");
+            assert!(payload.len() + ipv6::HEADER <= usize::from(mtu), "{mtu}: {}", payload.len());
+            let first: IpAddr = "fd00:a::1:0".parse().unwrap();
+            let IpAddr::V6(first) = first else { panic!() };
+            assert_eq!(payload[8..24], first.octets());
+        }
+    }
+}

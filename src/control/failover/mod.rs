@@ -6,6 +6,7 @@
 //! (`Transition`), logs them and runs the operator's program.
 
 mod announcer;
+mod backing;
 mod election;
 mod health;
 mod lease;
@@ -38,6 +39,7 @@ use crate::wire::vrrp::RESIGNED;
 use crate::wire::{ipv4, ipv6};
 
 use announcer::{Announcement, Announcer};
+use backing::Backing;
 pub use election::{Action, Cause, Election, Heard, Order, Role, Rules};
 pub use health::LinkSource;
 pub(super) use health::Pulse;
@@ -66,6 +68,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 const KEPT_ROOM: usize = 64;
 /// Messages that are taken in one turn: all that wait for one worker.
 const HEARD_IN_ONE_TURN: usize = 256;
+/// How long who gives an order waits for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -164,7 +168,7 @@ impl Failover {
         let shown = Arc::<Shown>::default();
         let addresses = ownership::moving_addresses(config);
         let names = config.interfaces.iter().map(|interface| interface.name.clone()).collect();
-        let watched = (names, health::ways(&addresses));
+        let watched = (names, health::ways(&addresses, group));
         let health = Health::new(plant.links, watched, workers, pulse.clone());
         let mut announcer = Announcer::new(group.announcements);
         announcer.set(addresses);
@@ -185,6 +189,7 @@ impl Failover {
             links,
             mtus: plant.mtus,
             health,
+            backing: Backing::default(),
             channel: plant.channel,
             clock: plant.clock,
             cycles_per_us: plant.hz / 1_000_000,
@@ -210,8 +215,9 @@ impl Failover {
     }
 
     /// The active director answers for these from now on.
-    pub(super) fn set_addresses(&self, addresses: Vec<Announcement>) {
-        let ways = health::ways(&addresses);
+    pub(super) fn set_addresses(&self, config: &Config, group: &FailoverConfig) {
+        let addresses = ownership::moving_addresses(config);
+        let ways = health::ways(&addresses, group);
         self.words.put(Word::Addresses(addresses, ways));
     }
 
@@ -220,12 +226,17 @@ impl Failover {
         self.words.put(Word::Tracked(verdict));
     }
 
-    /// Does as the operator says: how things are then, or why not. `None`: the thread is gone.
+    /// Does as the operator says: how things are then, or why not. `None`: the thread is gone. Needs the
+    /// context of a tokio runtime.
     pub(super) async fn order(&self, order: Order) -> Option<Result<FailoverStatus, String>> {
         let (answer, answered) = oneshot::channel();
         self.words.put(Word::Order(order, answer));
-        let done = answered.await.ok()?;
-        Some(done.map(|status| self.with_told(status)))
+        let Ok(answered) = tokio::time::timeout(ANSWER_WITHIN, answered).await else {
+            return Some(
+                Err("the failover thread has not answered; it may still do so".to_owned()),
+            );
+        };
+        Some(answered.ok()?.map(|status| self.with_told(status)))
     }
 
     /// Tells others that this director ends, and then the workers to stop; `false`: the thread is
@@ -252,6 +263,7 @@ struct Turner {
     links: Vec<Link>,
     mtus: Vec<u16>,
     health: Health,
+    backing: Backing,
     announcer: Announcer,
     channel: Arc<FailoverChannel>,
     clock: fn() -> u64,
@@ -290,7 +302,7 @@ impl Turner {
             links: self.links.iter().map(|link| link.own).collect(),
         };
         let mut actions = Vec::new();
-        let fault = self.fault(Duration::ZERO);
+        let fault = self.fault(Duration::ZERO, None);
         let mut election = Election::new(rules, fault.as_deref(), Duration::ZERO, &mut actions);
         election.set_bonus(self.tracked.bonus);
         let (mut next_look, mut next_show) = (Duration::ZERO, Duration::ZERO);
@@ -298,8 +310,9 @@ impl Turner {
             let now = start.elapsed();
             // What has come first: who does not listen cannot say that nobody spoke.
             let channel = Arc::clone(&self.channel);
-            for message in heard_in_one_turn(&channel) {
-                self.hear(now, &message, &mut election, &mut actions);
+            let heard = heard_in_one_turn(&channel).filter_map(|message| self.read(&message));
+            for (link, advertisement) in not_taken_back(heard.collect()) {
+                election.hear(now, link, advertisement, &mut actions);
             }
             if let Some(workers) = self.listen(now, &mut election, &mut actions) {
                 election.stop(now, &mut actions);
@@ -311,7 +324,7 @@ impl Turner {
             let is_over = self.look_at_lease(now, &mut election, &mut actions);
             if is_over || now >= next_look {
                 next_look = now + LOOK_EVERY;
-                let fault = self.fault(now);
+                let fault = self.fault(now, Some(&election));
                 election.set_fault(now, fault.as_deref(), &mut actions);
             }
             election.set_learnt(self.sync_counts.is_ready());
@@ -347,32 +360,31 @@ impl Turner {
     }
 
     /// What is broken.
-    fn fault(&mut self, now: Duration) -> Option<String> {
+    fn fault(&mut self, now: Duration, election: Option<&Election>) -> Option<String> {
+        // Where connections are not synchronised nobody says that it stands by.
+        let is_backed = self.group.sync.is_none()
+            || election
+                .is_some_and(|it| self.backing.is_there(now, self.sync_counts.standbys(), it));
         let mute = self.lease.mute(now).and_then(|mute| {
             let link = self.links.iter().find(|link| link.interface == mute)?;
             Some(format!("interface {} does not send", link.name))
         });
-        let fault = self.health.fault(now).or(mute);
+        let fault = self.health.fault(now, is_backed).or(mute);
         fault.or_else(|| self.tracked.fault.clone())
     }
 
-    fn hear(
-        &mut self,
-        now: Duration,
-        message: &HeardMessage,
-        election: &mut Election,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(place) = self.links.iter().position(|link| link.is_of(message)) else {
-            return self.counts.refuse(Unheard::Sender);
-        };
-        match Link::read(&self.group, message) {
-            Ok(heard) => {
-                self.counts.received += 1;
-                election.hear(now, place, heard, actions);
-            }
+    /// What an advertisement says, and on which link.
+    fn read(&mut self, message: &HeardMessage) -> Option<(usize, Heard)> {
+        let place = self.links.iter().position(|link| link.is_of(message));
+        let read = place.ok_or(Unheard::Sender).and_then(|place| {
+            let heard = Link::read(&self.group, message)?;
+            Ok((place, heard))
+        });
+        match read {
+            Ok(_) => self.counts.received += 1,
             Err(why) => self.counts.refuse(why),
         }
+        read.ok()
     }
 
     /// What this side is told; the workers, if it is to end.
@@ -510,6 +522,23 @@ fn room_for_message(mtus: &[u16], interface: InterfaceId, is_v6: bool) -> usize 
 /// What was heard, as far as it is taken in one turn: where a loop brings ever more, it is not all.
 fn heard_in_one_turn(channel: &FailoverChannel) -> impl Iterator<Item = HeardMessage> {
     std::iter::from_fn(|| channel.heard()).take(HEARD_IN_ONE_TURN)
+}
+
+/// Without what those have said in the same turn, before, who give up at its end. A device without a link
+/// keeps some frames, and sends them when the link is back: the last ones of a master that has given
+/// up since, one right behind the other.
+fn not_taken_back(mut heard: Vec<(usize, Heard)>) -> Vec<(usize, Heard)> {
+    let mut gave_up = Vec::new();
+    heard.reverse();
+    heard.retain(|&(link, Heard { from, priority, .. })| {
+        let has_spoken_last = !gave_up.contains(&(link, from));
+        if priority == RESIGNED && has_spoken_last {
+            gave_up.push((link, from));
+        }
+        has_spoken_last
+    });
+    heard.reverse();
+    heard
 }
 
 /// Before all threads of ordinary priority: the least of the real-time ones.

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::election::{Election, Role};
+use super::backing::STANDBY_IS_THERE;
+use super::election::{Cause, Election, Role};
 use super::sync::Standby;
 use super::{Heard, Turner};
 use crate::control::config::MacAddress;
@@ -27,6 +28,9 @@ pub struct FailoverStatus {
     pub reason: String,
     /// What happens if this director, or the other one, fails.
     pub on_failure: String,
+    /// A link that some addresses need and that is missing, while this director goes on with the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreached: Option<String>,
     /// The virtual router (VRID).
     pub router_id: u8,
     /// 2 or 3.
@@ -145,9 +149,6 @@ impl Shown {
     }
 }
 
-/// Who said so longer ago may not stand by any more.
-const STANDBY_IS_THERE: Duration = Duration::from_secs(5);
-
 /// What the thread counts.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -192,12 +193,20 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         })
         .collect();
     let patience = election.longest_patience();
+    let unreached = health.unreached();
+    let is_last_choice = *cause == Cause::Broken(unreached.clone().unwrap_or_default());
+    let on_failure = if role == Role::Fault && is_last_choice {
+        LAST_CHOICE.to_owned()
+    } else {
+        on_failure(role, &links, election.lease(), patience)
+    };
     FailoverStatus {
         name: group.name.clone(),
         role: role.name().to_owned(),
         since: began.unwrap_or_default().as_secs(),
         reason: cause.to_string(),
-        on_failure: on_failure(role, &links, election.lease(), patience),
+        on_failure,
+        unreached: unreached.filter(|_| role != Role::Fault),
         router_id: group.router_id,
         version: group.version.number(),
         priority: election.priority(),
@@ -206,13 +215,7 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         transitions: counts.transitions,
         advertisements_sent: counts.sent,
         advertisements_received: counts.received,
-        advertisements_refused: Unheard::ALL
-            .iter()
-            .map(|why| RefusedAdvertisements {
-                reason: why.name().to_owned(),
-                count: counts.refused(*why) + turner.channel.refused(*why),
-            })
-            .collect(),
+        advertisements_refused: refused(turner),
         announcements: counts.announced,
         connections_sent: turner.sync_counts.sent.load(Relaxed),
         connections_received: turner.sync_counts.received.load(Relaxed),
@@ -226,6 +229,14 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         connections_lost: turner.channel.sync.lost(),
         links,
     }
+}
+
+fn refused(turner: &Turner) -> Vec<RefusedAdvertisements> {
+    let of = |why: &Unheard| RefusedAdvertisements {
+        reason: why.name().to_owned(),
+        count: turner.counts.refused(*why) + turner.channel.refused(*why),
+    };
+    Unheard::ALL.iter().map(of).collect()
 }
 
 impl FailoverStatus {
@@ -255,6 +266,10 @@ impl FailoverStatus {
         Self { on_failure, standby: Some(standby), ..self }
     }
 }
+
+/// Of who leaves the addresses to another one because it reaches more of them.
+const LAST_CHOICE: &str =
+    "this director takes over when no other one is heard, for what it reaches";
 
 fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Duration) -> String {
     let peer = links.iter().find_map(|link| link.peer.as_ref());

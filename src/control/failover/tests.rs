@@ -360,6 +360,25 @@ fn a_loop_of_advertisements_does_not_keep_a_turn_from_its_end() {
     assert!(channel.heard().is_some(), "it comes in the next turn");
 }
 
+/// A device without a link keeps the last frames, and sends all of them when the link is back.
+#[test]
+fn what_a_director_said_before_it_gave_up_does_not_count_once_it_has() {
+    let says = |link: usize, priority| {
+        (link, Heard { from: OTHER[link].parse().unwrap(), priority, interval: INTERVAL })
+    };
+    let late = [says(0, 150), says(0, 150), says(1, 150), says(0, 0), says(1, 100), says(0, 100)];
+    let counts = not_taken_back(late.to_vec());
+    assert_eq!(counts, [says(1, 150), says(0, 0), says(1, 100), says(0, 100)]);
+    let mut bench = Bench::master(100);
+    for (link, heard) in not_taken_back(vec![says(0, 150), says(0, 0)]) {
+        bench.election.hear(bench.now, link, heard, &mut bench.actions);
+    }
+    assert_eq!(bench.role(), Role::Master);
+    // What came before may have told everybody otherwise.
+    let again = Action::Advertise { link: 0, priority: 100 };
+    assert_eq!(bench.actions, [again, Action::Announce { link: 0 }]);
+}
+
 /// A better director that preempts learns the connections first; and if the worse one is silent
 /// meanwhile, it takes over with what it knows. The owner does the same.
 #[test]

@@ -160,6 +160,7 @@ fn collect_failover(status: &FailoverStatus, samples: &mut Samples) {
         let has = u64::from(state == status.connections_known);
         samples.count(Metric::ConnectionsKnown, &[group, state], has);
     }
+    samples.count(Metric::FailoverUnreached, &[group], status.unreached.is_some().into());
     samples.count(Metric::SyncLost, &[group], status.connections_lost);
     if let Some(standby) = &status.standby {
         samples.put(Metric::StandbyHeard, &[group], standby.heard_seconds_ago);

@@ -85,10 +85,11 @@ metrics! {
     AnnouncementsSent Counter "failover_announcements_total" "packets" ["group"] "Gratuitous ARP and unsolicited Neighbor Advertisements for moving addresses.";
     SyncSent Counter "failover_connections_sent_total" "connections" ["group"] "Connections told to the other director.";
     SyncReceived Counter "failover_connections_received_total" "connections" ["group"] "Connections that another director has told.";
-    SyncRefused Counter "failover_connection_messages_refused_total" "packets" ["group"] "Synchronisation messages that were not understood, or of another group.";
+    SyncRefused Counter "failover_connection_messages_refused_total" "packets" ["group"] "Synchronisation messages of which something was not understood, or that are of another group.";
     SyncWaiting Gauge "failover_connections_waiting" "connections" ["group"] "Connections that wait to be told: the lag.";
     ConnectionsKnown Gauge "failover_connections_known" "1" ["group", "state"] "What this director knows of the other one's connections: 1 for one of off, telling (it is the master), asking, learning, learnt, unanswered (nobody tells everything).";
     StandbyHeard Gauge "failover_standby_heard_seconds" "seconds" ["group"] "Seconds since the other director has said that it stands by; absent until it does.";
+    FailoverUnreached Gauge "failover_unreached" "1" ["group"] "Whether a link is missing that some moving addresses need, while the director goes on with the others.";
     SyncLost Counter "failover_connections_lost_total" "connections" ["group"] "Connections, and messages, that found a queue full; they come again.";
     ConnectionsAdopted Counter "connections_adopted_total" "connections" ["worker"] "Connections that were taken over from another director's messages.";
     ConnectionHalves Gauge "connection_halves" "connections" ["worker"] "Connections of full NAT that another director began and whose server's packets come to another worker than the client's: each worker has a record.";

@@ -7,7 +7,8 @@ mod adopt;
 mod told;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::conn::tcp_state::ConnectionState;
@@ -120,8 +121,8 @@ pub struct SyncChannel {
     /// By worker: what has come.
     coming: Vec<Ring<SyncConnection>>,
     messages: Ring<Message>,
-    /// A message was taken from there that has not left yet.
-    is_put_off: AtomicBool,
+    /// A worker has some that may have been taken from there and not left yet.
+    is_sending: AtomicBool,
     heard: Inbox<HeardMessage>,
     lost: AtomicU64,
     /// Time in which all connections are told of again, milliseconds.
@@ -142,7 +143,7 @@ impl SyncChannel {
             leaving: queues(),
             coming: queues(),
             messages: Ring::new(MESSAGES),
-            is_put_off: AtomicBool::new(false),
+            is_sending: AtomicBool::new(false),
             heard: Inbox::new(workers, MESSAGES),
             lost: AtomicU64::new(0),
             walk_ms: walk_ms(refresh),
@@ -189,8 +190,9 @@ impl SyncChannel {
 
     /// Whether all connections that workers have let go of were taken, and all messages have left.
     pub fn has_left(&self) -> bool {
-        let is_put_off = self.is_put_off.load(Relaxed);
-        self.leaving.iter().all(Ring::is_empty) && self.messages.is_empty() && !is_put_off
+        let are_taken = self.leaving.iter().all(Ring::is_empty) && self.messages.is_empty();
+        // Looked at last: it is set before a message is taken.
+        are_taken && !self.is_sending.load(Acquire)
     }
 
     /// The next message that was heard.
@@ -279,19 +281,19 @@ impl<F: Frame> Pipeline<F> {
         if self.shared.put_off.as_ref().is_some_and(|(_, since)| *since == now) {
             return;
         }
+        if self.shared.put_off.is_none() && channel.messages.is_empty() {
+            return;
+        }
+        channel.is_sending.store(true, Relaxed);
         for _ in 0..SENT_IN_ONE_GO {
             let put_off = self.shared.put_off.take().map(|(message, _)| message);
-            let was_put_off = put_off.is_some();
-            let Some(message) = put_off.or_else(|| channel.messages.pop()) else { return };
-            let has_no_room = self.shared.send_message(&message, outlet) == Err(Unsent::NoRoom);
-            if has_no_room != was_put_off {
-                channel.is_put_off.store(has_no_room, Relaxed);
-            }
-            if has_no_room {
+            let Some(message) = put_off.or_else(|| channel.messages.pop()) else { break };
+            if self.shared.send_message(&message, outlet) == Err(Unsent::NoRoom) {
                 self.shared.put_off = Some((message, now));
-                return;
+                break;
             }
         }
+        channel.is_sending.store(self.shared.put_off.is_some(), Release);
     }
 }
 

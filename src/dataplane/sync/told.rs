@@ -26,8 +26,8 @@ pub(in crate::dataplane) struct SyncWalk {
     v4: Pace,
     v6: Pace,
     /// Walks of their own through what another director would forget before these come around.
-    soon_v4: Pace,
-    soon_v6: Pace,
+    soon_v4: Soon,
+    soon_v6: Soon,
     templates: Pace,
     hurry: Hurry,
 }
@@ -102,13 +102,12 @@ impl<F: Frame> Pipeline<F> {
         let Self { shared, v4, v6, .. } = self;
         let mut walk = shared.sync_walk;
         let walk_ms = channel.walk_ms;
-        walk.v4.go_through(shared, v4, (walk_ms, u32::MAX), now);
-        walk.v6.go_through(shared, v6, (walk_ms, u32::MAX), now);
+        walk.v4.go_through(shared, v4, walk_ms, now);
+        walk.v6.go_through(shared, v6, walk_ms, now);
         let soon_ms = soon_enough(shared.services.shortest_told_idle_ms());
         if soon_ms < walk_ms {
-            let short_ms = walk_ms.saturating_mul(CHANCES);
-            walk.soon_v4.go_through(shared, v4, (soon_ms, short_ms), now);
-            walk.soon_v6.go_through(shared, v6, (soon_ms, short_ms), now);
+            walk.soon_v4.go_through(shared, v4, (soon_ms, walk_ms), now);
+            walk.soon_v6.go_through(shared, v6, (soon_ms, walk_ms), now);
         }
         if shared.worker.index() == 0 {
             let places = shared.loads.templates().places();
@@ -121,15 +120,19 @@ impl<F: Frame> Pipeline<F> {
     fn hurry_on(&mut self, channel: &SyncChannel, now: Tick) {
         let Self { shared, v4, v6, .. } = self;
         let stage = match shared.sync_walk.hurry.stage {
-            Stage::V4(next) => match walk_through(shared, v4, (next, WALK_BUDGET), u32::MAX, now) {
-                0 => Stage::V6(0),
-                next => Stage::V4(next),
-            },
-            Stage::V6(next) => match walk_through(shared, v6, (next, WALK_BUDGET), u32::MAX, now) {
-                0 if shared.worker.index() == 0 => Stage::Templates(0),
-                0 => Stage::Done,
-                next => Stage::V6(next),
-            },
+            Stage::V4(next) => {
+                match walk_through(shared, v4, (next, WALK_BUDGET), now, |_, _| true) {
+                    0 => Stage::V6(0),
+                    next => Stage::V4(next),
+                }
+            }
+            Stage::V6(next) => {
+                match walk_through(shared, v6, (next, WALK_BUDGET), now, |_, _| true) {
+                    0 if shared.worker.index() == 0 => Stage::Templates(0),
+                    0 => Stage::Done,
+                    next => Stage::V6(next),
+                }
+            }
             Stage::Templates(next) => match shared.tell_templates((next, WALK_BUDGET), now) {
                 0 => Stage::Done,
                 next => Stage::Templates(next),
@@ -153,35 +156,74 @@ const fn soon_enough(shortest_idle_ms: u32) -> u32 {
 }
 
 impl Pace {
-    /// Lets go of what is due, in a walk that takes so long, of connections with an idle time of no more
-    /// than that.
+    /// Lets go of what is due in a walk that takes so long.
     fn go_through<A: Family, F: Frame>(
         &mut self,
         shared: &Shared<F>,
         table: &ConnectionTable<A>,
-        (walk_ms, longest_ms): (u32, u32),
+        walk_ms: u32,
         now: Tick,
     ) {
-        let records = table.range(0, u32::MAX).0.end;
-        let due = (self.next, self.due(records, walk_ms, now));
-        self.next = walk_through(shared, table, due, longest_ms, now);
+        let due = (self.next, self.due(records_of(table), walk_ms, now));
+        self.next = walk_through(shared, table, due, now, |_, _| true);
     }
 }
 
-/// Lets go of the connections in so many records, of those with an idle time of no more than this; where
+/// Where a walk is that comes around soon enough for the shortest idle time: those with a longer one are
+/// told of in some of its rounds alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Soon {
+    pace: Pace,
+    round: u32,
+}
+
+impl Soon {
+    /// Lets go of what is due in a walk that takes `soon_ms`, of what one of `walk_ms` tells too late.
+    fn go_through<A: Family, F: Frame>(
+        &mut self,
+        shared: &Shared<F>,
+        table: &ConnectionTable<A>,
+        (soon_ms, walk_ms): (u32, u32),
+        now: Tick,
+    ) {
+        let Self { pace, round } = self;
+        let share = pace.due(records_of(table), soon_ms, now);
+        let next = walk_through(shared, table, (pace.next, share), now, |record, timeout_ms| {
+            // Of many with one idle time about as many have their turn in every round.
+            is_told_soon(timeout_ms, (soon_ms, walk_ms), round.wrapping_add(record))
+        });
+        let is_around = share > 0 && next <= pace.next;
+        *round = round.wrapping_add(is_around.into());
+        pace.next = next;
+    }
+}
+
+fn records_of<A: Family>(table: &ConnectionTable<A>) -> u32 {
+    table.range(0, u32::MAX).0.end
+}
+
+/// Whether a connection with this idle time has its turn in a walk that takes `soon_ms`: [`CHANCES`]
+/// times within its idle time, and not at all where the one that takes `walk_ms` tells it as often.
+const fn is_told_soon(timeout_ms: u32, (soon_ms, walk_ms): (u32, u32), turn: u32) -> bool {
+    let wanted_ms = timeout_ms / CHANCES;
+    let each = if wanted_ms < soon_ms { 1 } else { wanted_ms / soon_ms };
+    wanted_ms < walk_ms && turn.is_multiple_of(each)
+}
+
+/// Lets go of the connections in so many records that are `wanted`, by the record and the idle time; where
 /// the walk is then, 0: at its end.
 fn walk_through<A: Family, F: Frame>(
     shared: &Shared<F>,
     table: &ConnectionTable<A>,
     (start, share): (u32, u32),
-    longest_ms: u32,
     now: Tick,
+    wanted: impl Fn(u32, u32) -> bool,
 ) -> u32 {
     if share == 0 {
         return start;
     }
     let (live, next) = table.walk(start, share);
-    for (_, connection) in live.filter(|(_, known)| known.timeout_ms <= longest_ms) {
+    for (_, connection) in live.filter(|(record, known)| wanted(*record, known.timeout_ms)) {
         shared.let_go(connection, now, false);
     }
     next.unwrap_or(0)
@@ -356,5 +398,29 @@ fn template<A: Address>(
         server,
         mark: service.mark,
         more: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_idle_time_is_told_of_three_times_within_it_and_no_more_often_than_that() {
+        const MINUTES: u32 = 60_000;
+        let turns =
+            |timeout_ms, ms| (0..3600).filter(|it| is_told_soon(timeout_ms, ms, *it)).count();
+        // The shortest is ten seconds, and everything is told of in five minutes.
+        let ms = (soon_enough(10_000), MINUTES * 5);
+        assert_eq!(ms.0, 3333);
+        assert_eq!(turns(10_000, ms), 3600);
+        // Twenty seconds, of a walk of 3.3: every second one.
+        assert_eq!(turns(20_000, ms), 1800);
+        assert_eq!(turns(MINUTES * 2, ms), 3600 / 12);
+        // The other walk does these.
+        assert_eq!(turns(MINUTES * 15, ms), 0);
+        // What is shorter than anything is told of as often as it can be.
+        let ms = (soon_enough(1000), MINUTES);
+        assert_eq!((ms.0, turns(1000, ms)), (SOONEST_MS, 3600));
     }
 }

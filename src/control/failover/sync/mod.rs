@@ -77,6 +77,8 @@ pub(in crate::control) struct SyncCounts {
     refusal: Mutex<Option<String>>,
     /// Who stood by last.
     standby: Mutex<Option<Standby>>,
+    /// How often another director has said that it stands by.
+    standbys: AtomicU64,
 }
 
 /// Another director that stands by.
@@ -127,9 +129,15 @@ impl SyncCounts {
         *self.standby.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often another director has said that it stands by.
+    pub(super) fn standbys(&self) -> u64 {
+        self.standbys.load(Relaxed)
+    }
+
     fn hear_standby(&self, address: IpAddr, has_learnt: bool) {
         let heard = Standby { address, has_learnt, at: Instant::now() };
         *self.standby.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
+        self.standbys.fetch_add(1, Relaxed);
     }
 
     /// Why a message was refused last. Not for the failover thread, which waits for no lock.
