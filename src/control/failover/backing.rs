@@ -140,11 +140,15 @@ mod tests {
                 said.extend(actions.into_iter().map(|action| (place, action)));
             }
             for (place, action) in said {
-                match action {
-                    Action::Enter(role, _) => self.roles.push((now, place, role)),
-                    Action::Advertise { priority, .. } => self.hear(now, place, priority),
-                    Action::Announce { .. } => {}
-                }
+                self.tell(now, place, &action);
+            }
+        }
+
+        fn tell(&mut self, now: Duration, by: usize, action: &Action) {
+            match action {
+                Action::Enter(role, _) => self.roles.push((now, by, *role)),
+                Action::Advertise { priority, .. } => self.hear(now, by, *priority),
+                Action::Announce { .. } => {}
             }
         }
 
