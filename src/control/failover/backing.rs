@@ -10,14 +10,15 @@ pub(super) const STANDBY_IS_THERE: Duration = Duration::from_secs(5);
 /// What is known of others besides what the election knows.
 #[derive(Debug, Default)]
 pub(super) struct Backing {
-    /// How often another one has said that it stands by.
+    /// How often another one has said that it stands by and knows all connections.
     notes: u64,
     /// When it did so last.
     stood_by: Option<Duration>,
 }
 
 impl Backing {
-    /// Whether somebody else works. `notes`: how often another one has said that it stands by.
+    /// Whether somebody else works. `notes`: how often another one has said that it stands by and knows
+    /// all connections.
     ///
     /// Whoever is no master trusts in one that it hears alone: of several that lack the same link each
     /// would leave it to the others.

@@ -194,7 +194,9 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
         .collect();
     let patience = election.longest_patience();
     let unreached = health.unreached();
-    let is_last_choice = *cause == Cause::Broken(unreached.clone().unwrap_or_default());
+    // Without synchronisation nobody says that it stands by, and such a link is needed as any.
+    let is_last_choice =
+        group.sync.is_some() && *cause == Cause::Broken(unreached.clone().unwrap_or_default());
     let on_failure = if role == Role::Fault && is_last_choice {
         LAST_CHOICE.to_owned()
     } else {

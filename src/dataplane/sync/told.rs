@@ -175,6 +175,10 @@ impl Pace {
 struct Soon {
     pace: Pace,
     round: u32,
+    /// When this round began.
+    began: Tick,
+    /// How long the last one took, milliseconds: longer than it should where there are very many.
+    took_ms: u32,
 }
 
 impl Soon {
@@ -186,14 +190,17 @@ impl Soon {
         (soon_ms, walk_ms): (u32, u32),
         now: Tick,
     ) {
-        let Self { pace, round } = self;
+        let Self { pace, round, began, took_ms } = self;
+        let real_ms = soon_ms.max(*took_ms);
         let share = pace.due(records_of(table), soon_ms, now);
         let next = walk_through(shared, table, (pace.next, share), now, |record, timeout_ms| {
             // Of many with one idle time about as many have their turn in every round.
-            is_told_soon(timeout_ms, (soon_ms, walk_ms), round.wrapping_add(record))
+            is_told_soon(timeout_ms, (real_ms, walk_ms), round.wrapping_add(record))
         });
-        let is_around = share > 0 && next <= pace.next;
-        *round = round.wrapping_add(is_around.into());
+        if share > 0 && next <= pace.next {
+            (*took_ms, *began) = (now.since(*began), now);
+            *round = round.wrapping_add(1);
+        }
         pace.next = next;
     }
 }
@@ -202,7 +209,7 @@ fn records_of<A: Family>(table: &ConnectionTable<A>) -> u32 {
     table.range(0, u32::MAX).0.end
 }
 
-/// Whether a connection with this idle time has its turn in a walk that takes `soon_ms`: [`CHANCES`]
+/// Whether a connection with this idle time has its turn in a walk whose rounds take `soon_ms`: [`CHANCES`]
 /// times within its idle time, and not at all where the one that takes `walk_ms` tells it as often.
 const fn is_told_soon(timeout_ms: u32, (soon_ms, walk_ms): (u32, u32), turn: u32) -> bool {
     let wanted_ms = timeout_ms / CHANCES;

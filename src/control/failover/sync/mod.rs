@@ -77,7 +77,7 @@ pub(in crate::control) struct SyncCounts {
     refusal: Mutex<Option<String>>,
     /// Who stood by last.
     standby: Mutex<Option<Standby>>,
-    /// How often another director has said that it stands by.
+    /// How often another director has said that it stands by and knows all connections.
     standbys: AtomicU64,
 }
 
@@ -129,7 +129,7 @@ impl SyncCounts {
         *self.standby.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often another director has said that it stands by.
+    /// How often another director has said that it stands by and knows all connections.
     pub(super) fn standbys(&self) -> u64 {
         self.standbys.load(Relaxed)
     }
@@ -137,7 +137,8 @@ impl SyncCounts {
     fn hear_standby(&self, address: IpAddr, has_learnt: bool) {
         let heard = Standby { address, has_learnt, at: Instant::now() };
         *self.standby.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard);
-        self.standbys.fetch_add(1, Relaxed);
+        // To one that does not know the connections nothing is left.
+        self.standbys.fetch_add(has_learnt.into(), Relaxed);
     }
 
     /// Why a message was refused last. Not for the failover thread, which waits for no lock.
