@@ -20,6 +20,9 @@ const LONGEST_DELAY: u32 = 4;
 const STORM: u32 = 2000;
 const CALM: u32 = 500;
 
+/// The priority of who has the addresses as its own.
+const OWNER: u8 = 255;
+
 /// A trouble that lasts for a while.
 #[derive(Clone, Debug)]
 struct Trouble {
@@ -63,7 +66,8 @@ enum Says {
 struct Setting {
     version: Version,
     priorities: [u8; 2],
-    preempt: bool,
+    /// After how many tenths of an interval a better one takes over.
+    preempt: Option<u32>,
     learns: bool,
 }
 
@@ -71,6 +75,11 @@ impl Setting {
     /// So many tenths of an interval.
     fn time(&self, tenths: u32) -> Duration {
         Duration::from_millis(if self.version == Version::V3 { 1 } else { 100 }) * tenths
+    }
+
+    /// Whether a director takes over from a worse one that works; an owner always does.
+    fn preempts(&self, who: usize) -> bool {
+        self.preempt.is_some() || self.priorities[who] == OWNER
     }
 }
 
@@ -149,12 +158,13 @@ impl World {
     fn new(setting: &Setting, fates: Vec<Fate>) -> Self {
         let directors = [0, 1].map(|number: u8| {
             let addresses = [IpAddr::from([192, 0, 2, number + 2]), [10, 0, 0, number + 2].into()];
-            let preempt = Preempt::After(Duration::ZERO);
             let rules = Rules {
                 version: setting.version,
                 priority: setting.priorities[usize::from(number)],
                 interval: setting.time(INTERVAL),
-                preempt: if setting.preempt { preempt } else { Preempt::Never },
+                preempt: setting
+                    .preempt
+                    .map_or(Preempt::Never, |after| Preempt::After(setting.time(after))),
                 learns: setting.learns,
                 links: addresses.to_vec(),
             };
@@ -255,7 +265,7 @@ impl World {
         self.words = later;
         let time = self.setting.time(now);
         let director = &mut self.directors[number];
-        if self.setting.preempt && director.has_learnt && !director.is_released {
+        if self.setting.preempts(number) && director.has_learnt && !director.is_released {
             director.preempts_until = now + 4 * INTERVAL;
         }
         for Letter { link, heard, .. } in here {
@@ -324,9 +334,16 @@ fn word() -> impl Strategy<Value = Word> {
 
 fn setting() -> impl Strategy<Value = Setting> {
     let version = prop_oneof![Just(Version::V2), Just(Version::V3)];
-    let priorities =
-        prop_oneof![Just([150, 100]), Just([100, 150]), Just([254, 1]), Just([100, 100])];
-    (version, priorities, any::<bool>(), any::<bool>()).prop_map(
+    let priorities = prop_oneof![
+        Just([150, 100]),
+        Just([100, 150]),
+        Just([254, 1]),
+        Just([100, 100]),
+        Just([OWNER, 100]),
+        Just([150, OWNER]),
+    ];
+    let preempt = prop_oneof![Just(None), Just(Some(0)), (1..100_u32).prop_map(Some)];
+    (version, priorities, preempt, any::<bool>()).prop_map(
         |(version, priorities, preempt, learns)| Setting { version, priorities, preempt, learns },
     )
 }
@@ -364,15 +381,18 @@ proptest! {
             two += u32::from(world.masters() == 2);
             let bound = INTERVAL + LONGEST_DELAY + 2;
             prop_assert!(two <= bound, "two masters for {two} of calm");
-            if now > STORM + 100 {
+            // Who waits before it preempts may have begun to with the calm.
+            if now > STORM + 100 + setting.preempt.unwrap_or(0) {
                 prop_assert_eq!(world.masters(), 1, "at {}", now);
                 let master = world.directors[0].is_master();
                 prop_assert_eq!(*last.get_or_insert(master), master, "at {}", now);
             }
         }
         let [one, other] = [0, 1].map(|who| world.directors[who].election.priority());
-        let better = &world.directors[usize::from(other > one)];
-        if setting.preempt && one != other && better.has_learnt && !better.is_released {
+        let who = usize::from(other > one);
+        let better = &world.directors[who];
+        let may_preempt = better.has_learnt && !better.is_released;
+        if setting.preempts(who) && one != other && may_preempt {
             prop_assert!(better.is_master());
         }
     }
@@ -390,10 +410,13 @@ proptest! {
         for now in STORM..told {
             world.turn(now, &[]);
         }
-        // Against one that has as much without being told so the address decides, not the last word.
-        let other = &world.directors[1 - who];
-        prop_assume!(other.election.priority() < 254 || other.is_told || who == 1);
         let is_master = world.directors[who].is_master();
+        // Against one that has as much without being told so the address decides, not the last word,
+        // and against an owner nothing.
+        let other = &world.directors[1 - who];
+        let priority = other.election.priority();
+        let yields = priority < 254 || priority < OWNER && (other.is_told || who == 1);
+        prop_assume!(is_master || yields);
         let order = if is_master { Order::Release } else { Order::TakeOver };
         // What was said before a release may come after it: then the other one waits as ever.
         let bound = LONGEST_DELAY * 2 + if is_master { 4 * INTERVAL } else { 2 };
@@ -434,7 +457,7 @@ proptest! {
 fn a_quiet_network_has_one_master_from_beginning_to_end() {
     let calm = vec![Fate { lost: false, doubled: false, delay: 1 }];
     let (version, priorities) = (Version::V3, [150, 100]);
-    let setting = Setting { version, priorities, preempt: true, learns: false };
+    let setting = Setting { version, priorities, preempt: Some(0), learns: false };
     let mut world = World::new(&setting, calm);
     let mut began = None;
     for now in 1..STORM {

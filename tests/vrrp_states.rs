@@ -365,6 +365,41 @@ fn who_loses_what_the_operator_gave_it_waits_as_long_as_its_own_priority_says() 
     assert_eq!((&*bench.done(), &*bench.acts_next()), ("B", "340"));
 }
 
+/// What cannot be heard on one link says nothing: there it looks like a master for as long as it would
+/// if it were one.
+#[test]
+fn who_gives_up_on_one_link_is_no_master_on_the_other() {
+    let mut bench = Bench::in_state(Version::V3, "fault");
+    bench.happens("higher");
+    bench.run(10);
+    assert!(bench.election.hears_a_master(bench.now));
+    let [from, other] = [0, 1].map(|link: usize| {
+        let [a, b, c, _] = OWN[link];
+        IpAddr::from([a, b, c, 3])
+    });
+    let heard = |from, priority| Heard { from, priority, interval: INTERVAL };
+    bench.election.hear(bench.now, 0, heard(from, 0), &mut bench.actions);
+    assert!(!bench.election.hears_a_master(bench.now));
+    // A third one has the addresses now.
+    bench.run(1);
+    bench.election.hear(bench.now, 1, heard(other, 100), &mut bench.actions);
+    assert!(bench.election.hears_a_master(bench.now));
+}
+
+#[test]
+fn a_backup_says_how_much_of_the_silence_does_not_count() {
+    let mut bench = Bench::new(Version::V3, 156, Preempt::Never, false);
+    let unwatched = |bench: &Bench| bench.election.unwatched();
+    assert_eq!(unwatched(&bench), Duration::ZERO);
+    (0..50).for_each(|_| bench.tick(1, false));
+    assert_eq!(unwatched(&bench), INTERVAL / 2);
+    // It stood still.
+    bench.tick(150, true);
+    assert_eq!(unwatched(&bench), INTERVAL * 2);
+    bench.happens("higher");
+    assert_eq!(unwatched(&bench), Duration::ZERO);
+}
+
 /// RFC 9568 section 6.4.3: an advertisement of priority 0 is answered at once, so that a third one
 /// does not take over after its skew.
 #[test]

@@ -238,3 +238,29 @@ fn a_better_keepalived_is_the_master_while_it_lives() {
     }
     director.stop();
 }
+
+#[test]
+fn a_director_that_preempts_takes_over_from_a_worse_keepalived_that_works() {
+    let lab = Lab::pair("keepworse");
+    let config = with(&lab, |group| {
+        group.insert("pseudo_header".into(), true.into());
+        group.insert("preempt".into(), true.into());
+    });
+    kernel_in_the_backups_place(&lab);
+    keepalived(&lab, "version 3\n priority 100\n advert_int 0.1", &["ipv4", "ipv6"]);
+    let has_floating = || has_floating(&lab, "ipv4");
+    eventually(LONG, "keepalived is the master", || has_floating().then_some(()));
+    for _ in 0..2 {
+        let director = Side::start(&lab, "director", &config);
+        director.becomes("master");
+        let reason = director.reason();
+        assert!(reason.starts_with("it is better than "), "{reason}");
+        assert!(reason.ends_with(" with priority 100"), "{reason}");
+        eventually(LONG, "keepalived yields", || (!has_floating()).then_some(()));
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!((director.role(), has_floating()), ("master".into(), false));
+        director.stop();
+        eventually(LONG, "keepalived takes over", || has_floating().then_some(()));
+    }
+    assert_eq!(lab.end("keepalived"), 0, "{}", lab.log("keepalived"));
+}

@@ -199,6 +199,8 @@ pub struct Election {
     advertised: Duration,
     /// When the time was told last.
     told: Duration,
+    /// By how much it waits longer, since it began to.
+    unwatched: Duration,
     /// What the operator wants.
     order: Option<Order>,
     fault: Option<String>,
@@ -237,6 +239,7 @@ impl Election {
             advertise_at: now,
             advertised: now,
             told: now,
+            unwatched: Duration::ZERO,
             order: None,
             fault: fault.map(str::to_owned),
             bonus: 0,
@@ -291,12 +294,21 @@ impl Election {
 
     /// Whether another one is heard that has the addresses.
     pub fn hears_a_master(&self, now: Duration) -> bool {
+        let heard = self.links.iter().filter_map(|link| link.heard);
+        let gives_up = heard.filter(|(heard, _)| heard.priority == RESIGNED);
+        // It does on all links, also where that does not come.
+        let given_up = gives_up.map(|(_, at)| at).max();
         (0..).zip(&self.links).any(|(place, link)| {
             link.heard.is_some_and(|(heard, at)| {
                 let patience = self.patience(place).max(heard.interval * PATIENCE);
-                heard.priority != RESIGNED && now.saturating_sub(at) <= patience
+                given_up.is_none_or(|given_up| at > given_up) && now.saturating_sub(at) <= patience
             })
         })
+    }
+
+    /// How much of the silence since it began to wait does not count, because it did not look.
+    pub fn unwatched(&self) -> Duration {
+        self.unwatched
     }
 
     /// How long others wait at least after an advertisement of this one: until then it is the
@@ -409,6 +421,7 @@ impl Election {
             false
         };
         let patience = self.patience(link);
+        self.unwatched = Duration::ZERO;
         if let Some(known) = self.links.get_mut(link) {
             known.alive_until = now + patience;
             if !known.is_preempted {
@@ -498,6 +511,7 @@ impl Election {
     }
 
     fn wait_longer(&mut self, passed: Duration) {
+        self.unwatched += passed;
         for link in &mut self.links {
             link.down_at += passed;
             link.alive_until += passed;
@@ -562,7 +576,7 @@ impl Election {
 
     /// Waits for a master as long as one may be silent.
     fn wait(&mut self, now: Duration) {
-        self.told = now;
+        (self.told, self.unwatched) = (now, Duration::ZERO);
         for link in 0..self.links.len() {
             let patience = self.patience(link);
             if let Some(known) = self.links.get_mut(link) {

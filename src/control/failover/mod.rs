@@ -165,7 +165,7 @@ impl Failover {
         let words = Arc::new(Words(Mutex::new(Some(VecDeque::new()))));
         let told = Ear(Arc::clone(&words));
         let (transitions, happened) = tokio_mpsc::unbounded_channel();
-        let shown = Arc::<Shown>::default();
+        let shown = Arc::new(Shown::of(group));
         let addresses = ownership::moving_addresses(config);
         let names = config.interfaces.iter().map(|interface| interface.name.clone()).collect();
         let watched = (names, health::ways(&addresses, group));

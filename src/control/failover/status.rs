@@ -12,7 +12,7 @@ use super::backing::STANDBY_IS_THERE;
 use super::election::{Cause, Election, Role};
 use super::sync::Standby;
 use super::{Heard, Turner};
-use crate::control::config::MacAddress;
+use crate::control::config::{FailoverConfig, MacAddress};
 use crate::dataplane::failover::Unheard;
 
 /// The pair, as one of its directors sees it.
@@ -130,6 +130,19 @@ pub struct PeerStatus {
 pub(super) struct Shown(Mutex<Arc<FailoverStatus>>);
 
 impl Shown {
+    /// Before the thread has had its first turn.
+    pub(super) fn of(group: &FailoverConfig) -> Self {
+        Self(Mutex::new(Arc::new(FailoverStatus {
+            name: group.name.clone(),
+            role: Role::Stopped.name().to_owned(),
+            reason: "the director starts".to_owned(),
+            router_id: group.router_id,
+            version: group.version.number(),
+            priority: group.priority,
+            ..FailoverStatus::default()
+        })))
+    }
+
     pub(super) fn get(&self) -> Arc<FailoverStatus> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -200,7 +213,7 @@ pub(super) fn of(turner: &Turner, now: Duration, election: &Election) -> Failove
     let on_failure = if role == Role::Fault && is_last_choice {
         LAST_CHOICE.to_owned()
     } else {
-        on_failure(role, &links, election.lease(), patience)
+        on_failure(role, &links, election.lease(), (patience, election.unwatched()))
     };
     FailoverStatus {
         name: group.name.clone(),
@@ -273,7 +286,13 @@ impl FailoverStatus {
 const LAST_CHOICE: &str =
     "this director takes over when no other one is heard, for what it reaches";
 
-fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Duration) -> String {
+/// `patience`: how long a backup waits; `unwatched`: of the silence so far as much does not count.
+fn on_failure(
+    role: Role,
+    links: &[LinkStatus],
+    lease: Duration,
+    (patience, unwatched): (Duration, Duration),
+) -> String {
     let peer = links.iter().find_map(|link| link.peer.as_ref());
     let lease = lease.as_millis();
     match (role, peer) {
@@ -291,10 +310,15 @@ fn on_failure(role: Role, links: &[LinkStatus], lease: Duration, patience: Durat
                 .to_owned()
         }
         (Role::Backup, _) => {
-            format!(
-                "this director takes over {} ms after the last advertisement",
-                patience.as_millis()
-            )
+            let patience_ms = patience.as_millis();
+            let takes_over =
+                format!("this director takes over {patience_ms} ms after the last advertisement");
+            if unwatched > patience {
+                let ms = unwatched.as_millis();
+                format!("{takes_over}; of the silence {ms} ms do not count: it did not look then")
+            } else {
+                takes_over
+            }
         }
         (Role::Fault, _) => "this director does not take over: something is broken".to_owned(),
         (Role::Stopped, _) => "this director has ended".to_owned(),
@@ -310,6 +334,18 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    #[test]
+    fn a_backup_says_that_it_has_not_looked() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let says = |unwatched| on_failure(Role::Backup, &[], SECOND, (SECOND, unwatched));
+        assert_eq!(says(SECOND), "this director takes over 1000 ms after the last advertisement");
+        assert_eq!(
+            says(SECOND * 5),
+            "this director takes over 1000 ms after the last advertisement; \
+             of the silence 5000 ms do not count: it did not look then"
+        );
+    }
 
     #[test]
     fn the_master_says_who_stands_by_and_who_does_not_any_more() {

@@ -193,12 +193,15 @@ impl Soon {
         let Self { pace, round, began, took_ms } = self;
         let real_ms = soon_ms.max(*took_ms);
         let share = pace.due(records_of(table), soon_ms, now);
+        if share > 0 && pace.next == 0 {
+            *began = now;
+        }
         let next = walk_through(shared, table, (pace.next, share), now, |record, timeout_ms| {
             // Of many with one idle time about as many have their turn in every round.
             is_told_soon(timeout_ms, (real_ms, walk_ms), round.wrapping_add(record))
         });
         if share > 0 && next <= pace.next {
-            (*took_ms, *began) = (now.since(*began), now);
+            *took_ms = now.since(*began);
             *round = round.wrapping_add(1);
         }
         pace.next = next;
@@ -210,10 +213,15 @@ fn records_of<A: Family>(table: &ConnectionTable<A>) -> u32 {
 }
 
 /// Whether a connection with this idle time has its turn in a walk whose rounds take `soon_ms`: [`CHANCES`]
-/// times within its idle time, and not at all where the one that takes `walk_ms` tells it as often.
+/// times within its idle time at least, and not at all where the one that takes `walk_ms` tells it as often.
 const fn is_told_soon(timeout_ms: u32, (soon_ms, walk_ms): (u32, u32), turn: u32) -> bool {
     let wanted_ms = timeout_ms / CHANCES;
-    let each = if wanted_ms < soon_ms { 1 } else { wanted_ms / soon_ms };
+    // Turns by powers of two are turns by any smaller one, too: rounds that take longer and shorter by
+    // turns skip none.
+    let each = match wanted_ms.checked_div(soon_ms) {
+        Some(rounds) if rounds > 0 => 1 << rounds.ilog2(),
+        _ => 1,
+    };
     wanted_ms < walk_ms && turn.is_multiple_of(each)
 }
 
@@ -413,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_idle_time_is_told_of_three_times_within_it_and_no_more_often_than_that() {
+    fn each_idle_time_is_told_of_three_times_within_it_and_less_than_six() {
         const MINUTES: u32 = 60_000;
         let turns =
             |timeout_ms, ms| (0..3600).filter(|it| is_told_soon(timeout_ms, ms, *it)).count();
@@ -423,11 +431,29 @@ mod tests {
         assert_eq!(turns(10_000, ms), 3600);
         // Twenty seconds, of a walk of 3.3: every second one.
         assert_eq!(turns(20_000, ms), 1800);
-        assert_eq!(turns(MINUTES * 2, ms), 3600 / 12);
+        assert_eq!(turns(MINUTES * 2, ms), 3600 / 8);
         // The other walk does these.
         assert_eq!(turns(MINUTES * 15, ms), 0);
         // What is shorter than anything is told of as often as it can be.
         let ms = (soon_enough(1000), MINUTES);
         assert_eq!((ms.0, turns(1000, ms)), (SOONEST_MS, 3600));
+    }
+
+    #[test]
+    fn rounds_that_take_a_little_longer_and_shorter_by_turns_skip_nothing() {
+        const WALK_MS: u32 = 300_000;
+        for timeout_ms in [20_000, 30_000, 60_000, 120_000] {
+            let longest = timeout_ms / CHANCES / soon_enough(10_000);
+            let is_told = |first: u32, round: u32| {
+                let longer = round.wrapping_mul(0x9e37_79b9) >> 31;
+                let ms = soon_enough(10_000) + longer;
+                is_told_soon(timeout_ms, (ms, WALK_MS), first + round)
+            };
+            for first in 0..64 {
+                let told: Vec<_> = (0..2000).filter(|round| is_told(first, *round)).collect();
+                let gap = told.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+                assert!(gap <= longest, "{timeout_ms} ms: {gap} rounds of {longest}");
+            }
+        }
     }
 }
