@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::election::{Election, Role};
+use super::election::Election;
+use super::role::Role;
 
 /// Who said longer ago that it stands by may not do so any more.
 pub(super) const STANDBY_IS_THERE: Duration = Duration::from_secs(5);

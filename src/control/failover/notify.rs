@@ -1,13 +1,15 @@
 //! The operator's program: called once for every change of the role, one call after the other, so
 //! that the last call tells the newest role.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
+
+use super::program;
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,18 +56,14 @@ async fn make_all(program: PathBuf, mut queue: UnboundedReceiver<Call>) {
 }
 
 async fn make(path: &Path, call: &Call) {
-    let program = path.display();
-    let mut command = Command::new(path);
-    command.args(call).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(cause) => return tracing::warn!(%program, %cause, "notify cannot be run"),
-    };
-    match tokio::time::timeout(PATIENCE, child.wait()).await {
-        Ok(Ok(status)) if status.success() => {}
-        Ok(Ok(status)) => tracing::warn!(%program, %status, "notify has failed"),
-        Ok(Err(cause)) => tracing::warn!(%program, %cause, "notify has failed"),
-        Err(_) => tracing::warn!(%program, ?PATIENCE, "notify took too long: ended"),
+    let name = path.display();
+    match program::run(Command::new(path).args(call), PATIENCE).await {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!(program = %name, %status, "notify has failed"),
+        Err(cause) if cause.kind() == ErrorKind::TimedOut => {
+            tracing::warn!(program = %name, ?PATIENCE, "notify took too long: ended");
+        }
+        Err(cause) => tracing::warn!(program = %name, %cause, "notify cannot be run"),
     }
 }
 

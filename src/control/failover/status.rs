@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::backing::STANDBY_IS_THERE;
-use super::election::{Cause, Election, Role};
+use super::election::Election;
+use super::role::{Cause, Role};
 use super::sync::Standby;
 use super::{Heard, Turner};
 use crate::control::config::{FailoverConfig, MacAddress};

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::process::Command;
+
+use super::program;
 use super::weight_file::WeightFile;
 use crate::control::config::{Track, TrackScript};
 use crate::control::desired::Inventory;
@@ -149,12 +152,10 @@ async fn run_again(script: TrackScript, is_good: Arc<AtomicBool>) {
     }
 }
 
-async fn succeeds(program: &PathBuf, timeout: Duration) -> bool {
-    let mut command = tokio::process::Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let Ok(mut child) = command.spawn() else { return false };
-    let ended = tokio::time::timeout(timeout, child.wait()).await;
-    ended.is_ok_and(|status| status.is_ok_and(|status| status.success()))
+async fn succeeds(path: &PathBuf, timeout: Duration) -> bool {
+    let mut command = Command::new(path);
+    let status = program::run(command.stderr(Stdio::null()), timeout).await;
+    status.is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

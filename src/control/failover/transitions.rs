@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::election::{Cause, Role};
 use super::notify::Notifier;
+use super::role::{Cause, Role};
 use crate::control::config::FailoverConfig;
 
 /// How long the operator's program keeps the director from its end.
