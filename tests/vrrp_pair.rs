@@ -91,6 +91,15 @@ struct Fate {
     delay: u32,
 }
 
+/// All that befalls two directors.
+#[derive(Clone, Debug)]
+struct Storm {
+    setting: Setting,
+    troubles: Vec<Trouble>,
+    fates: Vec<Fate>,
+    words: Vec<Word>,
+}
+
 struct Letter {
     at: u32,
     to: usize,
@@ -120,6 +129,12 @@ impl Director {
         } else {
             // Who gives up on one link gives up on all of them.
             self.heard = [None; 2];
+        }
+    }
+
+    fn may_preempt(&mut self, now: u32, preempts: bool) {
+        if preempts && self.has_learnt && !self.is_released {
+            self.preempts_until = now + 4 * INTERVAL;
         }
     }
 
@@ -264,10 +279,9 @@ impl World {
             std::mem::take(&mut self.words).into_iter().partition(is_for);
         self.words = later;
         let time = self.setting.time(now);
+        let preempts = self.setting.preempts(number);
         let director = &mut self.directors[number];
-        if self.setting.preempts(number) && director.has_learnt && !director.is_released {
-            director.preempts_until = now + 4 * INTERVAL;
-        }
+        director.may_preempt(now, preempts);
         for Letter { link, heard, .. } in here {
             let is_cut = during.iter().any(|kind| match *kind {
                 Kind::Cut(down) | Kind::NoLink(_, down) => down == link,
@@ -282,6 +296,7 @@ impl World {
         for word in told {
             director.obey(time, word.says, &mut actions);
         }
+        director.may_preempt(now, preempts);
         // It is told so in every turn, and believes it when nothing is broken.
         director.election.set_learnt(director.has_learnt);
         let election = &mut director.election;
@@ -348,86 +363,98 @@ fn setting() -> impl Strategy<Value = Setting> {
     )
 }
 
+fn storm(troubles: usize) -> impl Strategy<Value = Storm> {
+    let troubles = prop::collection::vec(trouble(), 0..troubles);
+    let fates = prop::collection::vec(fate(), 1..200);
+    let words = prop::collection::vec(word(), 0..6);
+    (setting(), troubles, fates, words).prop_map(|(setting, troubles, fates, words)| Storm {
+        setting,
+        troubles,
+        fates,
+        words,
+    })
+}
+
 /// A world after its storm. What words it was told holds from then on.
-fn after_the_storm(
-    setting: &Setting,
-    troubles: &[Trouble],
-    fates: Vec<Fate>,
-    words: Vec<Word>,
-) -> World {
-    let mut world = World::new(setting, fates);
-    world.words = words;
+fn after_the_storm(storm: &Storm) -> World {
+    let mut world = World::new(&storm.setting, storm.fates.clone());
+    world.words.clone_from(&storm.words);
     for now in 1..STORM {
-        world.turn(now, troubles);
+        world.turn(now, &storm.troubles);
     }
     world
+}
+
+/// After any storm there is one master, and two for no longer than the bound.
+fn settles(storm: &Storm) -> Result<(), TestCaseError> {
+    let Storm { setting, .. } = storm;
+    let mut world = after_the_storm(storm);
+    let mut two = 0;
+    let mut last = None;
+    for now in STORM..STORM + CALM {
+        world.turn(now, &[]);
+        two += u32::from(world.masters() == 2);
+        let bound = INTERVAL + LONGEST_DELAY + 2;
+        prop_assert!(two <= bound, "two masters for {two} of calm");
+        // Who waits before it preempts may have begun to with the calm.
+        if now > STORM + 100 + setting.preempt.unwrap_or(0) {
+            prop_assert_eq!(world.masters(), 1, "at {}", now);
+            let master = world.directors[0].is_master();
+            prop_assert_eq!(*last.get_or_insert(master), master, "at {}", now);
+        }
+    }
+    let [one, other] = [0, 1].map(|who| world.directors[who].election.priority());
+    let who = usize::from(other > one);
+    let better = &world.directors[who];
+    let may_preempt = better.has_learnt && !better.is_released;
+    if setting.preempts(who) && one != other && may_preempt {
+        prop_assert!(better.is_master());
+    }
+    Ok(())
+}
+
+/// After any storm the operator is obeyed at once and for good.
+fn obeys(storm: &Storm, who: usize) -> Result<(), TestCaseError> {
+    let told = STORM + 150;
+    let mut world = after_the_storm(storm);
+    for now in STORM..told {
+        world.turn(now, &[]);
+    }
+    let is_master = world.directors[who].is_master();
+    // Against one that has as much without being told so the address decides, not the last word,
+    // and against an owner nothing.
+    let other = &world.directors[1 - who];
+    let priority = other.election.priority();
+    let yields = priority < 254 || priority < OWNER && (other.is_told || who == 1);
+    prop_assume!(is_master || yields);
+    let order = if is_master { Order::Release } else { Order::TakeOver };
+    // What was said before a release may come after it: then the other one waits as ever.
+    let bound = LONGEST_DELAY * 2 + if is_master { 4 * INTERVAL } else { 2 };
+    world.words.push(Word { at: told, to: who, says: Says::Order(order) });
+    for now in told..STORM + CALM {
+        world.turn(now, &[]);
+        let roles = [who, 1 - who].map(|who| world.directors[who].is_master());
+        if now >= told + bound {
+            prop_assert_eq!(roles, [!is_master, is_master], "{:?} at {}", order, now);
+        }
+    }
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn after_any_storm_there_is_one_master_and_two_for_no_longer_than_the_bound(
-        troubles in prop::collection::vec(trouble(), 0..12),
-        fates in prop::collection::vec(fate(), 1..200),
-        words in prop::collection::vec(word(), 0..6),
-        setting in setting(),
-    ) {
-        let mut world = after_the_storm(&setting, &troubles, fates, words);
-        let mut two = 0;
-        let mut last = None;
-        for now in STORM..STORM + CALM {
-            world.turn(now, &[]);
-            two += u32::from(world.masters() == 2);
-            let bound = INTERVAL + LONGEST_DELAY + 2;
-            prop_assert!(two <= bound, "two masters for {two} of calm");
-            // Who waits before it preempts may have begun to with the calm.
-            if now > STORM + 100 + setting.preempt.unwrap_or(0) {
-                prop_assert_eq!(world.masters(), 1, "at {}", now);
-                let master = world.directors[0].is_master();
-                prop_assert_eq!(*last.get_or_insert(master), master, "at {}", now);
-            }
-        }
-        let [one, other] = [0, 1].map(|who| world.directors[who].election.priority());
-        let who = usize::from(other > one);
-        let better = &world.directors[who];
-        let may_preempt = better.has_learnt && !better.is_released;
-        if setting.preempts(who) && one != other && may_preempt {
-            prop_assert!(better.is_master());
-        }
+    fn after_any_storm_there_is_one_master_and_two_for_no_longer_than_the_bound(storm in storm(12)) {
+        settles(&storm)?;
     }
 
     #[test]
     fn after_any_storm_the_operator_is_obeyed_at_once_and_for_good(
-        troubles in prop::collection::vec(trouble(), 0..6),
-        fates in prop::collection::vec(fate(), 1..200),
-        words in prop::collection::vec(word(), 0..6),
-        setting in setting(),
+        storm in storm(6),
         who in 0_usize..2,
     ) {
-        let told = STORM + 150;
-        let mut world = after_the_storm(&setting, &troubles, fates, words);
-        for now in STORM..told {
-            world.turn(now, &[]);
-        }
-        let is_master = world.directors[who].is_master();
-        // Against one that has as much without being told so the address decides, not the last word,
-        // and against an owner nothing.
-        let other = &world.directors[1 - who];
-        let priority = other.election.priority();
-        let yields = priority < 254 || priority < OWNER && (other.is_told || who == 1);
-        prop_assume!(is_master || yields);
-        let order = if is_master { Order::Release } else { Order::TakeOver };
-        // What was said before a release may come after it: then the other one waits as ever.
-        let bound = LONGEST_DELAY * 2 + if is_master { 4 * INTERVAL } else { 2 };
-        world.words.push(Word { at: told, to: who, says: Says::Order(order) });
-        for now in told..STORM + CALM {
-            world.turn(now, &[]);
-            let roles = [who, 1 - who].map(|who| world.directors[who].is_master());
-            if now >= told + bound {
-                prop_assert_eq!(roles, [!is_master, is_master], "{:?} at {}", order, now);
-            }
-        }
+        obeys(&storm, who)?;
     }
 
     #[test]
@@ -470,4 +497,60 @@ fn a_quiet_network_has_one_master_from_beginning_to_end() {
     }
     // Three intervals and the skew.
     assert_eq!(began, Some(30 + 5));
+}
+
+/// Storms that have broken something before.
+#[test]
+fn no_storm_breaks_anything_again() {
+    const CALM: Fate = Fate { lost: false, doubled: false, delay: 0 };
+    let of = |priorities, preempt, learns, troubles: &[_], words: &[_]| Storm {
+        setting: Setting { version: Version::V2, priorities, preempt, learns },
+        troubles: troubles.iter().map(|&(at, lasts, kind)| Trouble { at, lasts, kind }).collect(),
+        fates: vec![CALM],
+        words: words.iter().map(|&(at, to, says)| Word { at, to, says }).collect(),
+    };
+    let (release, take_over) = (Says::Order(Order::Release), Says::Order(Order::TakeOver));
+    let first_lost = std::iter::once(Fate { lost: true, ..CALM }).chain([CALM; 86]);
+    let storms = [
+        Storm {
+            fates: first_lost.collect(),
+            ..of([150, 100], None, false, &[(0, 11, Kind::Freeze(0))], &[(1171, 1, release)])
+        },
+        of([150, 100], None, false, &[(0, 14, Kind::Freeze(1)), (78, 2, Kind::NoLink(0, 1))], &[]),
+        of(
+            [100, 100],
+            Some(0),
+            false,
+            &[(1154, 1, Kind::NoLink(1, 0))],
+            &[(1163, 1, Says::Bonus(1)), (0, 1, Says::Learnt(false))],
+        ),
+        of(
+            [100, 100],
+            Some(0),
+            false,
+            &[(687, 161, Kind::NoLink(1, 0))],
+            &[(0, 1, Says::Learnt(false)), (0, 0, Says::Bonus(-1))],
+        ),
+        of(
+            [150, 100],
+            Some(0),
+            true,
+            &[(1588, 74, Kind::NoLink(0, 0))],
+            &[(0, 0, Says::Learnt(true))],
+        ),
+        of(
+            [150, 100],
+            Some(0),
+            false,
+            &[(21, 20, Kind::NoLink(0, 0)), (1378, 119, Kind::Freeze(0))],
+            &[(1378, 0, take_over), (1378, 0, release)],
+        ),
+    ];
+    for storm in &storms {
+        settles(storm).unwrap();
+        for who in 0..2 {
+            let is_wrong = matches!(obeys(storm, who), Err(TestCaseError::Fail(_)));
+            assert!(!is_wrong, "{storm:?}, {who}");
+        }
+    }
 }

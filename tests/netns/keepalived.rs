@@ -245,9 +245,10 @@ fn a_director_that_preempts_takes_over_from_a_worse_keepalived_that_works() {
     let config = with(&lab, |group| {
         group.insert("pseudo_header".into(), true.into());
         group.insert("preempt".into(), true.into());
+        group.insert("interval".into(), "500ms".into());
     });
     kernel_in_the_backups_place(&lab);
-    keepalived(&lab, "version 3\n priority 100\n advert_int 0.1", &["ipv4", "ipv6"]);
+    keepalived(&lab, "version 3\n priority 100\n advert_int 0.5", &["ipv4", "ipv6"]);
     let has_floating = || has_floating(&lab, "ipv4");
     eventually(LONG, "keepalived is the master", || has_floating().then_some(()));
     for _ in 0..2 {

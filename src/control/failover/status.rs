@@ -136,6 +136,7 @@ impl Shown {
         Self(Mutex::new(Arc::new(FailoverStatus {
             name: group.name.clone(),
             role: Role::Stopped.name().to_owned(),
+            since: UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
             reason: "the director starts".to_owned(),
             router_id: group.router_id,
             version: group.version.number(),

@@ -191,17 +191,17 @@ impl Soon {
         now: Tick,
     ) {
         let Self { pace, round, began, took_ms } = self;
-        let real_ms = soon_ms.max(*took_ms);
         let share = pace.due(records_of(table), soon_ms, now);
         if share > 0 && pace.next == 0 {
-            *began = now;
+            // From one beginning to the next: while much waits rounds are apart.
+            (*took_ms, *began) = (now.since(*began), now);
         }
+        let real_ms = soon_ms.max(*took_ms);
         let next = walk_through(shared, table, (pace.next, share), now, |record, timeout_ms| {
             // Of many with one idle time about as many have their turn in every round.
             is_told_soon(timeout_ms, (real_ms, walk_ms), round.wrapping_add(record))
         });
         if share > 0 && next <= pace.next {
-            *took_ms = now.since(*began);
             *round = round.wrapping_add(1);
         }
         pace.next = next;
