@@ -188,7 +188,6 @@ fn one_director_alone_answers_for_what_moves_when_a_cable_is_back_and_after_a_fr
 fn what_a_cut_link_has_kept_back_misleads_nobody_for_long() {
     let lab = Lab::pair("kept");
     let [director, backup] = Side::both(&lab, ["0", "1"], |config| {
-        group(config).insert("interval".into(), "10ms".into());
         let settings = section(group(config), &["announcements"]);
         settings.insert("repeat".into(), 100.into());
         settings.insert("every".into(), "10ms".into());
